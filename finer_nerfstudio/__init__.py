@@ -1,0 +1,44 @@
+"""FINER++: variable-periodic activations for neural fields, and a Nerfstudio method family built on them.
+
+Everything exported here is the public API. Nerfstudio itself is imported only by ``finer_nerfstudio.nerf``.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from finer_nerfstudio.inr import (
+    METHODS,
+    Activation,
+    CoordinateNetwork,
+    Custom,
+    Gauss,
+    Preset,
+    ReLU,
+    Sine,
+    VariablePeriodic,
+    Wavelet,
+    positional_encoding,
+    preset,
+    variable_periodic,
+)
+
+try:
+    __version__ = version("finer-nerfstudio")
+except PackageNotFoundError:  # running from a source tree that was never installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "METHODS",
+    "Activation",
+    "CoordinateNetwork",
+    "Custom",
+    "Gauss",
+    "Preset",
+    "ReLU",
+    "Sine",
+    "VariablePeriodic",
+    "Wavelet",
+    "__version__",
+    "positional_encoding",
+    "preset",
+    "variable_periodic",
+]

@@ -1,0 +1,30 @@
+"""Coordinate networks with variable-periodic activations. Torch only: no Nerfstudio, no files."""
+
+from finer_nerfstudio.inr.activations import (
+    Activation,
+    Custom,
+    Gauss,
+    ReLU,
+    Sine,
+    VariablePeriodic,
+    Wavelet,
+    variable_periodic,
+)
+from finer_nerfstudio.inr.network import CoordinateNetwork, positional_encoding
+from finer_nerfstudio.inr.presets import METHODS, Preset, preset
+
+__all__ = [
+    "METHODS",
+    "Activation",
+    "CoordinateNetwork",
+    "Custom",
+    "Gauss",
+    "Preset",
+    "ReLU",
+    "Sine",
+    "VariablePeriodic",
+    "Wavelet",
+    "positional_encoding",
+    "preset",
+    "variable_periodic",
+]

@@ -1,0 +1,404 @@
+"""The activations of implicit neural representations and their variable-periodic versions.
+
+FINER++ (Zhu, Liu et al.) composes an activation with an inner function of growing frequency,
+``g(x) = alpha(x) x`` for periodic activations and ``g(x) = sin(omega_f alpha(x) x)`` for the others, with
+``alpha(x) = |x| + 1``. Every activation here knows its value, as a plain differentiable tensor function, and its exact
+vector-Jacobian product; calling one goes through the kernel dispatcher, which stores nothing but the pre-activation
+for the backward pass.
+
+A complex number is carried by real tensors: the last dimension holds all real parts, then all imaginary parts
+(``[*batch, 2 * width]``, "packed").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from finer_nerfstudio.inr import kernels
+
+Features = Float[Tensor, "*batch features"]
+
+# |sin(a + jb)|^2 = sin(a)^2 + sinh(b)^2, so that beyond |b| = 15 (sinh > 1.6e6) the Gaussian envelope of any wavelet
+# with s_0 / omega_f > 2e-5 is an exact zero in float64 already. Clamping there changes no value and no gradient, and
+# keeps 0 * inf, which is NaN, from ever being formed.
+_LARGEST_IMAGINARY_PHASE = 15.0
+
+# An envelope below this is an exact zero. Left alone, its tail and the products that gradients make of it run into
+# denormal numbers, which cost a CPU ten to fifteen times as much as others.
+_SMALLEST_ENVELOPE = 1e-26
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What all activations share: ``value`` defines it, ``vjp`` is its first derivative, calling the object is fast."""
+
+    complex_valued: ClassVar[bool] = False
+
+    @property
+    def init_omega(self) -> float | None:
+        """The omega of the sine-style weight initialisation, or None for PyTorch's default (spec of FINER++, §3)."""
+        return None
+
+    def __call__(self, x: Features) -> Features:
+        return kernels.activate(x, self)
+
+    def value(self, x: Features) -> Features:
+        """The activation of pre-activations ``x``; any real range. Autograd can differentiate it any number of times."""
+        raise NotImplementedError
+
+    def vjp(self, x: Features, grad: Features) -> Features:
+        """The gradient with respect to ``x`` when ``grad`` is the gradient with respect to ``value(x)``.
+
+        A new tensor. Computed in place on temporaries, so that autograd cannot differentiate it once more.
+        """
+        raise NotImplementedError
+
+    def for_first_layer(self) -> Activation:
+        """The same activation for a real pre-activation, as the first layer of a complex network has it."""
+        return self
+
+    def rescaled(self, factor: float) -> Activation:
+        """The activation ``x -> value(factor * x)``, made by changing its scale parameters."""
+        raise NotImplementedError
+
+    def with_scale_gradient(self, scale_gradient: bool) -> Activation:
+        """The same activation whose backward pass differentiates through alpha, or treats it as a constant."""
+        return self
+
+
+@dataclass(frozen=True)
+class Sine(Activation):
+    """``sin(omega_0 x)``, the activation of SIREN (Sitzmann et al. 2020)."""
+
+    omega_0: float = 30.0
+
+    def __post_init__(self) -> None:
+        _require_positive("Sine", omega_0=self.omega_0)
+
+    @property
+    def init_omega(self) -> float | None:
+        return self.omega_0
+
+    def value(self, x: Features) -> Features:
+        return torch.sin(self.omega_0 * x)
+
+    def vjp(self, x: Features, grad: Features) -> Features:
+        return torch.mul(x, self.omega_0).cos_().mul_(self.omega_0).mul_(grad)
+
+    def rescaled(self, factor: float) -> Sine:
+        return replace(self, omega_0=self.omega_0 * factor)
+
+
+@dataclass(frozen=True)
+class Gauss(Activation):
+    """``exp(-(s_0 x)^2)`` (Ramasinghe and Lucey 2022)."""
+
+    s_0: float = 30.0
+
+    def __post_init__(self) -> None:
+        _require_positive("Gauss", s_0=self.s_0)
+
+    def value(self, x: Features) -> Features:
+        return _envelope(torch.square(x).mul(-(self.s_0**2)))
+
+    def vjp(self, x: Features, grad: Features) -> Features:
+        return self.value(x).mul_(-2.0 * self.s_0**2).mul_(x).mul_(grad)
+
+    def rescaled(self, factor: float) -> Gauss:
+        return replace(self, s_0=self.s_0 * factor)
+
+
+@dataclass(frozen=True)
+class ReLU(Activation):
+    """``max(x, 0)``; piecewise linear, so it has no variable-periodic version."""
+
+    def value(self, x: Features) -> Features:
+        return torch.relu(x)
+
+    def vjp(self, x: Features, grad: Features) -> Features:
+        return grad * (x > 0)
+
+
+@dataclass(frozen=True)
+class Wavelet(Activation):
+    """``exp(j omega_0 x) exp(-|s_0 x|^2)``, the complex Gabor wavelet of WIRE (Saragadam et al. 2023).
+
+    Takes and gives packed complex features. With ``x = p + jq`` the modulus is
+    ``exp(-omega_0 q - s_0^2 (p^2 + q^2))`` and the phase is ``omega_0 p``.
+    """
+
+    omega_0: float = 20.0
+    s_0: float = 10.0
+
+    complex_valued: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _require_positive("Wavelet", omega_0=self.omega_0, s_0=self.s_0)
+
+    def value(self, x: Features) -> Features:
+        p, q = x.chunk(2, dim=-1)
+        return torch.cat(_gabor(p, q, self.omega_0, self.s_0), dim=-1)
+
+    def vjp(self, x: Features, grad: Features) -> Features:
+        p, q = x.chunk(2, dim=-1)
+        return torch.cat(_gabor_vjp(p, q, *grad.chunk(2, dim=-1), self.omega_0, self.s_0), dim=-1)
+
+    def for_first_layer(self) -> Activation:
+        return _RealInputWavelet(self.omega_0, self.s_0)
+
+    def rescaled(self, factor: float) -> Wavelet:
+        return replace(self, omega_0=self.omega_0 * factor, s_0=self.s_0 * factor)
+
+
+@dataclass(frozen=True)
+class _RealInputWavelet(Activation):
+    """The wavelet of a real pre-activation: ``[*batch, width] -> [*batch, 2 * width]`` packed."""
+
+    omega_0: float
+    s_0: float
+
+    def value(self, x: Features) -> Features:
+        modulus = _envelope(torch.square(x).mul(-(self.s_0**2)))
+        phase = self.omega_0 * x
+        return torch.cat([modulus * torch.cos(phase), modulus * torch.sin(phase)], dim=-1)
+
+    def vjp(self, x: Features, grad: Features) -> Features:
+        real, imaginary = self.value(x).chunk(2, dim=-1)
+        along_modulus, along_phase = _polar_gradient(real, imaginary, *grad.chunk(2, dim=-1))
+        return along_phase.mul_(self.omega_0).sub_(along_modulus.mul_(x).mul_(2.0 * self.s_0**2))
+
+    def rescaled(self, factor: float) -> _RealInputWavelet:
+        return replace(self, omega_0=self.omega_0 * factor, s_0=self.s_0 * factor)
+
+
+@dataclass(frozen=True)
+class Custom(Activation):
+    """A user's own elementwise activation ``function(scale * x)``, differentiated by autograd.
+
+    Attributes:
+        function: any elementwise function of a tensor that autograd can differentiate.
+        scale: the scale parameter p of sigma_p.
+        periodic: whether ``function`` is periodic on the whole axis.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    scale: float = 1.0
+    periodic: bool = False
+
+    def __post_init__(self) -> None:
+        _require_positive("Custom", scale=self.scale)
+
+    def value(self, x: Features) -> Features:
+        return self.function(self.scale * x)
+
+    def vjp(self, x: Features, grad: Features) -> Features:
+        with torch.enable_grad():
+            argument = x.detach().requires_grad_()
+            value = self.function(self.scale * argument)
+        return torch.autograd.grad(value, argument, grad)[0]
+
+    def rescaled(self, factor: float) -> Custom:
+        return replace(self, scale=self.scale * factor)
+
+
+@dataclass(frozen=True)
+class VariablePeriodic(Activation):
+    """FINER++: a continuous activation composed with a variable-periodic inner function (paper, eq. of §4).
+
+    Periodic base: ``sigma_p(alpha(x) x)``. Otherwise: ``sigma_{p / omega_f}(sin(omega_f alpha(x) x))``. Made by
+    :func:`variable_periodic`.
+
+    Attributes:
+        base: the activation sigma_p.
+        omega_f: frequency of the inner sine, None for a periodic base.
+        scale_gradient: whether the backward pass differentiates through alpha (the formula) or treats it as a
+            constant (the authors' code, from which the published numbers come).
+    """
+
+    base: Activation
+    omega_f: float | None = None
+    scale_gradient: bool = False
+
+    @property
+    def init_omega(self) -> float | None:
+        # Sine and Wavelet carry their own frequency; the bumps of any other family repeat at omega_f.
+        if isinstance(self.base, (Sine, Wavelet, _RealInputWavelet)):
+            return self.base.omega_0
+        return self.omega_f
+
+    @property
+    def complex_valued(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.base.complex_valued
+
+    def for_first_layer(self) -> Activation:
+        return replace(self, base=self.base.for_first_layer())
+
+    def with_scale_gradient(self, scale_gradient: bool) -> VariablePeriodic:
+        return replace(self, scale_gradient=scale_gradient)
+
+    def value(self, x: Features) -> Features:
+        magnitude = x.abs() if self.scale_gradient else x.detach().abs()
+        stretched = torch.addcmul(x, magnitude, x)  # alpha(x) x
+        if self.omega_f is None:
+            return self.base.value(stretched)
+        outer = self.base.rescaled(1.0 / self.omega_f)
+        phase = self.omega_f * stretched
+        if self.complex_valued:
+            return outer.value(torch.cat(_complex_sine(*phase.chunk(2, dim=-1)), dim=-1))
+        return outer.value(torch.sin(phase))
+
+    def vjp(self, x: Features, grad: Features) -> Features:
+        alpha = x.abs().add_(1.0)
+        phase = torch.mul(alpha, x)
+        if self.omega_f is None:
+            stretched_grad = self.base.vjp(phase, grad)
+        else:
+            outer = self.base.rescaled(1.0 / self.omega_f)
+            phase.mul_(self.omega_f)
+            if self.complex_valued:
+                stretched_grad = _through_complex_sine(phase, outer, grad)
+            else:
+                stretched_grad = outer.vjp(torch.sin(phase), grad).mul_(phase.cos_())
+            stretched_grad.mul_(self.omega_f)
+        # d(alpha(x) x)/dx is 2|x| + 1 by the formula, and alpha with alpha held constant.
+        return stretched_grad.mul_(alpha.mul_(2.0).sub_(1.0) if self.scale_gradient else alpha)
+
+
+def variable_periodic(
+    activation: Activation | nn.Module | Callable[[Tensor], Tensor],
+    *,
+    omega_f: float | None = None,
+    periodic: bool = False,
+    scale: float = 1.0,
+    scale_gradient: bool = False,
+) -> VariablePeriodic:
+    """Make any continuous activation variable-periodic (FINER++).
+
+    ``variable_periodic(Sine(30.0))``, ``variable_periodic(Gauss(30.0), omega_f=10.0)`` and
+    ``variable_periodic(torch.tanh, omega_f=5.0)`` are activations for :class:`CoordinateNetwork`.
+
+    Args:
+        activation: one of this module's activations, or any elementwise function of a tensor.
+        omega_f: frequency of the inner sine; 2.5 (the paper's text) unless given. Refused for periodic activations.
+        periodic: whether a function of your own is periodic on the whole axis.
+        scale: the scale parameter p of a function of your own, sigma_p(x) = activation(p x).
+        scale_gradient: differentiate through alpha(x) = |x| + 1 (True) or hold it constant in the backward pass, as
+            the authors' code does (False).
+
+    Raises:
+        TypeError: for what cannot be called, and for what is variable-periodic already.
+        ValueError: for piecewise-linear activations (the ReLU family), whose composition the paper excludes because
+            they have no bumps to repeat, and for parameters out of range.
+    """
+    if isinstance(activation, VariablePeriodic):
+        raise TypeError("this activation is variable-periodic already; pass its base activation instead")
+    if isinstance(activation, Activation):
+        base = activation
+    elif callable(activation):
+        base = Custom(activation, scale=scale, periodic=periodic)
+    else:
+        raise TypeError(f"variable_periodic needs an activation or a function of a tensor, not {activation!r}")
+    if isinstance(base, ReLU) or (isinstance(base, Custom) and _is_piecewise_linear(base.function)):
+        raise ValueError(
+            f"{_name_of(activation)} is piecewise linear: it has no bumps for FINER++ to repeat; use a smooth "
+            "activation such as Sine, Gauss, Wavelet, tanh or softplus"
+        )
+    if isinstance(base, Sine) or (isinstance(base, Custom) and base.periodic):
+        if omega_f is not None:
+            raise ValueError(f"{_name_of(activation)} is periodic: it has no inner sine, so omega_f has no meaning")
+        return VariablePeriodic(base, None, scale_gradient)
+    omega_f = 2.5 if omega_f is None else omega_f
+    _require_positive("variable_periodic", omega_f=omega_f)
+    return VariablePeriodic(base, omega_f, scale_gradient)
+
+
+def _envelope(exponent: Tensor) -> Tensor:
+    return F.threshold(torch.exp(exponent.clamp(min=math.log(_SMALLEST_ENVELOPE))), 1.0001 * _SMALLEST_ENVELOPE, 0.0)
+
+
+def _gabor(p: Tensor, q: Tensor, omega: float, s: float) -> tuple[Tensor, Tensor]:
+    """Real and imaginary part of ``exp(j omega (p + jq)) exp(-s^2 |p + jq|^2)``."""
+    modulus = _envelope(-omega * q - s**2 * (torch.square(p) + torch.square(q)))
+    phase = omega * p
+    return modulus * torch.cos(phase), modulus * torch.sin(phase)
+
+
+def _gabor_vjp(
+    p: Tensor, q: Tensor, grad_real: Tensor, grad_imaginary: Tensor, omega: float, s: float
+) -> tuple[Tensor, Tensor]:
+    along_modulus, along_phase = _polar_gradient(*_gabor(p, q, omega, s), grad_real, grad_imaginary)
+    shrink = 2.0 * s**2
+    p_grad = along_phase.mul_(omega).sub_(torch.mul(along_modulus, p).mul_(shrink))
+    q_grad = along_modulus.mul_(torch.mul(q, -shrink).sub_(omega))
+    return p_grad, q_grad
+
+
+def _polar_gradient(
+    real: Tensor, imaginary: Tensor, grad_real: Tensor, grad_imaginary: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients with respect to the logarithm of the modulus and to the phase of ``real + j imaginary``."""
+    along_modulus = torch.mul(grad_real, real).addcmul_(grad_imaginary, imaginary)
+    along_phase = torch.mul(grad_imaginary, real).addcmul_(grad_real, imaginary, value=-1.0)
+    return along_modulus, along_phase
+
+
+def _cosh_sinh(b: Tensor) -> tuple[Tensor, Tensor]:
+    """Hyperbolic cosine and sine from one exponential, accurate near zero, clamped where nothing depends on it."""
+    t = torch.expm1(b.clamp(-_LARGEST_IMAGINARY_PHASE, _LARGEST_IMAGINARY_PHASE))
+    u = t / (t + 1.0)
+    return 0.5 * (t - u) + 1.0, 0.5 * (t + u)
+
+
+def _complex_sine(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """``sin(a + jb) = sin a cosh b + j cos a sinh b``."""
+    cosh, sinh = _cosh_sinh(b)
+    return torch.sin(a) * cosh, torch.cos(a) * sinh
+
+
+def _through_complex_sine(phase: Tensor, outer: Activation, grad: Tensor) -> Tensor:
+    """Gradient with respect to packed ``phase`` of ``outer(sin(phase))``."""
+    a, b = phase.chunk(2, dim=-1)
+    cosh, sinh = _cosh_sinh(b)
+    sin, cos = torch.sin(a), torch.cos(a)
+    sine_grad = outer.vjp(torch.cat([sin * cosh, cos * sinh], dim=-1), grad)
+    grad_real, grad_imaginary = sine_grad.chunk(2, dim=-1)
+    cos_cosh, sin_sinh = cos.mul_(cosh), sin.mul_(sinh)
+    a_grad = torch.mul(grad_real, cos_cosh).addcmul_(grad_imaginary, sin_sinh, value=-1.0)
+    b_grad = torch.mul(grad_real, sin_sinh).addcmul_(grad_imaginary, cos_cosh)
+    return torch.cat([a_grad, b_grad], dim=-1)
+
+
+def _is_piecewise_linear(function: Callable[[Tensor], Tensor]) -> bool:
+    """Whether second differences of ``function`` vanish almost everywhere, seen on a fixed set of float64 points."""
+    if isinstance(function, nn.Module):
+        function = function.double()
+    x = torch.cat([torch.linspace(-s, s, 4001, dtype=torch.float64) for s in (0.37, 3.1, 23.0)])
+    h = 1e-3
+    try:
+        with torch.no_grad():
+            low, middle, high = function(x - h), function(x), function(x + h)
+    except Exception as error:
+        raise TypeError(f"{_name_of(function)} does not map a tensor to a tensor: {error}") from error
+    if middle.shape != x.shape:
+        raise TypeError(f"{_name_of(function)} is not elementwise: it maps shape {x.shape} to {middle.shape}")
+    # The tolerance is a few hundred roundings of the values that were subtracted.
+    bends = (low - 2.0 * middle + high).abs() > 1e-13 * (1.0 + middle.abs())
+    return bool(bends.double().mean() < 0.02)
+
+
+def _name_of(activation: object) -> str:
+    return getattr(activation, "__name__", None) or type(activation).__name__
+
+
+def _require_positive(owner: str, **parameters: float) -> None:
+    for name, value in parameters.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{owner}: {name} must be a positive number, not {value}")

@@ -1,0 +1,171 @@
+"""The coordinate network: one class for every activation, real or complex."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from finer_nerfstudio.inr.activations import Activation
+from finer_nerfstudio.inr.initialization import bias_bound, uniform_, weight_bound
+
+
+def positional_encoding(x: Float[Tensor, "*batch dim"], frequencies: int) -> Float[Tensor, "*batch encoded"]:
+    """``[x, sin(2^i x), cos(2^i x)]`` for ``i < frequencies`` (PEMLP; Mildenhall et al. 2020, eq. 4 without pi).
+
+    Args:
+        x: coordinates ``[*batch, dim]``, usually in [-1, 1].
+        frequencies: number of octaves; the result has ``dim * (1 + 2 * frequencies)`` features.
+    """
+    octaves = 2.0 ** torch.arange(frequencies, dtype=x.dtype, device=x.device)
+    angles = (x[..., None, :] * octaves[:, None]).flatten(-2)
+    return torch.cat([x, angles.sin(), angles.cos()], dim=-1)
+
+
+class ComplexLinear(nn.Module):
+    """The complex affine map ``z -> (A + jB) z + c`` on packed real tensors: ``[*batch, 2 n_in] -> [*batch, 2 n_out]``.
+
+    Computed as one real matrix product with the block matrix ``[[A, -B], [B, A]]``.
+
+    Args:
+        n_in: number of complex inputs.
+        n_out: number of complex outputs, or of real ones with ``real_output``.
+        real_output: give the real part alone, as the last layer of a complex network does.
+    """
+
+    def __init__(self, n_in: int, n_out: int, *, real_output: bool = False) -> None:
+        super().__init__()
+        self.real_output = real_output
+        self.weight_real = nn.Parameter(torch.empty(n_out, n_in))
+        self.weight_imaginary = nn.Parameter(torch.empty(n_out, n_in))
+        self.bias = nn.Parameter(torch.empty(n_out if real_output else 2 * n_out))
+
+    @property
+    def weight(self) -> Float[Tensor, "packed_out packed_in"]:
+        """The real block matrix that stands for the complex one."""
+        upper = torch.cat([self.weight_real, -self.weight_imaginary], dim=1)
+        if self.real_output:
+            return upper
+        return torch.cat([upper, torch.cat([self.weight_imaginary, self.weight_real], dim=1)], dim=0)
+
+    def forward(self, z: Float[Tensor, "*batch packed_in"]) -> Float[Tensor, "*batch packed_out"]:
+        return F.linear(z, self.weight, self.bias)
+
+
+class CoordinateNetwork(nn.Module):
+    """A multi-layer perceptron from coordinates to signal values.
+
+    ``CoordinateNetwork(2, 3, width=256, depth=4, activation=variable_periodic(Sine(30.0)), bias_range=2**-0.5)`` is
+    the paper's image network ``2 -> 256 -> 256 -> 256 -> 256 -> 3``.
+
+    Args:
+        in_dim: number of coordinates.
+        out_dim: number of signal values.
+        width: units of a hidden layer; a complex activation gives ``int(width / sqrt(2))`` complex units, so that the
+            real parameter counts match.
+        depth: number of hidden layers, each followed by the activation.
+        activation: the activation of every hidden layer; weights are initialised to suit it.
+        bias_range: k of FINER++, first-layer biases are drawn from U(-k, k); None leaves PyTorch's default.
+        encoding_frequencies: octaves of positional encoding in front of the first layer, 0 for none.
+        generator: source of the initial weights, for reproducible networks.
+
+    Raises:
+        ValueError: for sizes below one and a bias range that is not positive.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        *,
+        width: int,
+        depth: int,
+        activation: Activation,
+        bias_range: float | None = None,
+        encoding_frequencies: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = {"in_dim": in_dim, "out_dim": out_dim, "width": width, "depth": depth}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"CoordinateNetwork: {name} must be at least 1, not {size}")
+        if bias_range is not None and not (math.isfinite(bias_range) and bias_range > 0):
+            raise ValueError(f"CoordinateNetwork: bias_range must be a positive number, not {bias_range}")
+        self.in_dim = in_dim
+        self.out_dim = out_dim
+        self.activation = activation
+        self.encoding_frequencies = encoding_frequencies
+        self.units = max(1, int(width / math.sqrt(2))) if activation.complex_valued else width
+        self.first = nn.Linear(in_dim * (1 + 2 * encoding_frequencies), self.units)
+        if activation.complex_valued:
+            self.hidden = nn.ModuleList(ComplexLinear(self.units, self.units) for _ in range(depth - 1))
+            self.last: nn.Linear | ComplexLinear = ComplexLinear(self.units, out_dim, real_output=True)
+        else:
+            self.hidden = nn.ModuleList(nn.Linear(self.units, self.units) for _ in range(depth - 1))
+            self.last = nn.Linear(self.units, out_dim)
+        self.reset_parameters(bias_range=bias_range, generator=generator)
+
+    def reset_parameters(self, *, bias_range: float | None, generator: torch.Generator | None = None) -> None:
+        """Draw all weights and biases anew; see :mod:`finer_nerfstudio.inr.initialization` for the distributions."""
+        omega = self.activation.init_omega
+        for layer in (self.first, *self.hidden, self.last):
+            is_first = layer is self.first
+            n_in = self.first.in_features if is_first else self.units
+            for name, parameter in layer.named_parameters():
+                if name == "bias":
+                    uniform_(parameter, bias_bound(n_in, is_first=is_first, bias_range=bias_range), generator)
+                else:
+                    uniform_(parameter, weight_bound(n_in, is_first=is_first, omega=omega), generator)
+
+    def forward(
+        self,
+        coords: Float[Tensor, "*batch in_dim"],
+        *,
+        neuron_mask: Float[Tensor, " units"] | None = None,
+        scale_gradient: bool | None = None,
+    ) -> Float[Tensor, "*batch out_dim"]:
+        """Evaluate the signal; the arguments are those of :meth:`hidden_features`."""
+        return self.readout(self.hidden_features(coords, neuron_mask=neuron_mask, scale_gradient=scale_gradient))
+
+    def hidden_features(
+        self,
+        coords: Float[Tensor, "*batch in_dim"],
+        *,
+        neuron_mask: Float[Tensor, " units"] | None = None,
+        scale_gradient: bool | None = None,
+    ) -> Float[Tensor, "*batch hidden"]:
+        """Everything but the last affine map.
+
+        Args:
+            coords: coordinates ``[*batch, in_dim]``, in the range that the network was trained on, usually [-1, 1].
+            neuron_mask: ``[units]`` factors for the outputs of the first-layer neurons; zero silences a neuron.
+            scale_gradient: overrides the activation's own setting. Pass True where the gradient with respect to
+                ``coords`` has to be the true one, as for normals.
+        """
+        activation = self.activation
+        if scale_gradient is not None:
+            activation = activation.with_scale_gradient(scale_gradient)
+        # The first layer turns coordinates into phases: half precision there would blur the signal itself.
+        with torch.autocast(coords.device.type, enabled=False):
+            x = positional_encoding(coords, self.encoding_frequencies) if self.encoding_frequencies else coords
+            z = activation.for_first_layer()(self.first(x))
+        if neuron_mask is not None:
+            z = z * (neuron_mask.repeat(2) if activation.complex_valued else neuron_mask)
+        for layer in self.hidden:
+            z = activation(layer(z))
+        return z
+
+    def readout(
+        self, features: Float[Tensor, "*batch hidden"], outputs: slice = slice(None)
+    ) -> Float[Tensor, "*batch chosen"]:
+        """The last affine map, or only some of its outputs: the rest is then not computed.
+
+        Args:
+            features: what :meth:`hidden_features` gave.
+            outputs: which of the ``out_dim`` signal values are wanted.
+        """
+        return F.linear(features, self.last.weight[outputs], self.last.bias[outputs])

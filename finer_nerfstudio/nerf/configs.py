@@ -1,0 +1,68 @@
+"""The methods that ``ns-train`` lists. Every method is the same model with another row of the preset table."""
+
+from __future__ import annotations
+
+import torch
+from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
+from nerfstudio.plugins.types import MethodSpecification
+
+from finer_nerfstudio.nerf.dataparser import BlenderViewsDataParserConfig
+from finer_nerfstudio.nerf.field import FinerFieldConfig
+from finer_nerfstudio.nerf.images import SceneImages
+from finer_nerfstudio.nerf.model import FinerModelConfig
+from finer_nerfstudio.nerf.pipeline import FinerPipelineConfig
+from finer_nerfstudio.nerf.trainer import AdamConfig, DecayOverTrainingConfig, FinerTrainerConfig
+
+LEARNING_RATES: dict[str, float] = {
+    "finer-sine": 5e-4,
+    "finer-gauss": 5e-4,
+    "finer-wavelet": 5e-4,
+    "siren": 5e-4,
+    "gauss": 5e-4,
+    "wire": 5e-4,
+    "pemlp": 5e-4,
+}
+
+
+def method_specification(method: str, description: str) -> MethodSpecification:
+    """A Nerfstudio method for ``method``, one of :data:`finer_nerfstudio.METHODS`."""
+    config = FinerTrainerConfig(
+        method_name=method,
+        machine=MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),
+        max_num_iterations=37_500,
+        steps_per_save=1000,
+        steps_per_eval_batch=500,
+        steps_per_eval_image=500,
+        steps_per_eval_all_images=25_000,
+        pipeline=FinerPipelineConfig(
+            datamanager=VanillaDataManagerConfig(
+                _target=VanillaDataManager[SceneImages],
+                dataparser=BlenderViewsDataParserConfig(),
+                train_num_rays_per_batch=4096,
+                eval_num_rays_per_batch=1024,
+            ),
+            model=FinerModelConfig(field=FinerFieldConfig(method=method)),
+        ),
+        optimizers={
+            "fields": {
+                "optimizer": AdamConfig(lr=LEARNING_RATES[method]),
+                "scheduler": DecayOverTrainingConfig(),
+            }
+        },
+        # Nerfstudio's default listens on every network interface of the machine.
+        viewer=ViewerConfig(websocket_host="127.0.0.1", num_rays_per_chunk=1 << 14),
+        vis="viewer",
+    )
+    return MethodSpecification(config=config, description=description)
+
+
+finer_sine = method_specification("finer-sine", "FINER++ Sine: variable-periodic sine radiance field; the fastest.")
+finer_gauss = method_specification("finer-gauss", "FINER++ Gauss: variable-periodic Gaussian radiance field.")
+finer_wavelet = method_specification(
+    "finer-wavelet", "FINER++ Wavelet: variable-periodic complex Gabor wavelet radiance field."
+)
+siren = method_specification("siren", "Baseline: SIREN, sine activations with one frequency.")
+gauss = method_specification("gauss", "Baseline: Gaussian activations.")
+wire = method_specification("wire", "Baseline: WIRE, complex Gabor wavelet activations.")
+pemlp = method_specification("pemlp", "Baseline: ReLU network with positional encoding (PEMLP).")

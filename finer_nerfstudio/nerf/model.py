@@ -1,0 +1,306 @@
+"""The Nerfstudio model: sampling, rendering, losses, metrics and the viewer's panel."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from nerfacc import accumulate_along_rays, render_weight_from_density
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.models.base_model import Model, ModelConfig
+from nerfstudio.utils import colormaps
+from torch import Tensor
+from torch.nn import Parameter
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from finer_nerfstudio import metrics
+from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.nerf.field import FinerField, FinerFieldConfig
+from finer_nerfstudio.nerf.sampler import OccupancyGrid, RaySegments
+from finer_nerfstudio.nerf.viewer_panel import ViewerPanel, neuron_mask, viewer_thread
+
+# Evaluation looks at this many segments of every ray at a time and drops the rays that have become opaque.
+_EVALUATION_SLAB = 12
+_OPAQUE_TRANSMITTANCE = 1e-3
+
+
+@dataclass
+class FinerModelConfig(ModelConfig):
+    """A FINER++ radiance field."""
+
+    _target: type = dataclasses.field(default_factory=lambda: FinerModel)
+    field: FinerFieldConfig = dataclasses.field(default_factory=FinerFieldConfig)
+    """The two networks."""
+    enable_collider: bool = False
+    """Unused: the sampler intersects rays with the scene's box itself."""
+    eval_num_rays_per_chunk: int = 1 << 14
+    """Rays rendered at a time; bounds the memory of rendering."""
+    samples_per_ray: int = 192
+    """Steps along the diagonal of the scene's box; only those in occupied cells are evaluated."""
+    max_samples_per_batch: int = 1 << 16
+    """Upper bound of samples in a training step: rays beyond it are left out of the step, so that memory is bounded."""
+    grid_resolution: int = 64
+    """Cells per axis of the occupancy grid."""
+    grid_warmup_steps: int = 256
+    """Training steps during which every update of the grid looks into all cells."""
+    grid_update_every: int = 16
+    """Training steps between updates of the grid."""
+    near_plane: float = 0.05
+    """Nothing nearer to a camera is sampled, world units."""
+    color_weight_threshold: float = 1e-4
+    """Colour is evaluated only for samples whose rendering weight exceeds this in training (ten times this in
+    evaluation)."""
+    ema_decay: float = 0.95
+    """Evaluation uses an exponential moving average of the weights with this decay per step."""
+    download_lpips_weights: bool = False
+    """Fetch the weights that LPIPS needs (233 MB) if they are not on this machine."""
+
+
+class FinerModel(Model):
+    """Volume rendering of a :class:`FinerField` inside the scene's box.
+
+    Args:
+        config: the model's configuration.
+        scene_box: box that the field fills; its corners map to [-1, 1]^3.
+        num_train_data: number of training images.
+    """
+
+    config: FinerModelConfig
+
+    def populate_modules(self) -> None:
+        super().populate_modules()
+        config = self.config
+        for name in ("samples_per_ray", "max_samples_per_batch", "grid_resolution", "grid_update_every"):
+            if getattr(config, name) < 1:
+                option = name.replace("_", "-")
+                raise UsageError(f"--pipeline.model.{option} must be at least 1, not {getattr(config, name)}.")
+        if config.max_samples_per_batch < config.samples_per_ray:
+            raise UsageError("--pipeline.model.max-samples-per-batch must not be smaller than samples-per-ray.")
+        # Drawn from the global generator that Nerfstudio seeded, so that --machine.seed decides everything here too.
+        self._initial_seed = int(torch.randint(1 << 62, ()))
+        self._generators: dict[torch.device, torch.Generator] = {}
+        aabb = self.scene_box.aabb.float()
+        self.field = FinerField(config.field, aabb, generator=torch.Generator().manual_seed(self._initial_seed))
+        self.averaged_field = AveragedModel(self.field, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+        self.averaged_field.requires_grad_(False)
+        self.grid = OccupancyGrid(aabb, resolution=config.grid_resolution, steps=config.samples_per_ray)
+        first_bias = self.field.density_net.first.bias
+        self.panel = ViewerPanel(steps=config.samples_per_ray, highest_bias=round(1.1 * float(first_bias.abs().max()), 3))
+
+    def generator(self, device: torch.device) -> torch.Generator:
+        """The source of all randomness of a training step."""
+        if device not in self._generators:
+            self._generators[device] = torch.Generator(device).manual_seed(self._initial_seed)
+        return self._generators[device]
+
+    def get_extra_state(self) -> dict[str, str]:
+        return {"method": self.config.field.method}
+
+    def set_extra_state(self, state: dict[str, str]) -> None:
+        if state["method"] != self.config.field.method:
+            raise InputError(
+                f"this checkpoint is of the method {state['method']}, not {self.config.field.method}: name the "
+                f"former on the command line, or leave the checkpoint out."
+            )
+
+    def get_param_groups(self) -> dict[str, list[Parameter]]:
+        return {"fields": list(self.field.parameters())}
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        def update_grid(step: int) -> None:
+            self.grid.update(
+                self.field.density_at,
+                everywhere=step < self.config.grid_warmup_steps,
+                generator=self.generator(self.device),
+            )
+
+        def update_average(step: int) -> None:
+            self.averaged_field.update_parameters(self.field)
+
+        return [
+            TrainingCallback(
+                [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION],
+                update_grid,
+                update_every_num_iters=self.config.grid_update_every,
+            ),
+            TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], update_average),
+        ]
+
+    def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
+        return self._training_outputs(ray_bundle) if self.training else self._evaluation_outputs(ray_bundle)
+
+    def _training_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
+        """Colour over a transparent background, for the leading rays that fit into the sample budget."""
+        generator = self.generator(ray_bundle.origins.device)
+        segments = self.grid.march(
+            ray_bundle.origins,
+            ray_bundle.directions,
+            nears=ray_bundle.nears,
+            fars=ray_bundle.fars,
+            near_plane=self.config.near_plane,
+            max_samples=self.config.max_samples_per_batch,
+            generator=generator,
+        )
+        rays = segments.ray_indices
+        directions = ray_bundle.directions[rays]
+        hidden = self.field.hidden_features(ray_bundle.origins[rays] + directions * segments.distances[:, None])
+        table = segments.to_table(self.field.density(hidden), segments.num_slots)
+        weights_table = _weights(table, segments.step)
+        weights = segments.from_table(weights_table)
+        colored = (weights.detach() > self.config.color_weight_threshold).nonzero().squeeze(-1)
+        rgb = accumulate_along_rays(
+            weights[colored],
+            self.field.color(hidden[colored], directions[colored]),
+            rays[colored],
+            segments.num_rays,
+        )
+        return {
+            "rgb": rgb,
+            "accumulation": weights_table.sum(dim=1, keepdim=True),
+            "num_samples_per_batch": rays.shape[0],
+        }
+
+    def _evaluation_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
+        """Colour over white, front to back, without the segments that opaque matter hides."""
+        averaged: FinerField = self.averaged_field.module  # pyright: ignore[reportAssignmentType]
+        origins, directions = ray_bundle.origins, ray_bundle.directions
+        mask, steps = None, self.config.samples_per_ray
+        thread = viewer_thread()
+        if thread is not None:
+            mask = neuron_mask(self.panel.band(), averaged.density_net.first.bias)
+            steps = int(self.panel.samples_per_ray.value)
+            self.panel.show_chosen_output(thread)
+        segments = self.grid.march(
+            origins,
+            directions,
+            nears=ray_bundle.nears,
+            fars=ray_bundle.fars,
+            near_plane=self.config.near_plane,
+            steps=steps,
+        )
+        num_rays = segments.num_rays
+        transmittance = origins.new_ones(num_rays)
+        rgb = origins.new_zeros(num_rays, 3)
+        weighted_distance = origins.new_zeros(num_rays)
+        evaluated = origins.new_zeros(num_rays)
+        for first_slot in range(0, segments.num_slots, _EVALUATION_SLAB):
+            in_slab = (segments.slots >= first_slot) & (segments.slots < first_slot + _EVALUATION_SLAB)
+            alive = transmittance > _OPAQUE_TRANSMITTANCE
+            chosen = (in_slab & alive[segments.ray_indices]).nonzero().squeeze(-1)
+            if chosen.numel() == 0:
+                continue
+            rays, distances = segments.ray_indices[chosen], segments.distances[chosen]
+            slab = RaySegments(
+                rays,
+                segments.slots[chosen] - first_slot,
+                distances,
+                segments.step,
+                segments.counts,
+                segments.candidates,
+            )
+            hidden = averaged.hidden_features(origins[rays] + directions[rays] * distances[:, None], mask)
+            density = slab.to_table(averaged.density(hidden), _EVALUATION_SLAB)
+            weights_table = _weights(density, segments.step) * transmittance[:, None]
+            transmittance = transmittance * torch.exp(-density.sum(dim=1) * segments.step)
+            weights = slab.from_table(weights_table)
+            colored = (weights > 10 * self.config.color_weight_threshold).nonzero().squeeze(-1)
+            color = averaged.color(hidden[colored], directions[rays[colored]])
+            rgb += accumulate_along_rays(weights[colored], color, rays[colored], num_rays)
+            weighted_distance.index_add_(0, rays, weights * distances)
+            evaluated.index_add_(0, rays, torch.ones_like(distances))
+        accumulation = 1.0 - transmittance
+        box_diagonal = float((self.grid.aabb[1] - self.grid.aabb[0]).norm())
+        far = origins.norm(dim=-1) + box_diagonal
+        depth = torch.where(accumulation > 1e-3, weighted_distance / accumulation.clamp(min=1e-3), far)
+        normals = torch.full_like(rgb, 0.5)
+        opaque = (accumulation > 0.5).nonzero().squeeze(-1)
+        if opaque.numel():
+            surface = origins[opaque] + directions[opaque] * depth[opaque, None]
+            normals[opaque] = 0.5 * averaged.normals_at(surface, mask) + 0.5
+        outputs = {
+            "rgb": rgb + transmittance[:, None],
+            "depth": depth[:, None],
+            "accumulation": accumulation[:, None],
+            "normals": normals.clamp(0.0, 1.0),
+            "occupancy": (evaluated / segments.candidates.clamp(min=1))[:, None],
+        }
+        return outputs
+
+    def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
+        """Straight-alpha ``[*, 4]`` image: the white that evaluation puts behind the scene is taken out again."""
+        alpha = outputs["accumulation"]
+        color = (outputs[output_name] - (1.0 - alpha)) / alpha.clamp(min=1e-6)
+        return torch.cat([color.clamp(0.0, 1.0), alpha], dim=-1)
+
+    def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
+        if not self.training:
+            image = over_white(batch["image"].to(self.device))
+            return {"psnr": metrics.psnr(outputs["rgb"], image), "num_samples_per_batch": 0}
+        with torch.no_grad():
+            image = batch["image"][: outputs["rgb"].shape[0]].to(self.device)
+            white = outputs["rgb"] + 1.0 - outputs["accumulation"]
+            return {
+                "psnr": metrics.psnr(white, over_white(image)),
+                "num_samples_per_batch": outputs["num_samples_per_batch"],
+                "occupied_cells": self.grid.occupied.float().mean(),
+            }
+
+    def get_loss_dict(
+        self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
+    ) -> dict[str, Tensor]:
+        rgb = outputs["rgb"]
+        image = batch["image"][: rgb.shape[0]].to(self.device)
+        if not self.training:
+            return {"rgb_loss": F.mse_loss(rgb, over_white(image))}
+        # A background that changes with every ray makes matter the only way to explain opaque pixels, and keeps the
+        # field from painting any background into the scene.
+        background = torch.rand(rgb.shape, device=rgb.device, generator=self.generator(rgb.device))
+        prediction = rgb + (1.0 - outputs["accumulation"]) * background
+        return {"rgb_loss": F.mse_loss(prediction, over(image, background))}
+
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Any]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        image = over_white(batch["image"].to(self.device))
+        rgb = outputs["rgb"].clamp(0.0, 1.0)
+        values = {"psnr": float(metrics.psnr(rgb, image)), "ssim": float(metrics.ssim(rgb, image))}
+        distance = metrics.lpips(rgb, image, download=self.config.download_lpips_weights)
+        if distance is not None:
+            values["lpips"] = float(distance)
+        images = {
+            "img": torch.cat([image, rgb], dim=1),
+            "accumulation": colormaps.apply_colormap(outputs["accumulation"]),
+            "depth": colormaps.apply_depth_colormap(outputs["depth"], accumulation=outputs["accumulation"]),
+            "normals": outputs["normals"],
+        }
+        return values, images
+
+
+def over(image: Float[Tensor, "*batch channels"], background: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+    """Straight-alpha RGBA over ``background``; RGB is returned as it is. Values in [0, 1]."""
+    if image.shape[-1] == 3:
+        return image
+    rgb, alpha = image[..., :3], image[..., 3:]
+    return rgb * alpha + background * (1.0 - alpha)
+
+
+def over_white(image: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*batch 3"]:
+    """Straight-alpha RGBA over white."""
+    return over(image, torch.ones_like(image[..., :3]))
+
+
+def _weights(density: Float[Tensor, "rays slots"], step: float) -> Float[Tensor, "rays slots"]:
+    """Rendering weights of segments of equal length (Max 1995); segments left out are empty."""
+    edges = torch.arange(density.shape[1] + 1, device=density.device, dtype=density.dtype) * step
+    starts = edges[:-1].expand_as(density)
+    weights, _, _ = render_weight_from_density(starts, starts + step, density)
+    return weights
+
+

@@ -1,0 +1,60 @@
+"""The pipeline: as many rays per step as fill a sample budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from nerfstudio.pipelines.dynamic_batch import DynamicBatchPipeline, DynamicBatchPipelineConfig
+
+from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.nerf.command_line import prepare_processor, sentence_instead_of_traceback
+from finer_nerfstudio.nerf.model import FinerModelConfig
+
+
+@dataclass
+class FinerPipelineConfig(DynamicBatchPipelineConfig):
+    """Pipeline of a FINER++ radiance field."""
+
+    _target: type = field(default_factory=lambda: FinerPipeline)
+    model: FinerModelConfig = field(default_factory=FinerModelConfig)
+    """specifies the model config"""
+    target_num_samples: int = 40_000
+    """Samples that a training step aims at; the number of rays follows from how empty the scene has become."""
+    max_num_samples_per_ray: int = 192
+    """The first step has target-num-samples divided by this many rays."""
+    max_num_rays: int = 1 << 14
+    """Upper bound of rays in a training step."""
+
+
+class FinerPipeline(DynamicBatchPipeline):
+    """Nerfstudio's dynamic-batch pipeline with bounds on the number of rays, and readable errors."""
+
+    config: FinerPipelineConfig
+
+    def __init__(self, config: FinerPipelineConfig, *args: Any, **kwargs: Any) -> None:
+        prepare_processor()
+        with sentence_instead_of_traceback():
+            for name in ("target_num_samples", "max_num_samples_per_ray", "max_num_rays"):
+                if getattr(config, name) < 1:
+                    option = name.replace("_", "-")
+                    raise UsageError(f"--pipeline.{option} must be at least 1, not {getattr(config, name)}.")
+            super().__init__(config, *args, **kwargs)
+
+    def _update_dynamic_num_rays_per_batch(self, num_samples_per_batch: int) -> None:
+        rays = self.dynamic_num_rays_per_batch * self.config.target_num_samples / max(1, num_samples_per_batch)
+        # At most doubling a step keeps one batch of empty sky from asking for a flood of rays.
+        self.dynamic_num_rays_per_batch = int(
+            max(16, min(rays, 2 * self.dynamic_num_rays_per_batch, self.config.max_num_rays))
+        )
+
+    def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
+        with sentence_instead_of_traceback():
+            try:
+                super().load_pipeline(loaded_state, step)
+            except RuntimeError as error:
+                first_line = str(error).strip().splitlines()[-1].strip().rstrip(".")
+                raise InputError(
+                    f"this checkpoint does not fit the configured model ({first_line}): it comes from other "
+                    f"--pipeline.model options or another method than {self.config.model.field.method}."
+                ) from error

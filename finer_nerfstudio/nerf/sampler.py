@@ -1,0 +1,217 @@
+"""Where along a ray to evaluate the field: an occupancy grid that skips empty space, on CPU and CUDA alike.
+
+Nothing here is a loop over rays or samples: candidates are a dense ``rays x steps`` table of which the grid keeps the
+occupied entries as flat samples, each remembering its ray and its place among the ray's samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from nerfstudio.utils.math import intersect_aabb
+from torch import Tensor, nn
+
+from finer_nerfstudio.nerf.field import box_to_world, world_to_box
+
+
+@dataclass
+class RaySegments:
+    """Occupied pieces of rays, flat, ordered by ray and then by distance.
+
+    Attributes:
+        ray_indices: ``[samples]`` the ray of each segment.
+        slots: ``[samples]`` its place among the segments of its ray, from 0.
+        distances: ``[samples]`` distance of its middle from the ray's origin, world units.
+        step: its length, the same for all.
+        counts: ``[rays]`` number of segments of each ray.
+        candidates: ``[rays]`` number of steps of each ray through the box, occupied or not.
+    """
+
+    ray_indices: Int[Tensor, " samples"]
+    slots: Int[Tensor, " samples"]
+    distances: Float[Tensor, " samples"]
+    step: float
+    counts: Int[Tensor, " rays"]
+    candidates: Int[Tensor, " rays"]
+
+    @property
+    def num_rays(self) -> int:
+        return self.counts.shape[0]
+
+    @property
+    def num_slots(self) -> int:
+        """The largest number of segments on one ray, at least 1."""
+        return max(1, int(self.counts.max())) if self.num_rays else 1
+
+    def to_table(self, values: Float[Tensor, " samples"], num_slots: int) -> Float[Tensor, "rays slots"]:
+        """Spread flat ``values`` over rays x slots; places without a segment hold zero."""
+        table = values.new_zeros(self.num_rays * num_slots)
+        return table.index_put((self.ray_indices * num_slots + self.slots,), values).view(self.num_rays, num_slots)
+
+    def from_table(self, table: Float[Tensor, "rays slots"]) -> Float[Tensor, " samples"]:
+        """Gather the flat values back out of a table of :meth:`to_table`."""
+        return table.reshape(-1)[self.ray_indices * table.shape[1] + self.slots]
+
+
+class OccupancyGrid(nn.Module):
+    """Remembers which cells of the scene's box hold matter (Mueller et al. 2022, §E.2; here without any CUDA kernel).
+
+    Every cell carries the optical thickness of one step through it, as a maximum that decays exponentially: it is
+    raised at once where the field grows dense and forgotten slowly where it empties.
+
+    Args:
+        aabb: lowest and highest corner of the box, world units, ``[2, 3]``.
+        resolution: cells per axis.
+        steps: number of steps along the box's diagonal; sets the step length.
+        decay: factor of the remembered thickness at each update, in [0, 1).
+        early_decay: the same for updates that look everywhere: the fog that a field starts as clears within a few
+            hundred steps, and every step that still samples it is lost.
+        threshold: a cell is occupied above this optical thickness, or above the grid's mean where that is lower.
+    """
+
+    aabb: Tensor
+    thickness: Tensor
+    occupied: Tensor
+
+    def __init__(
+        self,
+        aabb: Float[Tensor, "2 3"],
+        *,
+        resolution: int,
+        steps: int,
+        decay: float = 0.95,
+        early_decay: float = 0.6,
+        threshold: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.resolution = resolution
+        self.steps = steps
+        self.decay = decay
+        self.early_decay = early_decay
+        self.threshold = threshold
+        self.register_buffer("aabb", aabb.detach().clone(), persistent=False)
+        self.register_buffer("thickness", torch.zeros(resolution**3))
+        self.register_buffer("occupied", torch.ones(resolution**3, dtype=torch.bool))
+        self.step_length = self.step_length_for(steps)
+
+    def step_length_for(self, steps: int) -> float:
+        """World length of a step when the box's diagonal has ``steps`` of them."""
+        return float((self.aabb[1] - self.aabb[0]).norm()) / steps
+
+    def cell_of(self, positions: Float[Tensor, "*batch 3"]) -> Int[Tensor, "*batch"]:
+        """Flat cell index of world positions; positions outside the box count to the nearest cell."""
+        cell = ((world_to_box(positions, self.aabb) + 1.0) * (0.5 * self.resolution)).long()
+        cell = cell.clamp_(0, self.resolution - 1)
+        return (cell[..., 0] * self.resolution + cell[..., 1]) * self.resolution + cell[..., 2]
+
+    @torch.no_grad()
+    def update(
+        self,
+        density_at: Callable[[Float[Tensor, "points 3"]], Float[Tensor, " points"]],
+        *,
+        everywhere: bool,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Look at the field again.
+
+        Args:
+            density_at: density at world positions.
+            everywhere: look into all cells; otherwise into the occupied ones and a random sixteenth of all.
+            generator: source of the random cells and of the random place within a cell.
+        """
+        device = self.thickness.device
+        if everywhere:
+            cells = torch.arange(self.thickness.numel(), device=device)
+        else:
+            total = self.thickness.numel()
+            anywhere = torch.randint(total, (total // 16,), device=device, generator=generator)
+            seen = self.occupied.clone()
+            seen[anywhere] = True
+            cells = seen.nonzero().squeeze(-1)
+        r = self.resolution
+        corners = torch.stack([cells // (r * r), cells // r % r, cells % r], dim=-1)
+        within = torch.rand(corners.shape, device=device, generator=generator)
+        positions = box_to_world((corners + within) * (2.0 / r) - 1.0, self.aabb)
+        # Chunks bound the memory of a look into all cells.
+        fresh = torch.cat([density_at(chunk) for chunk in positions.split(1 << 16)]) * self.step_length
+        self.thickness *= self.early_decay if everywhere else self.decay
+        self.thickness[cells] = torch.maximum(self.thickness[cells], fresh.to(self.thickness.dtype))
+        threshold = min(self.threshold, float(self.thickness.mean()))
+        torch.gt(self.thickness, threshold, out=self.occupied)
+
+    @torch.no_grad()
+    def march(
+        self,
+        origins: Float[Tensor, "rays 3"],
+        directions: Float[Tensor, "rays 3"],
+        *,
+        nears: Float[Tensor, "rays 1"] | None = None,
+        fars: Float[Tensor, "rays 1"] | None = None,
+        near_plane: float = 0.0,
+        steps: int | None = None,
+        max_samples: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> RaySegments:
+        """The occupied segments of rays through the box.
+
+        Args:
+            origins: ray origins, world units.
+            directions: unit ray directions.
+            nears: if given, nothing nearer is sampled.
+            fars: if given, nothing farther is sampled.
+            near_plane: nothing nearer than this is sampled.
+            steps: steps along the box's diagonal, the grid's own number unless given.
+            max_samples: keep only as many leading rays as fit into this number of segments (at least one ray), so
+                that the memory of what follows is bounded.
+            generator: source of one random offset per ray; without it segments are centred.
+
+        Returns:
+            Segments of all rays, or of the leading ones that fit.
+        """
+        step = self.step_length if steps is None else self.step_length_for(steps)
+        nearest, farthest = intersect_aabb(origins, directions, self.aabb.flatten())
+        nearest = nearest.clamp(min=near_plane)
+        if nears is not None:
+            nearest = torch.maximum(nearest, nears.squeeze(-1))
+        if fars is not None:
+            farthest = torch.minimum(farthest, fars.squeeze(-1))
+        # A ray that misses the box has length zero, even if the library's invalid value says otherwise.
+        length = (farthest - nearest).clamp(min=0.0).nan_to_num(0.0)
+        length = torch.where(nearest >= 1e9, torch.zeros_like(length), length)
+        nearest = torch.where(length > 0, nearest, torch.zeros_like(nearest))
+        columns = max(1, math.ceil(float(length.max()) / step)) if length.numel() else 1
+
+        if generator is None:
+            offsets = torch.full_like(nearest, 0.5)
+        else:
+            offsets = torch.rand(nearest.shape, device=nearest.device, generator=generator)
+        along = torch.arange(columns, device=origins.device, dtype=origins.dtype) + offsets[:, None]
+        inside = along * step < length[:, None]
+
+        # Cell coordinates are affine along a ray: three fused multiply-adds per candidate, no [rays, steps, 3] table.
+        scale = 0.5 * self.resolution
+        start = (world_to_box(origins + directions * nearest[:, None], self.aabb) + 1.0) * scale
+        per_step = directions * (2.0 / (self.aabb[1] - self.aabb[0])) * (scale * step)
+        cell = torch.zeros_like(along, dtype=torch.int32)
+        for axis in range(3):
+            coordinate = torch.addcmul(start[:, axis : axis + 1], per_step[:, axis : axis + 1], along)
+            cell.mul_(self.resolution).add_(coordinate.to(torch.int32).clamp_(0, self.resolution - 1))
+        hit = self.occupied.index_select(0, cell.view(-1)).view(inside.shape).logical_and_(inside)
+
+        counts = hit.sum(dim=1)
+        candidates = inside.sum(dim=1)
+        if max_samples is not None:
+            fitting = int((counts.cumsum(0) <= max_samples).sum())
+            if fitting < counts.shape[0]:
+                fitting = max(1, fitting)
+                hit, counts, candidates = hit[:fitting], counts[:fitting], candidates[:fitting]
+        ray_indices, column = hit.nonzero(as_tuple=True)
+        distances = nearest[ray_indices] + (column + offsets[ray_indices]) * step
+        first = counts.cumsum(0) - counts
+        slots = torch.arange(ray_indices.shape[0], device=ray_indices.device) - first[ray_indices]
+        return RaySegments(ray_indices, slots, distances, step, counts, candidates)
+

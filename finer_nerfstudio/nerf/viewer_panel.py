@@ -1,0 +1,101 @@
+"""What the model adds to Nerfstudio's live viewer."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import torch
+from nerfstudio.viewer.render_state_machine import RenderStateMachine
+from nerfstudio.viewer.viewer_elements import ViewerDropdown, ViewerSlider
+from torch import Tensor, nn
+
+OUTPUTS = ("rgb", "depth", "accumulation", "normals", "occupancy")
+"""What a rendering shows: colour, distance, opacity, surface direction, and how much of each ray was evaluated."""
+
+
+@dataclass
+class BiasBand:
+    """First-layer neurons whose bias b has ``lowest <= |b| <= highest``."""
+
+    lowest: float
+    highest: float
+
+    def mask(self, bias: Tensor) -> Tensor:
+        """``[units]`` one for the neurons in the band and zero for the others."""
+        magnitude = bias.detach().abs()
+        return ((magnitude >= self.lowest) & (magnitude <= self.highest)).to(bias.dtype)
+
+
+def viewer_thread() -> RenderStateMachine | None:
+    """The viewer's rendering thread if the caller runs in it, so that the panel never touches anything else."""
+    thread = threading.current_thread()
+    return thread if isinstance(thread, RenderStateMachine) else None
+
+
+class ViewerPanel(nn.Module):
+    """Sliders and a drop-down that change what the viewer shows and nothing else.
+
+    The bias range k selects which bumps of the variable-periodic activation a neuron starts in, so the bands of |b|
+    are bands of frequency: the pair of sliders shows which detail each of them carries.
+
+    Args:
+        steps: samples along the box's diagonal that training uses, the initial value.
+        highest_bias: upper end of the bias sliders.
+    """
+
+    def __init__(self, *, steps: int, highest_bias: float) -> None:
+        super().__init__()
+        self._highest_bias = highest_bias
+        self._shown_output = OUTPUTS[0]
+        self.samples_per_ray = ViewerSlider(
+            "Samples per ray",
+            steps,
+            16,
+            4 * steps,
+            8,
+            hint="Steps along the diagonal of the scene's box; more is finer and slower.",
+        )
+        self.output = ViewerDropdown("Output", OUTPUTS[0], list(OUTPUTS), hint="What the picture shows.")
+        step = highest_bias / 100
+        self.bias_low = ViewerSlider(
+            "Bias band from",
+            0.0,
+            0.0,
+            highest_bias,
+            step,
+            hint="Silence first-layer neurons with a smaller |b|: what remains is carried by the high-bias bands.",
+        )
+        self.bias_high = ViewerSlider(
+            "Bias band to",
+            highest_bias,
+            0.0,
+            highest_bias,
+            step,
+            hint="Silence first-layer neurons with a larger |b|; at its upper end nothing is silenced.",
+        )
+
+    def band(self) -> BiasBand | None:
+        """The chosen band, or None while both sliders are at their ends."""
+        low, high = float(self.bias_low.value), float(self.bias_high.value)
+        at_top = high >= self._highest_bias
+        if low <= 0.0 and at_top:
+            return None
+        return BiasBand(low, float("inf") if at_top else high)
+
+    def show_chosen_output(self, thread: RenderStateMachine) -> None:
+        """Pass a change of the panel's drop-down on to Nerfstudio's own output selection."""
+        chosen = self.output.value
+        if chosen != self._shown_output:
+            self._shown_output = chosen
+            control = thread.viewer.control_panel._output_render
+            if chosen in control.options:
+                control.value = chosen
+
+
+def neuron_mask(band: BiasBand | None, bias: Tensor) -> Tensor | None:
+    """Mask of ``band``, or None where it would silence nothing."""
+    if band is None:
+        return None
+    mask = band.mask(bias)
+    return None if bool(torch.all(mask == 1)) else mask
