@@ -25,15 +25,16 @@ from torch.nn import functional as F
 from finer_nerfstudio.inr import kernels
 
 Features = Float[Tensor, "*batch features"]
+Outputs = Float[Tensor, "*batch outputs"]  # as many as features, or twice that where real becomes complex
 
 # |sin(a + jb)|^2 = sin(a)^2 + sinh(b)^2, so that beyond |b| = 15 (sinh > 1.6e6) the Gaussian envelope of any wavelet
 # with s_0 / omega_f > 2e-5 is an exact zero in float64 already. Clamping there changes no value and no gradient, and
 # keeps 0 * inf, which is NaN, from ever being formed.
 _LARGEST_IMAGINARY_PHASE = 15.0
 
-# An envelope below this is an exact zero. Left alone, its tail and the products that gradients make of it run into
-# denormal numbers, which cost a CPU ten to fifteen times as much as others.
-_SMALLEST_ENVELOPE = 1e-26
+# An envelope below exp(-60) = 9e-27 is an exact zero. Left alone, its tail and the products that gradients make of it
+# run into denormal numbers, which cost a CPU ten to fifteen times as much as others.
+_LOWEST_EXPONENT = -60.0
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,14 @@ class Activation:
         """The omega of the sine-style weight initialisation, or None for PyTorch's default (spec of FINER++, §3)."""
         return None
 
-    def __call__(self, x: Features) -> Features:
+    def __call__(self, x: Features) -> Outputs:
         return kernels.activate(x, self)
 
-    def value(self, x: Features) -> Features:
-        """The activation of pre-activations ``x``; any real range. Autograd can differentiate it any number of times."""
+    def value(self, x: Features) -> Outputs:
+        """The activation of pre-activations ``x``; any real range. Autograd can differentiate it repeatedly."""
         raise NotImplementedError
 
-    def vjp(self, x: Features, grad: Features) -> Features:
+    def vjp(self, x: Features, grad: Outputs) -> Features:
         """The gradient with respect to ``x`` when ``grad`` is the gradient with respect to ``value(x)``.
 
         A new tensor. Computed in place on temporaries, so that autograd cannot differentiate it once more.
@@ -87,10 +88,10 @@ class Sine(Activation):
     def init_omega(self) -> float | None:
         return self.omega_0
 
-    def value(self, x: Features) -> Features:
+    def value(self, x: Features) -> Outputs:
         return torch.sin(self.omega_0 * x)
 
-    def vjp(self, x: Features, grad: Features) -> Features:
+    def vjp(self, x: Features, grad: Outputs) -> Features:
         return torch.mul(x, self.omega_0).cos_().mul_(self.omega_0).mul_(grad)
 
     def rescaled(self, factor: float) -> Sine:
@@ -106,10 +107,10 @@ class Gauss(Activation):
     def __post_init__(self) -> None:
         _require_positive("Gauss", s_0=self.s_0)
 
-    def value(self, x: Features) -> Features:
+    def value(self, x: Features) -> Outputs:
         return _envelope(torch.square(x).mul(-(self.s_0**2)))
 
-    def vjp(self, x: Features, grad: Features) -> Features:
+    def vjp(self, x: Features, grad: Outputs) -> Features:
         return self.value(x).mul_(-2.0 * self.s_0**2).mul_(x).mul_(grad)
 
     def rescaled(self, factor: float) -> Gauss:
@@ -120,10 +121,10 @@ class Gauss(Activation):
 class ReLU(Activation):
     """``max(x, 0)``; piecewise linear, so it has no variable-periodic version."""
 
-    def value(self, x: Features) -> Features:
+    def value(self, x: Features) -> Outputs:
         return torch.relu(x)
 
-    def vjp(self, x: Features, grad: Features) -> Features:
+    def vjp(self, x: Features, grad: Outputs) -> Features:
         return grad * (x > 0)
 
 
@@ -143,13 +144,14 @@ class Wavelet(Activation):
     def __post_init__(self) -> None:
         _require_positive("Wavelet", omega_0=self.omega_0, s_0=self.s_0)
 
-    def value(self, x: Features) -> Features:
+    def value(self, x: Features) -> Outputs:
         p, q = x.chunk(2, dim=-1)
         return torch.cat(_gabor(p, q, self.omega_0, self.s_0), dim=-1)
 
-    def vjp(self, x: Features, grad: Features) -> Features:
+    def vjp(self, x: Features, grad: Outputs) -> Features:
         p, q = x.chunk(2, dim=-1)
-        return torch.cat(_gabor_vjp(p, q, *grad.chunk(2, dim=-1), self.omega_0, self.s_0), dim=-1)
+        grad_real, grad_imaginary = grad.chunk(2, dim=-1)
+        return torch.cat(_gabor_vjp(p, q, grad_real, grad_imaginary, self.omega_0, self.s_0), dim=-1)
 
     def for_first_layer(self) -> Activation:
         return _RealInputWavelet(self.omega_0, self.s_0)
@@ -165,12 +167,12 @@ class _RealInputWavelet(Activation):
     omega_0: float
     s_0: float
 
-    def value(self, x: Features) -> Features:
+    def value(self, x: Features) -> Outputs:
         modulus = _envelope(torch.square(x).mul(-(self.s_0**2)))
         phase = self.omega_0 * x
         return torch.cat([modulus * torch.cos(phase), modulus * torch.sin(phase)], dim=-1)
 
-    def vjp(self, x: Features, grad: Features) -> Features:
+    def vjp(self, x: Features, grad: Outputs) -> Features:
         real, imaginary = self.value(x).chunk(2, dim=-1)
         along_modulus, along_phase = _polar_gradient(real, imaginary, *grad.chunk(2, dim=-1))
         return along_phase.mul_(self.omega_0).sub_(along_modulus.mul_(x).mul_(2.0 * self.s_0**2))
@@ -196,10 +198,10 @@ class Custom(Activation):
     def __post_init__(self) -> None:
         _require_positive("Custom", scale=self.scale)
 
-    def value(self, x: Features) -> Features:
+    def value(self, x: Features) -> Outputs:
         return self.function(self.scale * x)
 
-    def vjp(self, x: Features, grad: Features) -> Features:
+    def vjp(self, x: Features, grad: Outputs) -> Features:
         with torch.enable_grad():
             argument = x.detach().requires_grad_()
             value = self.function(self.scale * argument)
@@ -244,32 +246,31 @@ class VariablePeriodic(Activation):
     def with_scale_gradient(self, scale_gradient: bool) -> VariablePeriodic:
         return replace(self, scale_gradient=scale_gradient)
 
-    def value(self, x: Features) -> Features:
+    def value(self, x: Features) -> Outputs:
         magnitude = x.abs() if self.scale_gradient else x.detach().abs()
         stretched = torch.addcmul(x, magnitude, x)  # alpha(x) x
         if self.omega_f is None:
             return self.base.value(stretched)
-        outer = self.base.rescaled(1.0 / self.omega_f)
-        phase = self.omega_f * stretched
-        if self.complex_valued:
-            return outer.value(torch.cat(_complex_sine(*phase.chunk(2, dim=-1)), dim=-1))
-        return outer.value(torch.sin(phase))
+        phase = stretched.mul_(self.omega_f)
+        if isinstance(self.base, Wavelet):
+            half = 0.5 / self.omega_f
+            p, q = _twice_complex_sine(*phase.chunk(2, dim=-1))
+            return torch.cat(_gabor(p, q, self.base.omega_0 * half, self.base.s_0 * half), dim=-1)
+        return self.base.rescaled(1.0 / self.omega_f).value(torch.sin(phase))
 
-    def vjp(self, x: Features, grad: Features) -> Features:
-        alpha = x.abs().add_(1.0)
-        phase = torch.mul(alpha, x)
+    def vjp(self, x: Features, grad: Outputs) -> Features:
+        omega_f = 1.0 if self.omega_f is None else self.omega_f
+        steepness = x.abs().mul_(omega_f).add_(omega_f)  # omega_f alpha(x)
+        phase = torch.mul(steepness, x)
         if self.omega_f is None:
-            stretched_grad = self.base.vjp(phase, grad)
+            phase_grad = self.base.vjp(phase, grad)
+        elif isinstance(self.base, Wavelet):
+            phase_grad = _wavelet_of_sine_vjp(phase, grad, self.base.rescaled(0.5 / omega_f))
         else:
-            outer = self.base.rescaled(1.0 / self.omega_f)
-            phase.mul_(self.omega_f)
-            if self.complex_valued:
-                stretched_grad = _through_complex_sine(phase, outer, grad)
-            else:
-                stretched_grad = outer.vjp(torch.sin(phase), grad).mul_(phase.cos_())
-            stretched_grad.mul_(self.omega_f)
-        # d(alpha(x) x)/dx is 2|x| + 1 by the formula, and alpha with alpha held constant.
-        return stretched_grad.mul_(alpha.mul_(2.0).sub_(1.0) if self.scale_gradient else alpha)
+            outer = self.base.rescaled(1.0 / omega_f)
+            phase_grad = outer.vjp(torch.sin(phase), grad).mul_(phase.cos_())
+        # d(alpha(x) x)/dx is 2|x| + 1 = 2 alpha(x) - 1 by the formula, and alpha(x) with alpha held constant.
+        return phase_grad.mul_(steepness.mul_(2.0).sub_(omega_f) if self.scale_gradient else steepness)
 
 
 def variable_periodic(
@@ -321,12 +322,13 @@ def variable_periodic(
 
 
 def _envelope(exponent: Tensor) -> Tensor:
-    return F.threshold(torch.exp(exponent.clamp(min=math.log(_SMALLEST_ENVELOPE))), 1.0001 * _SMALLEST_ENVELOPE, 0.0)
+    return torch.exp(F.threshold(exponent, _LOWEST_EXPONENT, -math.inf))
 
 
 def _gabor(p: Tensor, q: Tensor, omega: float, s: float) -> tuple[Tensor, Tensor]:
     """Real and imaginary part of ``exp(j omega (p + jq)) exp(-s^2 |p + jq|^2)``."""
-    modulus = _envelope(-omega * q - s**2 * (torch.square(p) + torch.square(q)))
+    # The exponent -omega q - s^2 (p^2 + q^2), factored for fewer passes over memory.
+    modulus = _envelope(torch.addcmul((q + omega / s**2) * q, p, p).mul_(-(s**2)))
     phase = omega * p
     return modulus * torch.cos(phase), modulus * torch.sin(phase)
 
@@ -335,9 +337,8 @@ def _gabor_vjp(
     p: Tensor, q: Tensor, grad_real: Tensor, grad_imaginary: Tensor, omega: float, s: float
 ) -> tuple[Tensor, Tensor]:
     along_modulus, along_phase = _polar_gradient(*_gabor(p, q, omega, s), grad_real, grad_imaginary)
-    shrink = 2.0 * s**2
-    p_grad = along_phase.mul_(omega).sub_(torch.mul(along_modulus, p).mul_(shrink))
-    q_grad = along_modulus.mul_(torch.mul(q, -shrink).sub_(omega))
+    p_grad = along_phase.mul_(omega).addcmul_(along_modulus, p, value=-2.0 * s**2)
+    q_grad = along_modulus.mul_(torch.mul(q, -2.0 * s**2).sub_(omega))
     return p_grad, q_grad
 
 
@@ -350,29 +351,29 @@ def _polar_gradient(
     return along_modulus, along_phase
 
 
-def _cosh_sinh(b: Tensor) -> tuple[Tensor, Tensor]:
-    """Hyperbolic cosine and sine from one exponential, accurate near zero, clamped where nothing depends on it."""
-    t = torch.expm1(b.clamp(-_LARGEST_IMAGINARY_PHASE, _LARGEST_IMAGINARY_PHASE))
-    u = t / (t + 1.0)
-    return 0.5 * (t - u) + 1.0, 0.5 * (t + u)
+def _twice_cosh_sinh(b: Tensor) -> tuple[Tensor, Tensor]:
+    """``2 cosh b`` and ``2 sinh b`` from one exponential, clamped where nothing depends on them."""
+    growing = torch.exp(b.clamp(-_LARGEST_IMAGINARY_PHASE, _LARGEST_IMAGINARY_PHASE))
+    shrinking = growing.reciprocal()
+    return growing + shrinking, growing - shrinking
 
 
-def _complex_sine(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """``sin(a + jb) = sin a cosh b + j cos a sinh b``."""
-    cosh, sinh = _cosh_sinh(b)
+def _twice_complex_sine(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Real and imaginary part of ``2 sin(a + jb) = 2 sin a cosh b + 2j cos a sinh b``."""
+    cosh, sinh = _twice_cosh_sinh(b)
     return torch.sin(a) * cosh, torch.cos(a) * sinh
 
 
-def _through_complex_sine(phase: Tensor, outer: Activation, grad: Tensor) -> Tensor:
-    """Gradient with respect to packed ``phase`` of ``outer(sin(phase))``."""
+def _wavelet_of_sine_vjp(phase: Tensor, grad: Tensor, wavelet: Wavelet) -> Tensor:
+    """Gradient with respect to packed ``phase`` of ``wavelet(2 sin(phase))``."""
     a, b = phase.chunk(2, dim=-1)
-    cosh, sinh = _cosh_sinh(b)
+    cosh, sinh = _twice_cosh_sinh(b)
     sin, cos = torch.sin(a), torch.cos(a)
-    sine_grad = outer.vjp(torch.cat([sin * cosh, cos * sinh], dim=-1), grad)
-    grad_real, grad_imaginary = sine_grad.chunk(2, dim=-1)
+    grad_real, grad_imaginary = grad.chunk(2, dim=-1)
+    p_grad, q_grad = _gabor_vjp(sin * cosh, cos * sinh, grad_real, grad_imaginary, wavelet.omega_0, wavelet.s_0)
     cos_cosh, sin_sinh = cos.mul_(cosh), sin.mul_(sinh)
-    a_grad = torch.mul(grad_real, cos_cosh).addcmul_(grad_imaginary, sin_sinh, value=-1.0)
-    b_grad = torch.mul(grad_real, sin_sinh).addcmul_(grad_imaginary, cos_cosh)
+    a_grad = torch.mul(p_grad, cos_cosh).addcmul_(q_grad, sin_sinh, value=-1.0)
+    b_grad = p_grad.mul_(sin_sinh).addcmul_(q_grad, cos_cosh)
     return torch.cat([a_grad, b_grad], dim=-1)
 
 

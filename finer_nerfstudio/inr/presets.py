@@ -42,9 +42,7 @@ _IMAGE: dict[str, Preset] = {
     "finer-sine": Preset(variable_periodic(Sine(30.0)), 5e-4, bias_range=1.0 / _SQRT_2),
     # s_0 / omega_f = 3, and for the wavelet s_0 / omega_f = 2 and omega_0 / omega_f = 4: the authors' code.
     "finer-gauss": Preset(variable_periodic(Gauss(30.0), omega_f=10.0), 1e-3, bias_range=1.0),
-    "finer-wavelet": Preset(
-        variable_periodic(Wavelet(omega_0=20.0, s_0=10.0), omega_f=5.0), 1e-3, bias_range=1.0
-    ),
+    "finer-wavelet": Preset(variable_periodic(Wavelet(omega_0=20.0, s_0=10.0), omega_f=5.0), 1e-3, bias_range=1.0),
 }
 
 _BIAS_RANGES: dict[tuple[Task, Source], dict[str, float]] = {

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import numpy as np
 import torch
 
-try:  # numpy 2 moved the module; its old name warns
-    from numpy._core.multiarray import scalar
+# numpy 2 moved the module that numpy's own pickles name; neither address is public.
+try:
+    _multiarray = import_module("numpy._core.multiarray")
 except ImportError:
-    from numpy.core.multiarray import scalar
+    _multiarray = import_module("numpy.core.multiarray")
 
 
 def allow_nerfstudio_checkpoints() -> None:
@@ -19,5 +22,5 @@ def allow_nerfstudio_checkpoints() -> None:
     """
     # Checkpoints name the function by its numpy 1 address, whichever numpy reads them.
     torch.serialization.add_safe_globals(
-        [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, type(np.dtype(np.float64))]
+        [(_multiarray.scalar, "numpy.core.multiarray.scalar"), _multiarray.scalar, np.dtype, type(np.dtype(np.float64))]
     )

@@ -27,13 +27,13 @@ class FinerFieldConfig(FieldConfig):
     _target: type = field(default_factory=lambda: FinerField)
     method: str = "finer-sine"
     """Activation family and its published hyper-parameters; the options below override them one by one."""
-    width: int = 128
-    """Units of every hidden layer. The paper has 182, which costs twice as much; complex (wavelet) layers have
-    width/sqrt(2) complex units, so that parameter counts match."""
+    width: int = 96
+    """Units of every hidden layer. The paper's 182 resolves more and costs three times as much; complex (wavelet)
+    layers have width/sqrt(2) complex units, so that parameter counts match."""
     density_depth: int = 3
     """Hidden layers of the density network."""
-    color_depth: int = 3
-    """Hidden layers of the colour network."""
+    color_depth: int = 2
+    """Hidden layers of the colour network; the paper has 3."""
     direction_encoding: Literal["raw", "spherical-harmonics"] = "raw"
     """How the viewing direction enters the colour network: its three numbers (the paper) or 16 harmonics."""
     omega_0: float | None = None
@@ -160,7 +160,7 @@ class FinerField(Field):
         return self.density_net.hidden_features(world_to_box(positions, self.aabb), neuron_mask=neuron_mask)
 
     def density(self, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch"]:
-        """Volume density per unit of world length, in (0, inf); hidden features as :meth:`hidden_features` gave them."""
+        """Volume density per unit of world length, in (0, inf), of what :meth:`hidden_features` gave."""
         return trunc_exp(self.density_net.readout(hidden, slice(0, 1)).squeeze(-1).float())
 
     def color(

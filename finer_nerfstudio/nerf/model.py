@@ -90,7 +90,9 @@ class FinerModel(Model):
         self.averaged_field.requires_grad_(False)
         self.grid = OccupancyGrid(aabb, resolution=config.grid_resolution, steps=config.samples_per_ray)
         first_bias = self.field.density_net.first.bias
-        self.panel = ViewerPanel(steps=config.samples_per_ray, highest_bias=round(1.1 * float(first_bias.abs().max()), 3))
+        self.panel = ViewerPanel(
+            steps=config.samples_per_ray, highest_bias=round(1.1 * float(first_bias.abs().max()), 3)
+        )
 
     def generator(self, device: torch.device) -> torch.Generator:
         """The source of all randomness of a training step."""
@@ -224,14 +226,13 @@ class FinerModel(Model):
         if opaque.numel():
             surface = origins[opaque] + directions[opaque] * depth[opaque, None]
             normals[opaque] = 0.5 * averaged.normals_at(surface, mask) + 0.5
-        outputs = {
+        return {
             "rgb": rgb + transmittance[:, None],
             "depth": depth[:, None],
             "accumulation": accumulation[:, None],
             "normals": normals.clamp(0.0, 1.0),
             "occupancy": (evaluated / segments.candidates.clamp(min=1))[:, None],
         }
-        return outputs
 
     def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
         """Straight-alpha ``[*, 4]`` image: the white that evaluation puts behind the scene is taken out again."""
@@ -302,5 +303,3 @@ def _weights(density: Float[Tensor, "rays slots"], step: float) -> Float[Tensor,
     starts = edges[:-1].expand_as(density)
     weights, _, _ = render_weight_from_density(starts, starts + step, density)
     return weights
-
-

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nerfstudio.pipelines.dynamic_batch import DynamicBatchPipeline, DynamicBatchPipelineConfig
+from torch import Tensor
 
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.nerf.command_line import prepare_processor, sentence_instead_of_traceback
@@ -19,7 +20,7 @@ class FinerPipelineConfig(DynamicBatchPipelineConfig):
     _target: type = field(default_factory=lambda: FinerPipeline)
     model: FinerModelConfig = field(default_factory=FinerModelConfig)
     """specifies the model config"""
-    target_num_samples: int = 40_000
+    target_num_samples: int = 8_192
     """Samples that a training step aims at; the number of rays follows from how empty the scene has become."""
     max_num_samples_per_ray: int = 192
     """The first step has target-num-samples divided by this many rays."""
@@ -40,6 +41,14 @@ class FinerPipeline(DynamicBatchPipeline):
                     option = name.replace("_", "-")
                     raise UsageError(f"--pipeline.{option} must be at least 1, not {getattr(config, name)}.")
             super().__init__(config, *args, **kwargs)
+        self.trained_rays = 0
+        self.trained_samples = 0
+
+    def get_train_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
+        outputs, loss_dict, metrics_dict = super().get_train_loss_dict(step)
+        self.trained_rays += outputs["rgb"].shape[0]
+        self.trained_samples += metrics_dict["num_samples_per_batch"]
+        return outputs, loss_dict, metrics_dict
 
     def _update_dynamic_num_rays_per_batch(self, num_samples_per_batch: int) -> None:
         rays = self.dynamic_num_rays_per_batch * self.config.target_num_samples / max(1, num_samples_per_batch)

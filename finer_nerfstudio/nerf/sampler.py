@@ -214,4 +214,3 @@ class OccupancyGrid(nn.Module):
         first = counts.cumsum(0) - counts
         slots = torch.arange(ray_indices.shape[0], device=ray_indices.device) - first[ray_indices]
         return RaySegments(ray_indices, slots, distances, step, counts, candidates)
-

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,14 @@ from typing import Any
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import Scheduler, SchedulerConfig
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.utils.decorators import check_main_thread
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+import finer_nerfstudio
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.nerf.command_line import sentence_instead_of_traceback
+from finer_nerfstudio.nerf.pipeline import FinerPipeline
 
 
 @dataclass
@@ -49,16 +54,15 @@ class DecayOverTraining(Scheduler):
 
 
 class ExponentialDecay:
-    """``final_fraction ** (step / total_steps)``; ``total_steps`` is set once the length of training is known."""
+    """``final_fraction ** progress``, with the progress of training in [0, 1] as the trainer reports it."""
 
     def __init__(self, final_fraction: float) -> None:
         self.final_fraction = final_fraction
-        self.total_steps = 0
+        self.progress = 0.0
 
     def __call__(self, step: int) -> float:
-        if self.total_steps <= 0:
-            return 1.0
-        return self.final_fraction ** min(1.0, step / self.total_steps)
+        del step
+        return self.final_fraction**self.progress
 
 
 @dataclass
@@ -66,6 +70,9 @@ class FinerTrainerConfig(TrainerConfig):
     """Configuration of a training run."""
 
     _target: type = field(default_factory=lambda: FinerTrainer)
+    max_minutes: float | None = None
+    """Stop after this many minutes of training, if that comes before --max-num-iterations; the learning rate then
+    decays over this time. Runs that end by the clock are not reproducible to the bit."""
 
     def save_config(self) -> None:
         with sentence_instead_of_traceback():
@@ -84,20 +91,59 @@ class FinerTrainer(Trainer):
     config: FinerTrainerConfig
 
     def setup(self, *args: Any, **kwargs: Any) -> None:
+        config = self.config
         with sentence_instead_of_traceback():
-            if self.config.max_num_iterations < 1:
-                raise UsageError(f"--max-num-iterations must be at least 1, not {self.config.max_num_iterations}.")
+            if config.max_num_iterations < 1:
+                raise UsageError(f"--max-num-iterations must be at least 1, not {config.max_num_iterations}.")
+            if config.max_minutes is not None and not config.max_minutes > 0:
+                raise UsageError(f"--max-minutes must be positive, not {config.max_minutes}.")
             super().setup(*args, **kwargs)
+
+    def train(self) -> None:
+        self._started = time.perf_counter()
+        with sentence_instead_of_traceback():
+            super().train()
+
+    def train_iteration(self, step: int) -> Any:
         # Nerfstudio trains for max_num_iterations more steps after a resumed one.
-        total_steps = self._start_step + self.config.max_num_iterations
+        progress = step / (self._start_step + self.config.max_num_iterations)
+        if self.config.max_minutes is not None:
+            elapsed = (time.perf_counter() - self._started) / (60.0 * self.config.max_minutes)
+            progress = max(progress, elapsed)
+            if elapsed >= 1.0:
+                self.stop_training = True
         for scheduler in self.optimizers.schedulers.values():
             for decay in getattr(scheduler, "lr_lambdas", ()):
                 if isinstance(decay, ExponentialDecay):
-                    decay.total_steps = total_steps
+                    decay.progress = min(1.0, progress)
+        return super().train_iteration(step)
 
-    def train(self) -> None:
-        with sentence_instead_of_traceback():
-            super().train()
+    def _after_train(self) -> None:
+        self._save_summary(time.perf_counter() - self._started)
+        super()._after_train()
+
+    @check_main_thread
+    def _save_summary(self, seconds: float) -> None:
+        """What the run cost, beside its checkpoints."""
+        pipeline = self.pipeline
+        assert isinstance(pipeline, FinerPipeline)
+        summary = {
+            "method": self.config.method_name,
+            "version": finer_nerfstudio.__version__,
+            "seed": self.config.machine.seed,
+            "device": str(self.device),
+            "steps": self.step + 1 - self._start_step,
+            "seconds": seconds,
+            "rays": pipeline.trained_rays,
+            "samples": pipeline.trained_samples,
+            "rays_per_second": pipeline.trained_rays / seconds,
+            "samples_per_second": pipeline.trained_samples / seconds,
+            "parameters": sum(parameter.numel() for parameter in pipeline.model.get_param_groups()["fields"]),
+        }
+        path = self.base_dir / "training.json"
+        unfinished = path.with_suffix(".json.partial")
+        unfinished.write_text(json.dumps(summary, indent=2) + "\n")
+        os.replace(unfinished, path)
 
     def _load_checkpoint(self) -> None:
         source = self.config.load_dir if self.config.load_dir is not None else self.config.load_checkpoint
@@ -111,10 +157,12 @@ class FinerTrainer(Trainer):
                 f"folder, --load-checkpoint one .ckpt file."
             ) from error
         except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-            raise InputError(f"the checkpoint at {source} cannot be read, it may be cut short ({_one_line(error)}).") from error
+            raise InputError(
+                f"the checkpoint at {source} cannot be read, it may be cut short ({_one_line(error)})."
+            ) from error
 
     def save_checkpoint(self, step: int) -> None:
-        """Write beside the checkpoints first and move the finished file in: an interruption leaves the last one whole."""
+        """Write beside the checkpoints first and move the finished file in: the last one stays whole meanwhile."""
         final_dir = self.checkpoint_dir
         # Not inside it: Nerfstudio takes every name in the folder of checkpoints for a step number.
         partial_dir = final_dir.with_name(final_dir.name + ".partial")

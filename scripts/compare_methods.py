@@ -1,0 +1,212 @@
+"""Train radiance fields with several methods for the same time and lay their test results side by side.
+
+Every method goes through Nerfstudio's own ``ns-train`` and ``ns-eval``; this script only starts them and collects what
+they print. A method whose results are there already is not trained again, so that an interrupted comparison goes on
+where it stopped.
+
+    python scripts/compare_methods.py --data ../shared/data/blender/lego --minutes 15 --train-view-stride 4
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+METHODS = ("pemlp", "siren", "finer-sine", "gauss", "finer-gauss", "wire", "finer-wavelet")
+
+
+@dataclass
+class Comparison:
+    """What to train, for how long, and where results go."""
+
+    data: Annotated[Path, tyro.conf.arg(help="Scene folder in Blender format.")]
+    methods: list[str] = field(default_factory=lambda: list(METHODS))
+    """Methods to train, in this order."""
+    minutes: float = 5.0
+    """Training time of each method."""
+    train_view_stride: int = 1
+    """Train on every n-th training view; the paper's protocol is 4."""
+    seed: int = 42
+    """Seed of every run."""
+    viewer: bool = False
+    """Serve the live viewer while training."""
+    compare_view: int = 0
+    """Test view shown in the picture of the comparison."""
+    output_dir: Path = Path("outputs/comparison")
+    """Runs, results.json, results.md and comparison.png are written here."""
+
+
+def main(config: Comparison) -> int:
+    console = Console()
+    unknown = [method for method in config.methods if method not in METHODS]
+    if unknown or not config.methods:
+        return _fail(f"unknown method {', '.join(unknown) or '(none)'}: known are {', '.join(METHODS)}.")
+    if config.minutes <= 0:
+        return _fail(f"--minutes must be positive, not {config.minutes}.")
+    if not config.data.is_dir():
+        return _fail(f"--data {config.data} is not a folder; make a scene with scripts/make_demo_scene.py.")
+    config.output_dir.mkdir(parents=True, exist_ok=True)
+    results = {}
+    for method in config.methods:
+        cell = config.output_dir / method / "result.json"
+        settings = {
+            "data": str(config.data.resolve()),
+            "minutes": config.minutes,
+            "train_view_stride": config.train_view_stride,
+            "seed": config.seed,
+        }
+        if cell.exists() and json.loads(cell.read_text())["settings"] == settings:
+            console.print(f"{method}: results of an earlier run are in {cell}")
+        else:
+            try:
+                measured = _train_and_evaluate(method, config, console)
+            except subprocess.CalledProcessError as error:
+                return _fail(f"{method}: {' '.join(error.cmd[:2])} failed with exit code {error.returncode}.", code=1)
+            _write(cell, json.dumps({"settings": settings, **measured}, indent=2))
+        results[method] = json.loads(cell.read_text())
+    _write(config.output_dir / "results.json", json.dumps(results, indent=2))
+    table = _markdown(results)
+    _write(config.output_dir / "results.md", table)
+    picture = config.output_dir / "comparison.png"
+    _side_by_side(config, picture)
+
+    shown = Table("method", "PSNR", "SSIM", "LPIPS", "training rays/s", "rendered rays/s")
+    for row in _rows(results):
+        shown.add_row(*row)
+    console.print(shown)
+    console.print("truth, " + ", ".join(config.methods) + f" side by side: {picture}", soft_wrap=True)
+    first = config.methods[0]
+    console.print(f"look at it: ns-viewer --load-config {results[first]['config']}", soft_wrap=True)
+    return 0
+
+
+def _train_and_evaluate(method: str, config: Comparison, console: Console) -> dict[str, Any]:
+    run = config.output_dir / method / "run"
+    if run.exists():
+        console.print(f"{method}: an unfinished run in {run} is kept; this one starts anew beside it")
+    before = set(run.rglob("config.yml"))
+    console.rule(f"{method}: training for {config.minutes:g} minutes")
+    _call(
+        "ns-train",
+        method,
+        "--data",
+        str(config.data),
+        "--output-dir",
+        str(run),
+        "--experiment-name",
+        config.data.resolve().name,
+        "--max-minutes",
+        str(config.minutes),
+        "--max-num-iterations",
+        "10000000",
+        "--machine.seed",
+        str(config.seed),
+        "--vis",
+        "viewer" if config.viewer else "tensorboard",
+        "--viewer.quit-on-train-completion",
+        "True",
+        "--steps-per-eval-image",
+        "0",
+        "--steps-per-eval-batch",
+        "0",
+        "blender-views",
+        "--train-view-stride",
+        str(config.train_view_stride),
+    )
+    (written,) = set(run.rglob("config.yml")) - before
+    console.rule(f"{method}: rendering the test views")
+    evaluation = run.parent / "evaluation.json"
+    renders = run.parent / "test_views"
+    if renders.exists():  # made by an earlier run of this script
+        shutil.rmtree(renders)
+    _call(
+        "ns-eval",
+        "--load-config",
+        str(written),
+        "--output-path",
+        str(evaluation),
+        "--render-output-path",
+        str(renders),
+    )
+    return {
+        "config": str(written),
+        "test": json.loads(evaluation.read_text())["results"],
+        "training": json.loads((written.parent / "training.json").read_text()),
+        "views": len(list(renders.glob("*_img_*.png"))),
+    }
+
+
+def _call(program: str, *arguments: str) -> None:
+    """Run a program that was installed beside this interpreter."""
+    beside = Path(sys.executable).parent / program
+    subprocess.run([str(beside) if beside.exists() else program, *arguments], check=True)
+
+
+def _rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
+    rows = []
+    for method, result in results.items():
+        test, training = result["test"], result["training"]
+        rows.append(
+            (
+                method,
+                f"{test['psnr']:.2f}",
+                f"{test['ssim']:.3f}",
+                f"{test['lpips']:.3f}" if "lpips" in test else "n/a",
+                f"{training['rays_per_second']:,.0f}",
+                f"{test['num_rays_per_sec']:,.0f}",
+            )
+        )
+    return rows
+
+
+def _markdown(results: dict[str, Any]) -> str:
+    lines = ["| method | PSNR | SSIM | LPIPS | training rays/s | rendered rays/s |", "|---|---|---|---|---|---|"]
+    lines += ["| " + " | ".join(row) + " |" for row in _rows(results)]
+    return "\n".join(lines) + "\n"
+
+
+def _side_by_side(config: Comparison, path: Path) -> None:
+    """The true test view and every method's rendering of it, from Nerfstudio's pairs of truth and rendering."""
+    tiles: list[Image.Image] = []
+    for method in config.methods:
+        views = sorted((config.output_dir / method / "test_views").glob("*_img_*.png"))
+        with Image.open(views[min(config.compare_view, len(views) - 1)]) as pair:
+            width, height = pair.width // 2, pair.height
+            if not tiles:
+                tiles.append(pair.crop((0, 0, width, height)))
+            tiles.append(pair.crop((width, 0, 2 * width, height)))
+    sheet = Image.new("RGB", (sum(tile.width for tile in tiles), tiles[0].height))
+    left = 0
+    for tile in tiles:
+        sheet.paste(tile, (left, 0))
+        left += tile.width
+    unfinished = path.with_suffix(".partial.png")
+    sheet.save(unfinished)
+    os.replace(unfinished, path)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".partial")
+    unfinished.write_text(text + ("" if text.endswith("\n") else "\n"))
+    os.replace(unfinished, path)
+
+
+def _fail(sentence: str, code: int = 2) -> int:
+    print(f"error: {sentence}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(tyro.cli(Comparison, description=__doc__)))

@@ -1,0 +1,82 @@
+"""A small scene made by the project's own generator, and one trained run that the commands share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def run_command(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, outputs joined; a bare name is looked up beside this Python."""
+    environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    program, *rest = map(str, arguments)
+    return subprocess.run(
+        [shutil.which(program, path=environment["PATH"]) or program, *rest],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.fixture(scope="session")
+def run() -> Run:
+    return run_command
+
+
+@pytest.fixture(scope="session")
+def small_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo scene at 48x48: 16 train, 3 val and 4 test views."""
+    folder = tmp_path_factory.mktemp("scene") / "small"
+    command = [sys.executable, ROOT / "scripts" / "make_demo_scene.py", "--output-dir", folder, "--size", "48"]
+    done = run_command(*command, "--train-views", "16", "--val-views", "3", "--test-views", "4", "--supersampling", "2")
+    assert done.returncode == 0, done.stdout
+    return folder
+
+
+@pytest.fixture
+def scene_copy(small_scene: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    folder = tmp_path / "scene"
+    shutil.copytree(small_scene, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_run(small_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a short ``ns-train finer-wavelet`` run on the small scene, with its config.yml and checkpoint."""
+    output = tmp_path_factory.mktemp("outputs")
+    done = run_command(
+        "ns-train",
+        "finer-wavelet",
+        "--data",
+        small_scene,
+        "--output-dir",
+        output,
+        "--max-num-iterations",
+        "250",
+        "--pipeline.model.field.width",
+        "48",
+        "--pipeline.target-num-samples",
+        "4000",
+        "--vis",
+        "tensorboard",
+        "--steps-per-eval-image",
+        "100",
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    (config,) = output.rglob("config.yml")
+    return config.parent

@@ -1,0 +1,295 @@
+"""Bad input to the NeRF commands: one sentence and an exit code, never a traceback; or correct handling.
+
+Data problems go through Nerfstudio's own ``ns-train`` entry point inside one process that has Nerfstudio loaded
+already; a few go through a fresh process, to see exit codes and streams as a shell does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Outcome = tuple[int, str]
+Train = Callable[..., Outcome]
+
+SHORT = ["--max-num-iterations", "2", "--pipeline.model.field.width", "16", "--vis", "tensorboard"]
+
+
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Train:
+    """``ns-train`` in this process: exit code and what went to standard error."""
+
+    def call(*arguments: str | Path, data: Path | None = None, method: str = "finer-sine") -> Outcome:
+        from nerfstudio.scripts.train import entrypoint
+
+        command = ["ns-train", method, "--output-dir", str(tmp_path / "outputs"), *SHORT]
+        if data is not None:
+            command += ["--data", str(data)]
+        monkeypatch.setattr(sys, "argv", [*command, *map(str, arguments)])
+        try:
+            entrypoint()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        return code, capsys.readouterr().err
+
+    return call
+
+
+def assert_sentence(outcome: Outcome, code: int, *words: str) -> None:
+    assert outcome[0] == code, outcome[1]
+    message = outcome[1]
+    assert "Traceback" not in message
+    (line,) = [line for line in message.splitlines() if line.startswith("error:")]
+    for word in words:
+        assert word in line, line
+
+
+def change_json(scene: Path, split: str, change: Callable[[dict], object]) -> None:
+    path = scene / f"transforms_{split}.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def image_of(scene: Path, frame: int, split: str = "train") -> Path:
+    content = json.loads((scene / f"transforms_{split}.json").read_text())
+    return scene / (content["frames"][frame]["file_path"] + ".png")
+
+
+def test_missing_train_split(train: Train, scene_copy: Path) -> None:
+    (scene_copy / "transforms_train.json").unlink()
+    assert_sentence(train(data=scene_copy), 2, "transforms_train.json", "transforms.json", str(scene_copy))
+
+
+def test_folder_that_is_no_scene(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert_sentence(train(data=tmp_path / "empty"), 2, "transforms_train.json", "transforms.json")
+
+
+def test_folder_that_does_not_exist(train: Train, tmp_path: Path) -> None:
+    assert_sentence(train(data=tmp_path / "nowhere"), 2, "nowhere")
+
+
+def test_missing_image(train: Train, scene_copy: Path) -> None:
+    image_of(scene_copy, 3).unlink()
+    assert_sentence(train(data=scene_copy), 1, image_of(scene_copy, 3).name)
+
+
+def test_truncated_png(train: Train, scene_copy: Path) -> None:
+    path = image_of(scene_copy, 5)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert_sentence(train(data=scene_copy), 1, path.name)
+
+
+def test_file_that_is_no_image(train: Train, scene_copy: Path) -> None:
+    path = image_of(scene_copy, 1)
+    path.write_text("not a picture")
+    assert_sentence(train(data=scene_copy), 1, path.name)
+
+
+def test_frames_of_different_sizes(train: Train, scene_copy: Path) -> None:
+    path = image_of(scene_copy, 2)
+    Image.open(path).resize((32, 32)).save(path)
+    assert_sentence(train(data=scene_copy), 1, path.name, "32", "48")
+
+
+def test_non_square_images_train(train: Train, scene_copy: Path) -> None:
+    for path in scene_copy.glob("*/*.png"):
+        Image.open(path).crop((0, 8, 48, 40)).save(path)
+    assert train(data=scene_copy)[0] == 0
+
+
+@pytest.mark.parametrize("mode", ["16-bit grey", "grey", "no alpha", "palette"])
+def test_unusual_pixel_formats_train(train: Train, scene_copy: Path, mode: str) -> None:
+    for path in scene_copy.glob("*/*.png"):
+        picture = Image.open(path)
+        if mode == "16-bit grey":
+            Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257).save(path)
+        else:
+            picture.convert({"grey": "L", "no alpha": "RGB", "palette": "P"}[mode]).save(path)
+    assert train(data=scene_copy)[0] == 0
+
+
+def test_empty_frame_list(train: Train, scene_copy: Path) -> None:
+    change_json(scene_copy, "train", lambda content: content.update(frames=[]))
+    assert_sentence(train(data=scene_copy), 1, "transforms_train.json", "frames")
+
+
+def test_nan_pose(train: Train, scene_copy: Path) -> None:
+    change_json(scene_copy, "train", lambda c: c["frames"][4]["transform_matrix"][0].__setitem__(3, float("nan")))
+    assert_sentence(train(data=scene_copy), 1, "transforms_train.json", "4")
+
+
+def test_singular_pose(train: Train, scene_copy: Path) -> None:
+    change_json(scene_copy, "train", lambda c: c["frames"][6].update(transform_matrix=np.zeros((4, 4)).tolist()))
+    assert_sentence(train(data=scene_copy), 1, "transforms_train.json", "6")
+
+
+def test_wrong_json(train: Train, scene_copy: Path) -> None:
+    (scene_copy / "transforms_train.json").write_text('{"frames": [')
+    assert_sentence(train(data=scene_copy), 1, "transforms_train.json", "JSON")
+
+
+def test_json_of_another_kind(train: Train, scene_copy: Path) -> None:
+    (scene_copy / "transforms_train.json").write_text("[1, 2]")
+    assert_sentence(train(data=scene_copy), 1, "transforms_train.json")
+
+
+def test_missing_field_of_view(train: Train, scene_copy: Path) -> None:
+    change_json(scene_copy, "train", lambda content: content.pop("camera_angle_x"))
+    assert_sentence(train(data=scene_copy), 1, "camera_angle_x")
+
+
+def test_stride_and_downscale_out_of_range(train: Train, scene_copy: Path) -> None:
+    assert_sentence(train("blender-views", "--train-view-stride", "0", data=scene_copy), 2, "train-view-stride")
+    assert_sentence(train("blender-views", "--downscale-factor", "0", data=scene_copy), 2, "downscale-factor")
+    assert_sentence(train("blender-views", "--downscale-factor", "100", data=scene_copy), 2, "downscale-factor")
+
+
+def test_downscaled_scene_trains(train: Train, scene_copy: Path) -> None:
+    assert train("blender-views", "--downscale-factor", "2", "--train-view-stride", "4", data=scene_copy)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "word"),
+    [
+        ("--pipeline.model.field.width", "0", "width"),
+        ("--pipeline.model.field.omega-f", "3", "omega"),
+        ("--pipeline.model.field.omega-0", "-3", "omega"),
+        ("--pipeline.model.field.bias-range", "0", "bias-range"),
+        ("--pipeline.model.samples-per-ray", "0", "samples-per-ray"),
+        ("--pipeline.target-num-samples", "0", "target-num-samples"),
+        ("--max-num-iterations", "0", "max-num-iterations"),
+        ("--max-minutes", "-1", "max-minutes"),
+    ],
+)
+def test_values_out_of_range(train: Train, small_scene: Path, option: str, value: str, word: str) -> None:
+    assert_sentence(train(option, value, data=small_scene), 2, word)
+
+
+def test_unknown_option_and_unknown_method(run: Run, small_scene: Path) -> None:
+    done = run("ns-train", "finer-sine", "--data", small_scene, "--pipeline.model.field.omega-9", "3")
+    assert done.returncode == 2
+    assert "omega-9" in done.stdout
+    assert "Traceback" not in done.stdout
+    done = run("ns-train", "finer-cosine", "--data", small_scene)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stdout
+
+
+def test_output_folder_that_cannot_be_written(train: Train, small_scene: Path, tmp_path: Path) -> None:
+    # A file where a folder should be refuses everybody, root included, unlike permissions.
+    blocked = tmp_path / "blocked"
+    blocked.write_text("")
+    assert_sentence(train("--output-dir", blocked / "outputs", data=small_scene), 1, "blocked", "--output-dir")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
+def test_read_only_output_folder(train: Train, small_scene: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.mkdir(mode=0o500)
+    assert_sentence(train("--output-dir", blocked, data=small_scene), 1, "blocked", "--output-dir")
+
+
+def test_checkpoint_of_another_method(train: Train, trained_run: Path, small_scene: Path) -> None:
+    outcome = train("--load-dir", trained_run / "nerfstudio_models", data=small_scene)
+    assert_sentence(outcome, 1, "finer-wavelet", "finer-sine")
+
+
+def test_checkpoint_of_the_same_shapes_but_another_method(train: Train, small_scene: Path, tmp_path: Path) -> None:
+    assert train(data=small_scene, method="siren")[0] == 0
+    (checkpoint,) = (tmp_path / "outputs").rglob("*.ckpt")
+    assert_sentence(train("--load-checkpoint", checkpoint, data=small_scene), 1, "siren", "finer-sine")
+
+
+def test_checkpoint_of_another_width(train: Train, trained_run: Path, small_scene: Path) -> None:
+    outcome = train("--load-dir", trained_run / "nerfstudio_models", data=small_scene, method="finer-wavelet")
+    assert_sentence(outcome, 1, "does not fit")
+
+
+def test_no_checkpoint_where_one_was_named(train: Train, small_scene: Path, tmp_path: Path) -> None:
+    assert_sentence(train("--load-dir", tmp_path / "none", data=small_scene), 1, "none", "--load-dir")
+    (tmp_path / "empty").mkdir()
+    assert_sentence(train("--load-dir", tmp_path / "empty", data=small_scene), 1, "empty")
+
+
+def test_checkpoint_cut_short(train: Train, trained_run: Path, small_scene: Path, tmp_path: Path) -> None:
+    (checkpoint,) = (trained_run / "nerfstudio_models").glob("*.ckpt")
+    broken = tmp_path / checkpoint.name
+    broken.write_bytes(checkpoint.read_bytes()[:1000])
+    assert_sentence(train("--load-checkpoint", broken, data=small_scene), 1, checkpoint.name)
+
+
+def test_interrupted_save_leaves_the_last_checkpoint_whole(
+    trained_run: Path, small_scene: Path, tmp_path: Path, run: Run
+) -> None:
+    """The process dies in the middle of writing its second checkpoint; the first must still resume."""
+    script = tmp_path / "dies_while_saving.py"
+    script.write_text(
+        "import os, sys, torch\n"
+        "real_save, calls = torch.save, []\n"
+        "def save(content, path, *args, **kwargs):\n"
+        "    calls.append(path)\n"
+        "    real_save(content, path, *args, **kwargs)\n"
+        "    if len(calls) == 2:\n"
+        "        with open(path, 'r+b') as file:\n"
+        "            file.truncate(1000)\n"
+        "        os._exit(9)\n"
+        "torch.save = save\n"
+        "from nerfstudio.scripts.train import entrypoint\n"
+        "entrypoint()\n"
+    )
+    output = tmp_path / "outputs"
+    arguments = ["finer-sine", "--data", small_scene, "--pipeline.model.field.width", "16", "--vis", "tensorboard"]
+    done = run(
+        sys.executable,
+        script,
+        *arguments,
+        "--output-dir",
+        output,
+        "--steps-per-save",
+        "5",
+        "--max-num-iterations",
+        "20",
+    )
+    assert done.returncode == 9, done.stdout[-2000:]
+    (folder,) = output.rglob("nerfstudio_models")
+    (checkpoint,) = folder.iterdir()
+    torch.load(checkpoint, map_location="cpu", weights_only=True)
+    again = run(
+        "ns-train", *arguments, "--output-dir", tmp_path / "again", "--load-dir", folder, "--max-num-iterations", "2"
+    )
+    assert again.returncode == 0, again.stdout[-2000:]
+
+
+def test_a_new_run_never_touches_an_old_one(train: Train, small_scene: Path, tmp_path: Path) -> None:
+    assert train("--timestamp", "first", data=small_scene)[0] == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "outputs").rglob("*") if path.is_file()}
+    assert train("--timestamp", "second", data=small_scene)[0] == 0
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+
+
+def test_shell_sees_the_sentence_on_standard_error(small_scene: Path, tmp_path: Path) -> None:
+    program = shutil.which("ns-train", path=str(Path(sys.executable).parent))
+    assert program
+    done = subprocess.run(
+        [program, "finer-wavelet", "--data", str(tmp_path), "--output-dir", str(tmp_path / "o")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stdout + done.stderr
