@@ -14,9 +14,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 _ALEXNET_WEIGHTS = "alexnet-owt-7be5be79.pth"
 
 
-def psnr(
-    image: Float[Tensor, "height width channels"], reference: Float[Tensor, "height width channels"]
-) -> Float[Tensor, ""]:
+def psnr(image: Float[Tensor, "*batch channels"], reference: Float[Tensor, "*batch channels"]) -> Float[Tensor, ""]:
     """Peak signal-to-noise ratio in dB of values in [0, 1]."""
     return peak_signal_noise_ratio(image, reference, data_range=1.0)
 

@@ -37,6 +37,8 @@ class Comparison:
     """Training time of each method."""
     train_view_stride: int = 1
     """Train on every n-th training view; the paper's protocol is 4."""
+    eval_view_stride: int = 1
+    """Evaluate on every n-th test view."""
     seed: int = 42
     """Seed of every run."""
     viewer: bool = False
@@ -64,6 +66,7 @@ def main(config: Comparison) -> int:
             "data": str(config.data.resolve()),
             "minutes": config.minutes,
             "train_view_stride": config.train_view_stride,
+            "eval_view_stride": config.eval_view_stride,
             "seed": config.seed,
         }
         if cell.exists() and json.loads(cell.read_text())["settings"] == settings:
@@ -123,6 +126,8 @@ def _train_and_evaluate(method: str, config: Comparison, console: Console) -> di
         "blender-views",
         "--train-view-stride",
         str(config.train_view_stride),
+        "--eval-view-stride",
+        str(config.eval_view_stride),
     )
     (written,) = set(run.rglob("config.yml")) - before
     console.rule(f"{method}: rendering the test views")

@@ -38,6 +38,8 @@ class BlenderViewsDataParserConfig(DataParserConfig):
     """The scene fills the box [-e, e]^3 after scaling."""
     train_view_stride: int = 1
     """Train on every n-th training view only; the paper's protocol is 4, which leaves 25 of 100."""
+    eval_view_stride: int = 1
+    """Evaluate on every n-th validation or test view only."""
     downscale_factor: int = 1
     """Average blocks of n by n pixels; the paper's protocol is 4 for the original 800x800 images."""
 
@@ -55,7 +57,7 @@ class BlenderViews(DataParser):
 
     def _generate_dataparser_outputs(self, split: str = "train", **kwargs: Any) -> DataparserOutputs:
         config = self.config
-        for name in ("train_view_stride", "downscale_factor"):
+        for name in ("train_view_stride", "eval_view_stride", "downscale_factor"):
             if getattr(config, name) < 1:
                 raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(config, name)}.")
         for name in ("scale_factor", "scene_half_extent"):
@@ -73,7 +75,7 @@ class BlenderViews(DataParser):
             )
         path = _split_file(folder, split)
         scene = _read_scene(path)
-        stride = config.train_view_stride if split == "train" else 1
+        stride = config.train_view_stride if split == "train" else config.eval_view_stride
         chosen = list(range(0, len(scene["frames"]), stride))
         poses = torch.stack([_pose(scene["frames"][index], index, path) for index in chosen])
         images = [_image_file(folder, scene["frames"][index], index, path) for index in chosen]

@@ -91,7 +91,7 @@ class FinerModel(Model):
         self.grid = OccupancyGrid(aabb, resolution=config.grid_resolution, steps=config.samples_per_ray)
         first_bias = self.field.density_net.first.bias
         self.panel = ViewerPanel(
-            steps=config.samples_per_ray, highest_bias=round(1.1 * float(first_bias.abs().max()), 3)
+            steps=config.samples_per_ray, highest_bias=round(1.1 * float(first_bias.detach().abs().max()), 3)
         )
 
     def generator(self, device: torch.device) -> torch.Generator:

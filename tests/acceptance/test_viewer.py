@@ -1,0 +1,141 @@
+"""The live viewer in a real browser, while training: the camera moves, the bias band moves, the picture follows."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SOFTWARE_WEBGL = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+
+@pytest.fixture
+def viewer_address(small_scene: Path, tmp_path: Path) -> Iterator[str]:
+    """``ns-train`` with its viewer, on a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(Path(sys.executable).parent / "ns-train"), "finer-sine", "--data", str(small_scene)]
+    command += ["--output-dir", str(tmp_path), "--pipeline.model.field.width", "48", "--vis", "viewer"]
+    log = tmp_path / "train.log"
+    with (
+        log.open("w") as stream,
+        subprocess.Popen(
+            [*command, "--viewer.websocket-port", str(port)], stdout=stream, stderr=subprocess.STDOUT
+        ) as training,
+    ):
+        try:
+            address = f"http://127.0.0.1:{port}"
+            deadline = time.monotonic() + 120
+            while True:
+                assert training.poll() is None, log.read_text()[-3000:]
+                assert time.monotonic() < deadline, "the viewer does not answer"
+                try:
+                    urllib.request.urlopen(address, timeout=5)
+                    break
+                except OSError:
+                    time.sleep(0.5)
+            yield address
+        finally:
+            training.kill()
+
+
+@pytest.fixture
+def page(viewer_address: str) -> Iterator[Page]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*SOFTWARE_WEBGL, *QUIET])
+        page = browser.new_page(viewport={"width": 1000, "height": 1400})
+        page.goto(viewer_address)
+        yield page
+        browser.close()
+
+
+def step_of(page: Page) -> int:
+    found = re.search(r"Step: (\d+)", page.inner_text("body"))
+    return int(found.group(1)) if found else -1
+
+
+def wait_for_step(page: Page, step: int, seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while step_of(page) < step:
+        assert time.monotonic() < deadline, f"training is at step {step_of(page)}, not at {step}"
+        time.sleep(0.5)
+
+
+def picture(page: Page) -> np.ndarray:
+    """The left part of the page, which shows the rendering, once it has stopped changing."""
+    deadline = time.monotonic() + 90
+    previous = np.zeros(1)
+    unchanged = 0
+    while unchanged < 3:
+        assert time.monotonic() < deadline, "the picture never comes to rest"
+        time.sleep(0.7)
+        shot = page.screenshot(clip={"x": 0, "y": 100, "width": 640, "height": 1200})
+        current = np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"), dtype=np.float64)
+        same = current.shape == previous.shape and np.abs(current - previous).mean() < 0.05
+        unchanged = unchanged + 1 if same else 0
+        previous = current
+    return previous
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a - b).mean())
+
+
+def fill_number(page: Page, label: str, value: float) -> None:
+    field = page.locator(f'label:text-is("{label}")').locator(
+        "xpath=ancestor::div[contains(@class, 'mantine-Flex-root')][1]//input[@inputmode='numeric']"
+    )
+    field.fill(str(value))
+    field.press("Enter")
+
+
+def test_viewer_follows_camera_bias_band_and_output(page: Page) -> None:
+    wait_for_step(page, 300)
+    page.get_by_text("Hide Train Cams").click()
+    fill_number(page, "Max res", 96)
+    page.get_by_text("Pause Training").click()
+    page.get_by_text("Resume Training").wait_for()
+    # From here on nothing but the viewer itself can change the picture.
+    first = picture(page)
+    assert first.std() > 3, "something is in the picture"
+
+    page.mouse.move(300, 700)
+    page.mouse.down()
+    page.mouse.move(420, 640, steps=8)
+    page.mouse.up()
+    moved = picture(page)
+    assert difference(first, moved) > 2, "the picture follows the camera"
+
+    fill_number(page, "Bias band to", 0.1)
+    low_band = picture(page)
+    assert difference(moved, low_band) > 2, "silenced neurons are missing from the picture"
+    fill_number(page, "Bias band to", 10.0)  # beyond its end, where the slider stops
+    assert difference(moved, picture(page)) < 0.5, "all neurons speak again"
+
+    page.locator('label:text-is("Output")').locator(
+        "xpath=ancestor::div[contains(@class, 'mantine-Flex-root')][1]//input"
+    ).first.click()
+    page.get_by_role("option", name="normals").click()
+    normals = picture(page)
+    assert difference(moved, normals) > 2, "normals look unlike colours"
+
+    paused_at = step_of(page)
+    page.get_by_text("Resume Training").click()
+    wait_for_step(page, paused_at + 20)
