@@ -15,13 +15,18 @@ from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import Scheduler, SchedulerConfig
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
+from nerfstudio.utils.writer import GLOBAL_BUFFER, EventName
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 import finer_nerfstudio
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.nerf.command_line import sentence_instead_of_traceback
+from finer_nerfstudio.nerf.model import FinerModel
 from finer_nerfstudio.nerf.pipeline import FinerPipeline
+
+# Pixels per side of the viewer's still pictures without a GPU, until the person chooses another "Max res".
+_PROCESSOR_VIEWER_RESOLUTION = 256
 
 
 @dataclass
@@ -117,6 +122,19 @@ class FinerTrainer(Trainer):
                 if isinstance(decay, ExponentialDecay):
                     decay.progress = min(1.0, progress)
         return super().train_iteration(step)
+
+    def _init_viewer_state(self) -> None:
+        super()._init_viewer_state()
+        if self.viewer_state is not None and self.device == "cpu":
+            self.viewer_state.control_panel._max_res.value = _PROCESSOR_VIEWER_RESOLUTION
+
+    def _update_viewer_state(self, step: int) -> None:
+        model = self.pipeline.model
+        if isinstance(model, FinerModel) and step == self._start_step + model.config.grid_warmup_steps:
+            # Nerfstudio spaces its pictures by how long earlier ones took; those from before the grid knew any empty
+            # space took so long that the next one would be minutes away.
+            GLOBAL_BUFFER["events"].pop(EventName.VIS_RAYS_PER_SEC.value, None)
+        super()._update_viewer_state(step)
 
     def _after_train(self) -> None:
         self._save_summary(time.perf_counter() - self._started)
