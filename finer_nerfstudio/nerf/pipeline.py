@@ -20,7 +20,7 @@ class FinerPipelineConfig(DynamicBatchPipelineConfig):
     _target: type = field(default_factory=lambda: FinerPipeline)
     model: FinerModelConfig = field(default_factory=FinerModelConfig)
     """specifies the model config"""
-    target_num_samples: int = 8_192
+    target_num_samples: int = 6_144
     """Samples that a training step aims at; the number of rays follows from how empty the scene has become."""
     max_num_samples_per_ray: int = 192
     """The first step has target-num-samples divided by this many rays."""

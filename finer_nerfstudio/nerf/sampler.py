@@ -83,7 +83,7 @@ class OccupancyGrid(nn.Module):
         *,
         resolution: int,
         steps: int,
-        decay: float = 0.95,
+        decay: float = 0.8,
         early_decay: float = 0.6,
         threshold: float = 0.01,
     ) -> None:

@@ -1,0 +1,118 @@
+"""Pixel formats and area averaging."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.nerf.dataparser import BlenderViewsDataParserConfig
+from finer_nerfstudio.nerf.images import SceneImages, area_average, to_rgb_or_rgba
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def over(pixels: Pixels, background: float) -> npt.NDArray[np.float64]:
+    """Straight-alpha RGBA over a grey background, values in [0, 255]."""
+    alpha = pixels[..., 3:] / 255.0
+    return pixels[..., :3] * alpha + background * (1.0 - alpha)
+
+
+@given(
+    arrays(np.uint8, st.tuples(st.integers(4, 13), st.integers(4, 13), st.just(4))),
+    st.integers(1, 4),
+    st.sampled_from([0.0, 255.0, 128.0]),
+)
+@settings(max_examples=100, deadline=None)
+def test_averaging_commutes_with_compositing(pixels: Pixels, factor: int, background: float) -> None:
+    rows, columns = pixels.shape[0] // factor, pixels.shape[1] // factor
+    composite = over(pixels, background)[: rows * factor, : columns * factor]
+    expected = composite.reshape(rows, factor, columns, factor, 3).mean(axis=(1, 3))
+    averaged = area_average(pixels, factor)
+    assert averaged.shape == (rows, columns, 4)
+    # Rounding of colour and of alpha to 8 bits: half a step each.
+    np.testing.assert_allclose(over(averaged, background), expected, atol=1.01)
+
+
+@given(arrays(np.uint8, st.tuples(st.integers(3, 12), st.integers(3, 12), st.just(3))), st.integers(1, 3))
+@settings(max_examples=50, deadline=None)
+def test_averaging_of_opaque_pictures_is_the_box_filter(pixels: Pixels, factor: int) -> None:
+    rows, columns = pixels.shape[0] // factor, pixels.shape[1] // factor
+    cropped = Image.fromarray(pixels[: rows * factor, : columns * factor])
+    reference = np.asarray(cropped.reduce(factor), dtype=np.int32)
+    # Pillow's fixed-point mean may round another way.
+    assert np.abs(area_average(pixels, factor).astype(np.int32) - reference).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_every_mode_becomes_rgb_or_rgba(mode: str, tmp_path: Path) -> None:
+    ramp = np.linspace(0, 255, 16, dtype=np.uint8)[None].repeat(4, axis=0)
+    if mode == "I;16":
+        picture = Image.fromarray(ramp.astype(np.uint16) * 257)
+    else:
+        picture = Image.fromarray(ramp).convert(mode if mode != "CMYK" else "RGB").convert(mode)
+    path = tmp_path / ("picture.tif" if mode == "CMYK" else "picture.png")
+    picture.save(path)
+    with Image.open(path) as read:
+        pixels = to_rgb_or_rgba(read)
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (4, 16, 4 if mode in ("LA", "RGBA") else 3)
+    if mode != "1":
+        assert np.abs(pixels[..., 0].astype(int) - ramp).max() <= (8 if mode == "P" else 1)
+
+
+def test_palette_transparency_is_kept(tmp_path: Path) -> None:
+    picture = Image.new("P", (4, 4), 0)
+    picture.putpalette([255, 0, 0, 0, 255, 0])
+    picture.putpixel((1, 1), 1)
+    picture.save(tmp_path / "picture.png", transparency=0)
+    with Image.open(tmp_path / "picture.png") as read:
+        pixels = to_rgb_or_rgba(read)
+    assert pixels[1, 1].tolist() == [0, 255, 0, 255]
+    assert pixels[0, 0, 3] == 0
+
+
+def test_one_picture_with_alpha_makes_the_others_opaque_rgba(tmp_path: Path) -> None:
+    import json
+
+    frames = [{"file_path": name, "transform_matrix": np.eye(4).tolist()} for name in ("a", "b")]
+    Image.new("RGB", (4, 4), (1, 2, 3)).save(tmp_path / "a.png")
+    Image.new("RGBA", (4, 4), (1, 2, 3, 100)).save(tmp_path / "b.png")
+    (tmp_path / "transforms_train.json").write_text(json.dumps({"camera_angle_x": 0.7, "frames": frames}))
+    dataset = SceneImages(BlenderViewsDataParserConfig(data=tmp_path).setup().get_dataparser_outputs("train"))
+    assert dataset.get_numpy_image(0)[0, 0].tolist() == [1, 2, 3, 255]
+    assert dataset.get_numpy_image(1)[0, 0].tolist() == [1, 2, 3, 100]
+
+
+def test_lego_images_keep_their_alpha_and_halve_by_area(lego: Path) -> None:
+    def dataset(factor: int) -> SceneImages:
+        config = BlenderViewsDataParserConfig(data=lego, train_view_stride=50, downscale_factor=factor)
+        return SceneImages(config.setup().get_dataparser_outputs("train"))
+
+    full, half = dataset(1)[0]["image"], dataset(2)[0]["image"]
+    assert full.shape == (200, 200, 4)
+    assert half.shape == (100, 100, 4)
+    assert 0.05 < float((full[..., 3] == 0).float().mean()) < 0.95
+
+    def over_white(image: torch.Tensor) -> torch.Tensor:
+        return image[..., :3] * image[..., 3:] + 1.0 - image[..., 3:]
+
+    mean = over_white(full).reshape(100, 2, 100, 2, 3).mean(dim=(1, 3))
+    torch.testing.assert_close(over_white(half), mean, atol=1.1 / 255, rtol=0)
+
+
+def test_damaged_image_is_named(lego: Path, tmp_path: Path) -> None:
+    outputs = BlenderViewsDataParserConfig(data=lego, train_view_stride=50).setup().get_dataparser_outputs("train")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(outputs.image_filenames[0].read_bytes()[:5000])
+    outputs.image_filenames[0] = broken
+    with pytest.raises(InputError, match=r"broken\.png"):
+        SceneImages(outputs).get_numpy_image(0)
