@@ -1,8 +1,9 @@
-# make demo   environment, demo scene, a short training run with the live viewer, test metrics and a picture
+# make demo   environment, demo scene, three minutes of training with the live viewer, test metrics and a picture
 # make test   environment and the whole test suite
 # make lint   format, lint and type checks
 #
-# FINER_HOME moves the environments, PYTHON chooses the interpreter they are made with, ENV names one outright.
+# FINER_HOME moves the environments, PYTHON chooses the interpreter they are made with, ENV names one outright;
+# MINUTES, DEMO_SCENE and DEMO_OUTPUT change the demo's training time and folders; PYTEST_ARGS go to the tests.
 
 PYTHON ?= python3
 FINER_HOME ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/finer_nerfstudio
@@ -10,6 +11,9 @@ FINER_HOME ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/finer_nerfstudio
 ENV ?= $(FINER_HOME)/env-$(shell sha256sum pyproject.toml | cut -c1-16)
 BIN := $(ENV)/bin
 PYTEST_ARGS ?=
+MINUTES ?= 3
+DEMO_SCENE ?= data/demo
+DEMO_OUTPUT ?= outputs/demo
 
 .PHONY: help env demo test lint
 help:
@@ -23,17 +27,16 @@ env: $(ENV)/packages
 
 $(ENV)/packages:
 	@echo "Installing into $(ENV): about 8 GB, a few minutes."
-	rm -rf "$(ENV)"
 	$(PYTHON) -m venv "$(ENV)"
 	$(BIN)/pip install --quiet "hatchling>=1.24" editables
-	$(BIN)/pip install --quiet --no-build-isolation --editable ".[dev]"
+	$(BIN)/pip install --no-build-isolation --editable ".[dev]"
 	@echo "$(CURDIR)" > $(ENV)/clone
 	@touch $@
 
 demo: env
-	$(BIN)/python scripts/make_demo_scene.py --output-dir data/demo
-	$(BIN)/python scripts/compare_methods.py --data data/demo --methods finer-wavelet --minutes 3 --viewer \
-		--output-dir outputs/demo
+	$(BIN)/python scripts/make_demo_scene.py --output-dir "$(DEMO_SCENE)"
+	$(BIN)/python scripts/compare_methods.py --data "$(DEMO_SCENE)" --methods finer-wavelet --minutes $(MINUTES) \
+		--viewer --output-dir "$(DEMO_OUTPUT)"
 
 test: env
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

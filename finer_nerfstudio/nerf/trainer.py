@@ -111,10 +111,14 @@ class FinerTrainer(Trainer):
 
     def train_iteration(self, step: int) -> Any:
         # Nerfstudio trains for max_num_iterations more steps after a resumed one.
-        progress = step / (self._start_step + self.config.max_num_iterations)
+        last_step = self._start_step + self.config.max_num_iterations
+        progress = step / last_step
         if self.config.max_minutes is not None:
             elapsed = (time.perf_counter() - self._started) / (60.0 * self.config.max_minutes)
             progress = max(progress, elapsed)
+            # Nerfstudio's percentage and remaining time count steps up to this one.
+            expected = self._start_step + (step - self._start_step + 1) / max(elapsed, 1e-6)
+            GLOBAL_BUFFER["max_iter"] = max(step + 1, min(last_step, round(expected)))
             if elapsed >= 1.0:
                 self.stop_training = True
         for scheduler in self.optimizers.schedulers.values():

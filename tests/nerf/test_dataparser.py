@@ -103,7 +103,7 @@ def test_training_never_falls_back_to_another_split(tmp_path: Path) -> None:
     write_scene(tmp_path)
     (tmp_path / "transforms_val.json").unlink()
     (tmp_path / "transforms_test.json").unlink()
-    with pytest.raises(InputError, match="transforms_test.json is missing"):
+    with pytest.raises(InputError, match=r"transforms_test\.json is missing"):
         parse(tmp_path, "test")
 
 

@@ -1,0 +1,182 @@
+"""Every command of the README, run as it stands there, only shorter, on a smaller scene."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+README = (ROOT / "README.md").read_text()
+PROGRAMS = ("make", "python", "pip", "ns-train", "ns-eval", "ns-viewer", "ns-render", "ns-export")
+
+
+def commands() -> list[str]:
+    spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", README, flags=re.DOTALL))
+    for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL):
+        spans += block.splitlines()
+    return list(dict.fromkeys(span for span in spans if span.split()[0] in PROGRAMS and len(span.split()) > 1))
+
+
+# Run by other means, or not possible here.
+ELSEWHERE = {
+    "make test": "is what runs this test",
+    "make demo": "has its own test below",
+    "make help": "has its own test below",
+    "ns-train finer-wavelet --data blender/lego": "the long form is in the table",
+    "ns-train finer-sine --help": "test_commands.py reads ns-train's help",
+}
+SHORT_TRAINING = "--max-num-iterations 40 --vis tensorboard"
+SMALL_SCENE = "--size 48 --train-views 12 --val-views 2 --test-views 2 --supersampling 2"
+
+
+def shell(command: str, folder: Path, timeout: float = 400, **variables: str) -> str:
+    environment = {**os.environ, **variables, "TERM": "dumb", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}"
+    return done.stdout
+
+
+def shortened(command: str) -> str:
+    program, *arguments = shlex.split(command.replace("$", "@"))
+    if program == "ns-train":
+        if "--max-num-iterations" in arguments:
+            place = arguments.index("--max-num-iterations")
+            del arguments[place : place + 2]
+        parsers = [place for place, word in enumerate(arguments) if word in ("blender-views", "nerfstudio-data")]
+        place = parsers[0] if parsers else len(arguments)
+        arguments[place:place] = SHORT_TRAINING.split()
+        if "--downscale-factor" in arguments:  # the first look at all cells of a network of the paper's size is slow
+            arguments[place:place] = ["--pipeline.model.grid-resolution", "16", "--max-num-iterations", "2"]
+    elif "compare_methods.py" in command:
+        arguments[arguments.index("--minutes") + 1] = "0.02"
+        arguments += ["--methods", "finer-sine"]
+    if "--num-points" in arguments:
+        arguments[arguments.index("--num-points") + 1] = "2000"
+    return " ".join([program, *arguments]).replace("@", "$")
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the README's scene and a run trained by the README's own command."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "scripts").symlink_to(ROOT / "scripts")
+    shell(f"python scripts/make_demo_scene.py --output-dir data/demo {SMALL_SCENE}", folder)
+    shell(f"ns-train finer-wavelet --data data/demo {SHORT_TRAINING}", folder)
+    write_capture(folder / "data" / "demo", folder / "capture")
+    matrix = np.eye(4)
+    matrix[2, 3] = 3.0
+    frame = {"camera_to_world": matrix.flatten().tolist(), "fov": 40.0, "aspect": 1.0}
+    path = {"camera_path": [frame] * 2, "render_height": 32, "render_width": 32, "fps": 2, "seconds": 1.0}
+    (folder / "camera_path.json").write_text(json.dumps(path))
+    return folder
+
+
+def write_capture(scene: Path, folder: Path) -> None:
+    """The scene's training views in Nerfstudio's own format."""
+    (folder / "images").mkdir(parents=True)
+    content = json.loads((scene / "transforms_train.json").read_text())
+    focal = 24.0 / np.tan(0.5 * content["camera_angle_x"])
+    frames = []
+    for index, frame in enumerate(content["frames"]):
+        name = f"images/{index:03d}.png"
+        Image.open(scene / f"{frame['file_path']}.png").save(folder / name)
+        frames.append({"file_path": name, "transform_matrix": frame["transform_matrix"]})
+    camera = {"w": 48, "h": 48, "fl_x": focal, "fl_y": focal, "cx": 24.0, "cy": 24.0, "k1": 0.01, "k2": 0.0}
+    (folder / "transforms.json").write_text(json.dumps({**camera, "camera_model": "OPENCV", "frames": frames}))
+
+
+def variables(folder: Path) -> dict[str, str]:
+    configs = sorted((folder / "outputs" / "demo" / "finer-wavelet").rglob("config.yml"))
+    return {
+        "SCENE": "data/demo",
+        "CAPTURE": "capture",
+        "CAMERA_PATH": "camera_path.json",
+        "RUN": str(configs[0].parent),
+    }
+
+
+@pytest.mark.parametrize("command", [command for command in commands() if command not in ELSEWHERE])
+def test_command(command: str, workplace: Path) -> None:
+    if "make_demo_scene.py" in command:
+        shell(f"{command} {SMALL_SCENE}", workplace)  # the scene that is there already
+    elif "tiny-cuda-nn" in command:
+        pytest.skip("building tiny-cuda-nn takes CUDA and a network")
+    elif command == "pip install .":
+        shell("pip install --dry-run --no-deps --no-build-isolation .", ROOT)
+    elif command.startswith("ns-viewer"):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        arguments = f"exec {command} --viewer.websocket-port {port}"
+        environment = {**os.environ, **variables(workplace), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+        with subprocess.Popen(["bash", "-c", arguments], cwd=workplace, env=environment) as server:
+            try:
+                deadline = time.monotonic() + 120
+                while True:
+                    assert server.poll() is None
+                    assert time.monotonic() < deadline
+                    try:
+                        assert urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=5).status == 200
+                        break
+                    except OSError:
+                        time.sleep(0.5)
+            finally:
+                server.terminate()
+    else:
+        shell(shortened(command), workplace, **variables(workplace))
+
+
+def test_there_are_commands() -> None:
+    assert len(commands()) > 15
+    assert set(ELSEWHERE) <= set(commands()) | {"ns-train finer-wavelet --data blender/lego"}
+
+
+def test_python_example() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    scope: dict[str, object] = {}
+    exec(example, scope)
+    assert getattr(scope["rgb"], "shape") == (1000, 3)  # noqa: B009
+
+
+def test_files_that_the_readme_names_exist() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_make_help_and_demo(tmp_path: Path) -> None:
+    assert "make demo" in shell("make help", ROOT)
+    environment = Path(sys.prefix)
+    if not (environment / "packages").exists():
+        pytest.skip(f"{environment} was not made by make, which would install into it")
+    output = shell(
+        f"make demo ENV={environment} MINUTES=0.1 DEMO_SCENE={tmp_path}/scene DEMO_OUTPUT={tmp_path}/demo", ROOT
+    )
+    assert "http://127.0.0.1:" in output, "the viewer's address"
+    assert str(tmp_path / "demo" / "comparison.png") in output
+    results = json.loads((tmp_path / "demo" / "results.json").read_text())
+    assert 5 < results["finer-wavelet"]["test"]["psnr"] < 60
+    with Image.open(tmp_path / "demo" / "comparison.png") as picture:
+        assert picture.width == 2 * picture.height
