@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +42,7 @@ SHORT_TRAINING = "--max-num-iterations 20 --vis tensorboard"
 SMALL_SCENE = "--size 48 --train-views 12 --val-views 2 --test-views 2 --supersampling 2"
 
 
-def shell(command: str, folder: Path, timeout: float = 400, **variables: str) -> str:
+def shell(command: str, folder: Path, **variables: str) -> str:
     environment = {**os.environ, **variables, "TERM": "dumb", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", "-c", command],
@@ -53,7 +52,7 @@ def shell(command: str, folder: Path, timeout: float = 400, **variables: str) ->
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
         text=True,
-        timeout=timeout,
+        timeout=400,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}"
     return done.stdout

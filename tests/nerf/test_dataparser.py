@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.nerf.dataparser import BlenderViewsDataParserConfig
 
 
-def parse(folder: Path, split: str = "train", **options: float) -> DataparserOutputs:
-    return BlenderViewsDataParserConfig(data=folder, **options).setup().get_dataparser_outputs(split)  # pyright: ignore[reportArgumentType]
+def parse(folder: Path, split: str = "train", **options: Any) -> DataparserOutputs:
+    return BlenderViewsDataParserConfig(data=folder, **options).setup().get_dataparser_outputs(split)
 
 
 def write_scene(folder: Path, *, frames: int = 3, size: tuple[int, int] = (12, 8), **content: object) -> None:

@@ -173,7 +173,7 @@ def test_the_panel_changes_the_viewers_picture_and_no_other() -> None:
     silenced = model.field.density_net.first.bias.detach().abs() > 0.2
     assert 0 < int(silenced.sum()) < len(silenced)
     with torch.no_grad():
-        by_hand.module.density_net.hidden[0].weight[:, silenced] = 0.0  # pyright: ignore[reportCallIssue, reportIndexIssue]
+        by_hand.get_parameter("module.density_net.hidden.0.weight")[:, silenced] = 0.0
     model.averaged_field = by_hand
     torch.testing.assert_close(render(model)["rgb"], banded, atol=1e-5, rtol=0)
 
