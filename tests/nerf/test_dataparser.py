@@ -112,7 +112,7 @@ def test_training_never_falls_back_to_another_split(tmp_path: Path) -> None:
 def test_options_out_of_range(tmp_path: Path, option: str) -> None:
     write_scene(tmp_path)
     with pytest.raises(UsageError, match=option.replace("_", "-")):
-        parse(tmp_path, **{option: 0})
+        parse(tmp_path, "train", **{option: 0})
 
 
 def write_capture(folder: Path, **intrinsics: float) -> None:
