@@ -69,7 +69,13 @@ def main(config: Comparison) -> int:
             "eval_view_stride": config.eval_view_stride,
             "seed": config.seed,
         }
-        if cell.exists() and json.loads(cell.read_text())["settings"] == settings:
+        try:
+            done = cell.exists() and json.loads(cell.read_text())["settings"] == settings
+        except (ValueError, TypeError, KeyError):
+            return _fail(
+                f"{cell} is not a result of this script: move it away, or choose another --output-dir.", code=1
+            )
+        if done:
             console.print(f"{method}: results of an earlier run are in {cell}")
         else:
             try:

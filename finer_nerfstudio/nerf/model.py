@@ -79,6 +79,12 @@ class FinerModel(Model):
             if getattr(config, name) < 1:
                 option = name.replace("_", "-")
                 raise UsageError(f"--pipeline.model.{option} must be at least 1, not {getattr(config, name)}.")
+        for name in ("near_plane", "color_weight_threshold", "grid_warmup_steps"):
+            if not getattr(config, name) >= 0:
+                option = name.replace("_", "-")
+                raise UsageError(f"--pipeline.model.{option} must not be negative, it is {getattr(config, name)}.")
+        if not 0 <= config.ema_decay < 1:
+            raise UsageError(f"--pipeline.model.ema-decay must lie in [0, 1), it is {config.ema_decay}.")
         if config.max_samples_per_batch < config.samples_per_ray:
             raise UsageError("--pipeline.model.max-samples-per-batch must not be smaller than samples-per-ray.")
         # Drawn from the global generator that Nerfstudio seeded, so that --machine.seed decides everything here too.

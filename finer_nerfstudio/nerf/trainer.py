@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import shutil
@@ -102,12 +103,21 @@ class FinerTrainer(Trainer):
                 raise UsageError(f"--max-num-iterations must be at least 1, not {config.max_num_iterations}.")
             if config.max_minutes is not None and not config.max_minutes > 0:
                 raise UsageError(f"--max-minutes must be positive, not {config.max_minutes}.")
+            for name, parts in config.optimizers.items():
+                if not 0 < parts["optimizer"].lr < math.inf:
+                    raise UsageError(f"--optimizers.{name}.optimizer.lr must be positive, not {parts['optimizer'].lr}.")
             super().setup(*args, **kwargs)
 
     def train(self) -> None:
         self._started = time.perf_counter()
         with sentence_instead_of_traceback():
-            super().train()
+            try:
+                super().train()
+            except KeyboardInterrupt:
+                # What was trained until here can go on with --load-dir.
+                if self.step > self._start_step:
+                    self.save_checkpoint(self.step)
+                raise
 
     def train_iteration(self, step: int) -> Any:
         # Nerfstudio trains for max_num_iterations more steps after a resumed one.

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -171,6 +174,9 @@ def test_downscaled_scene_trains(train: Train, scene_copy: Path) -> None:
         ("--pipeline.model.field.bias-range", "0", "bias-range"),
         ("--pipeline.model.samples-per-ray", "0", "samples-per-ray"),
         ("--pipeline.target-num-samples", "0", "target-num-samples"),
+        ("--pipeline.model.ema-decay", "2", "ema-decay"),
+        ("--pipeline.model.near-plane", "-1", "near-plane"),
+        ("--optimizers.fields.optimizer.lr", "-1", "lr"),
         ("--max-num-iterations", "0", "max-num-iterations"),
         ("--max-minutes", "-1", "max-minutes"),
     ],
@@ -296,3 +302,41 @@ def test_shell_sees_the_sentence_on_standard_error(small_scene: Path, tmp_path: 
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_interrupted_training_can_go_on(small_scene: Path, tmp_path: Path, run: Run) -> None:
+    """Ctrl-C in the middle of training leaves a checkpoint."""
+    arguments = ["finer-sine", "--data", str(small_scene), "--output-dir", str(tmp_path / "first")]
+    arguments += ["--pipeline.model.field.width", "16", "--vis", "tensorboard"]
+    log = tmp_path / "train.log"
+    program = str(Path(sys.executable).parent / "ns-train")
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with (
+        log.open("w") as stream,
+        subprocess.Popen([program, *arguments], stdout=stream, stderr=stream, env=environment) as training,
+    ):
+        deadline = time.monotonic() + 120
+        while not re.search(r"^\W*\d+ \(\d+\.\d+%\)", log.read_text(), flags=re.MULTILINE):  # a step's line
+            assert training.poll() is None, log.read_text()[-2000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        training.send_signal(signal.SIGINT)
+        training.wait(timeout=60)
+    (checkpoint,) = (tmp_path / "first").rglob("*.ckpt")
+    arguments[4] = str(tmp_path / "second")
+    again = run("ns-train", *arguments, "--load-dir", checkpoint.parent, "--max-num-iterations", "2")
+    assert again.returncode == 0, again.stdout[-2000:]
+
+
+def test_comparison_does_not_overwrite_what_it_did_not_write(small_scene: Path, tmp_path: Path, run: Run) -> None:
+    foreign = tmp_path / "out" / "finer-sine" / "result.json"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text('{"x":')
+    script = Path(__file__).parents[2] / "scripts" / "compare_methods.py"
+    done = run(
+        sys.executable, script, "--data", small_scene, "--methods", "finer-sine", "--output-dir", tmp_path / "out"
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout
+    assert str(foreign) in done.stdout
+    assert foreign.read_text() == '{"x":'
