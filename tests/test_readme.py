@@ -67,8 +67,8 @@ def shortened(command: str) -> str:
         parsers = [place for place, word in enumerate(arguments) if word in ("blender-views", "nerfstudio-data")]
         place = parsers[0] if parsers else len(arguments)
         arguments[place:place] = SHORT_TRAINING.split()
-        if "--downscale-factor" in arguments:  # the first look at all cells of a network of the paper's size is slow
-            arguments[place:place] = ["--pipeline.model.grid-resolution", "16", "--max-num-iterations", "2"]
+        if "--downscale-factor" in arguments:  # steps of the paper's size take a CPU minutes
+            arguments[place:place] = ["--pipeline.target-num-samples", "4096", "--pipeline.model.grid-resolution", "16"]
     elif "compare_methods.py" in command:
         arguments[arguments.index("--minutes") + 1] = "0.02"
         arguments += ["--methods", "finer-sine"]
