@@ -12,6 +12,7 @@ A complex number is carried by real tensors: the last dimension holds all real p
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -380,7 +381,7 @@ def _wavelet_of_sine_vjp(phase: Tensor, grad: Tensor, wavelet: Wavelet) -> Tenso
 def _is_piecewise_linear(function: Callable[[Tensor], Tensor]) -> bool:
     """Whether second differences of ``function`` vanish almost everywhere, seen on a fixed set of float64 points."""
     if isinstance(function, nn.Module):
-        function = function.double()
+        function = copy.deepcopy(function).double().cpu()
     x = torch.cat([torch.linspace(-s, s, 4001, dtype=torch.float64) for s in (0.37, 3.1, 23.0)])
     h = 1e-3
     try:

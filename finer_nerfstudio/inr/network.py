@@ -151,6 +151,7 @@ class CoordinateNetwork(nn.Module):
             activation = activation.with_scale_gradient(scale_gradient)
         # The first layer turns coordinates into phases: half precision there would blur the signal itself.
         with torch.autocast(coords.device.type, enabled=False):
+            coords = coords.to(self.first.weight.dtype)
             x = positional_encoding(coords, self.encoding_frequencies) if self.encoding_frequencies else coords
             z = activation.for_first_layer()(self.first(x))
         if neuron_mask is not None:

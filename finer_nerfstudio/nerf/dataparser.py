@@ -160,7 +160,8 @@ def _image_file(folder: Path, frame: dict[str, Any], index: int, path: Path) -> 
     for candidate in (folder / name, folder / f"{name}.png"):
         if candidate.is_file():
             return candidate
-    raise InputError(f"the image {folder / name}.png of frame {index} of {path} is missing.")
+    missing = folder / (name if Path(name).suffix else f"{name}.png")
+    raise InputError(f"the image {missing} of frame {index} of {path} is missing.")
 
 
 def _common_size(images: list[Path], indices: list[int], path: Path) -> tuple[int, int]:

@@ -174,7 +174,12 @@ class FinerField(Field):
     ) -> Float[Tensor, "*batch 3"]:
         """Colour in (0, 1) seen along unit ``directions``."""
         features = self.density_net.readout(hidden, slice(1, None))
-        encoded = directions if self.harmonics is None else self.harmonics(directions)
+        if self.harmonics is None:
+            encoded = directions
+        elif self.harmonics.tcnn_encoding is not None:  # which maps [0, 1] to [-1, 1] itself
+            encoded = self.harmonics(0.5 * directions + 0.5)
+        else:
+            encoded = self.harmonics(directions)
         return torch.sigmoid(self.color_net(torch.cat([features, encoded.to(features.dtype)], dim=-1)).float())
 
     def density_at(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:

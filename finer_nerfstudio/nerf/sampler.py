@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from nerfstudio.utils.math import intersect_aabb
 from torch import Tensor, nn
 
+from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf.field import box_to_world, world_to_box
 
 
@@ -138,6 +139,10 @@ class OccupancyGrid(nn.Module):
         positions = box_to_world((corners + within) * (2.0 / r) - 1.0, self.aabb)
         # Chunks bound the memory of a look into all cells.
         fresh = torch.cat([density_at(chunk) for chunk in positions.split(1 << 16)]) * self.step_length
+        if not bool(torch.isfinite(fresh).all()):
+            raise InputError(
+                "training diverged: densities are NaN or infinite; lower --optimizers.fields.optimizer.lr."
+            )
         self.thickness *= self.early_decay if everywhere else self.decay
         self.thickness[cells] = torch.maximum(self.thickness[cells], fresh.to(self.thickness.dtype))
         threshold = min(self.threshold, float(self.thickness.mean()))

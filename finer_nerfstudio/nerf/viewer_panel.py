@@ -51,8 +51,8 @@ class ViewerPanel(nn.Module):
         self.samples_per_ray = ViewerSlider(
             "Samples per ray",
             steps,
-            16,
-            4 * steps,
+            min(16, steps),
+            max(16, 4 * steps),
             8,
             hint="Steps along the diagonal of the scene's box; more is finer and slower.",
         )
