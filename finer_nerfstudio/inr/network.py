@@ -55,6 +55,30 @@ class ComplexLinear(nn.Module):
         return F.linear(z, self.weight, self.bias)
 
 
+def draw_weight_(layer: nn.Module, bound: float, generator: torch.Generator | None) -> None:
+    """Fill a layer's weights with U(-bound, bound), real and imaginary parts alike."""
+    if isinstance(layer, nn.Linear):
+        uniform_(layer.weight, bound, generator)
+        return
+    assert isinstance(layer, ComplexLinear)
+    # PyTorch's complex tensors hold real and imaginary parts by turns and are filled in that order.
+    pairs = uniform_(torch.empty(*layer.weight_real.shape, 2, device=layer.weight_real.device), bound, generator)
+    with torch.no_grad():
+        layer.weight_real.copy_(pairs[..., 0])
+        layer.weight_imaginary.copy_(pairs[..., 1])
+
+
+def draw_bias_(layer: nn.Module, bound: float, generator: torch.Generator | None) -> None:
+    """Fill a layer's biases with U(-bound, bound), real and imaginary parts alike."""
+    if isinstance(layer, nn.Linear):
+        uniform_(layer.bias, bound, generator)
+        return
+    assert isinstance(layer, ComplexLinear)
+    pairs = uniform_(torch.empty(layer.weight_real.shape[0], 2, device=layer.bias.device), bound, generator)
+    with torch.no_grad():
+        layer.bias.copy_(pairs[:, 0] if layer.real_output else pairs.T.flatten())
+
+
 class CoordinateNetwork(nn.Module):
     """A multi-layer perceptron from coordinates to signal values.
 
@@ -97,7 +121,10 @@ class CoordinateNetwork(nn.Module):
             raise ValueError(f"CoordinateNetwork: bias_range must be a positive number, not {bias_range}")
         self.in_dim = in_dim
         self.out_dim = out_dim
+        self.width = width
+        self.depth = depth
         self.activation = activation
+        self.bias_range = bias_range
         self.encoding_frequencies = encoding_frequencies
         self.units = max(1, int(width / math.sqrt(2))) if activation.complex_valued else width
         self.first = nn.Linear(in_dim * (1 + 2 * encoding_frequencies), self.units)
@@ -109,17 +136,28 @@ class CoordinateNetwork(nn.Module):
             self.last = nn.Linear(self.units, out_dim)
         self.reset_parameters(bias_range=bias_range, generator=generator)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.first.weight.device
+
     def reset_parameters(self, *, bias_range: float | None, generator: torch.Generator | None = None) -> None:
-        """Draw all weights and biases anew; see :mod:`finer_nerfstudio.inr.initialization` for the distributions."""
+        """Draw all weights and biases anew; see :mod:`finer_nerfstudio.inr.initialization` for the distributions.
+
+        Random numbers are drawn in the order of the usual PyTorch construction: each layer with PyTorch's default
+        first, and then again what the method draws differently. So a seed gives the network that it gives to such
+        code, of which the authors' is an instance, and results can be compared seed by seed.
+        """
         omega = self.activation.init_omega
         for layer in (self.first, *self.hidden, self.last):
             is_first = layer is self.first
             n_in = self.first.in_features if is_first else self.units
-            for name, parameter in layer.named_parameters():
-                if name == "bias":
-                    uniform_(parameter, bias_bound(n_in, is_first=is_first, bias_range=bias_range), generator)
-                else:
-                    uniform_(parameter, weight_bound(n_in, is_first=is_first, omega=omega), generator)
+            draw_weight_(layer, weight_bound(n_in, is_first=is_first, omega=None), generator)
+            draw_bias_(layer, bias_bound(n_in, is_first=is_first, bias_range=None), generator)
+            if omega is not None:
+                draw_weight_(layer, weight_bound(n_in, is_first=is_first, omega=omega), generator)
+            if is_first and bias_range is not None:
+                draw_bias_(layer, bias_bound(n_in, is_first=True, bias_range=bias_range), generator)
 
     def forward(
         self,
@@ -149,16 +187,28 @@ class CoordinateNetwork(nn.Module):
         activation = self.activation
         if scale_gradient is not None:
             activation = activation.with_scale_gradient(scale_gradient)
-        # The first layer turns coordinates into phases: half precision there would blur the signal itself.
-        with torch.autocast(coords.device.type, enabled=False):
-            coords = coords.to(self.first.weight.dtype)
-            x = positional_encoding(coords, self.encoding_frequencies) if self.encoding_frequencies else coords
-            z = activation.for_first_layer()(self.first(x))
+        z = self.first_layer(coords, activation)
         if neuron_mask is not None:
             z = z * (neuron_mask.repeat(2) if activation.complex_valued else neuron_mask)
         for layer in self.hidden:
             z = activation(layer(z))
         return z
+
+    def first_layer(
+        self, coords: Float[Tensor, "*batch in_dim"], activation: Activation | None = None
+    ) -> Float[Tensor, "*batch hidden"]:
+        """Outputs of the first hidden layer.
+
+        Args:
+            coords: coordinates ``[*batch, in_dim]``.
+            activation: another version of the network's activation, such as one with another scale gradient.
+        """
+        activation = self.activation if activation is None else activation
+        # The first layer turns coordinates into phases: half precision there would blur the signal itself.
+        with torch.autocast(coords.device.type, enabled=False):
+            coords = coords.to(self.first.weight.dtype)
+            x = positional_encoding(coords, self.encoding_frequencies) if self.encoding_frequencies else coords
+            return activation.for_first_layer()(self.first(x))
 
     def readout(
         self, features: Float[Tensor, "*batch hidden"], outputs: slice = slice(None)

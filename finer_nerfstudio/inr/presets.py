@@ -9,7 +9,18 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from finer_nerfstudio.inr.activations import Activation, Gauss, ReLU, Sine, Wavelet, variable_periodic
+import torch
+
+from finer_nerfstudio.inr.activations import (
+    Activation,
+    Gauss,
+    ReLU,
+    Sine,
+    VariablePeriodic,
+    Wavelet,
+    variable_periodic,
+)
+from finer_nerfstudio.inr.network import CoordinateNetwork
 
 Task = Literal["image", "sdf", "nerf"]
 Source = Literal["code", "text"]
@@ -31,6 +42,94 @@ class Preset:
     bias_range: float | None = None
     encoding_frequencies: int = 0
 
+    def overridden(
+        self,
+        *,
+        omega_0: float | None = None,
+        s_0: float | None = None,
+        omega_f: float | None = None,
+        scale_gradient: bool | None = None,
+        learning_rate: float | None = None,
+        bias_range: float | None = None,
+        encoding_frequencies: int | None = None,
+    ) -> Preset:
+        """These hyper-parameters with some of them replaced; None keeps what the preset has.
+
+        Raises:
+            ValueError: for a parameter that the activation does not have, or a value out of range.
+        """
+        activation = self.activation
+        base = activation.base if isinstance(activation, VariablePeriodic) else activation
+        for name, value in (("omega_0", omega_0), ("s_0", s_0)):
+            if value is not None:
+                if not hasattr(base, name):
+                    raise ValueError(f"the activation {type(base).__name__} has no {name}")
+                base = replace(base, **{name: value})  # pyright: ignore[reportArgumentType]
+        if isinstance(activation, VariablePeriodic):
+            if omega_f is not None and activation.omega_f is None:
+                raise ValueError(f"the activation {type(base).__name__} is periodic and has no omega_f")
+            activation = variable_periodic(
+                base,
+                omega_f=activation.omega_f if omega_f is None else omega_f,
+                scale_gradient=activation.scale_gradient if scale_gradient is None else scale_gradient,
+            )
+        elif omega_f is not None or scale_gradient:
+            name = "scale_gradient" if omega_f is None else "omega_f"
+            raise ValueError(f"{name} belongs to the FINER++ methods; {type(base).__name__} by itself has none")
+        else:
+            activation = base
+        if learning_rate is not None and not 0 < learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be a positive number, not {learning_rate}")
+        if encoding_frequencies is not None and not 0 <= encoding_frequencies <= 64:
+            raise ValueError(f"encoding_frequencies must be between 0 and 64, not {encoding_frequencies}")
+        return Preset(
+            activation,
+            self.learning_rate if learning_rate is None else learning_rate,
+            self.bias_range if bias_range is None else bias_range,
+            self.encoding_frequencies if encoding_frequencies is None else encoding_frequencies,
+        )
+
+    def network(
+        self, in_dim: int, out_dim: int, *, width: int, depth: int, generator: torch.Generator | None = None
+    ) -> CoordinateNetwork:
+        """A freshly initialised network with these hyper-parameters; see :class:`CoordinateNetwork`."""
+        return CoordinateNetwork(
+            in_dim,
+            out_dim,
+            width=width,
+            depth=depth,
+            activation=self.activation,
+            bias_range=self.bias_range,
+            encoding_frequencies=self.encoding_frequencies,
+            generator=generator,
+        )
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What all published runs of a task share.
+
+    Attributes:
+        width: units of a hidden layer.
+        depth: hidden layers.
+        steps: training steps; the learning rate falls exponentially to a tenth at the last one.
+        batch_size: points per step, None for all of them.
+        max_gradient_norm: gradients longer than this are shortened to it, None for never.
+    """
+
+    width: int
+    depth: int
+    steps: int
+    batch_size: int | None = None
+    max_gradient_norm: float | None = None
+
+
+PROTOCOLS: dict[Task, Protocol] = {
+    "image": Protocol(width=256, depth=4, steps=5_000),
+    "sdf": Protocol(width=256, depth=3, steps=200_000, batch_size=10_000, max_gradient_norm=1.0),
+    "nerf": Protocol(width=182, depth=3, steps=37_500, batch_size=4_096),
+}
+"""Sizes and lengths of the paper's runs (for "nerf" the batch is in rays and the network is the density's)."""
 
 _SQRT_2, _SQRT_3 = math.sqrt(2.0), math.sqrt(3.0)
 

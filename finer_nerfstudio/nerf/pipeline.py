@@ -8,8 +8,8 @@ from typing import Any
 from nerfstudio.pipelines.dynamic_batch import DynamicBatchPipeline, DynamicBatchPipelineConfig
 from torch import Tensor
 
+from finer_nerfstudio.command_line import prepare_processor, sentence_instead_of_traceback
 from finer_nerfstudio.errors import InputError, UsageError
-from finer_nerfstudio.nerf.command_line import prepare_processor, sentence_instead_of_traceback
 from finer_nerfstudio.nerf.model import FinerModelConfig
 
 

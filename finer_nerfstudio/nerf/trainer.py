@@ -21,8 +21,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 import finer_nerfstudio
+from finer_nerfstudio.command_line import sentence_instead_of_traceback
 from finer_nerfstudio.errors import InputError, UsageError
-from finer_nerfstudio.nerf.command_line import sentence_instead_of_traceback
 from finer_nerfstudio.nerf.model import FinerModel
 from finer_nerfstudio.nerf.pipeline import FinerPipeline
 

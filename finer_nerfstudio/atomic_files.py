@@ -1,0 +1,56 @@
+"""Writing files so that what was there stays whole until the new content is."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from finer_nerfstudio.errors import InputError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path to write to; when the block ends without an error, the finished file takes the place of ``path``.
+
+    Folders are made as needed.
+
+    Raises:
+        InputError: where the file cannot be written (permissions, a full disk, a folder in its place).
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield unfinished
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path} ({error.strerror or error}): free some space or choose another --output-dir."
+        ) from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` in one step."""
+    with replacing(path) as unfinished:
+        unfinished.write_text(text)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` to ``path`` as indented JSON in one step; numbers that JSON does not have become null."""
+    write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {str(key): _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    if isinstance(content, float) and content - content != 0.0:  # infinite or NaN
+        return None
+    return content

@@ -1,0 +1,63 @@
+"""What every command needs around our errors and this machine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from finer_nerfstudio.errors import InputError
+
+
+@contextmanager
+def sentence_instead_of_traceback() -> Iterator[None]:
+    """Turn bad input into one sentence on standard error and an exit code: 2 for usage, 1 for the rest.
+
+    Nerfstudio's commands catch nothing, so this stands where they call into the package, and around every script.
+    """
+    try:
+        yield
+    except InputError as error:
+        from rich.console import Console
+
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        console.print("[bold red]error:[/bold red] ", end="")
+        console.print(str(error), markup=False)
+        sys.stderr.flush()
+        raise SystemExit(error.exit_code) from None
+
+
+def prepare_processor() -> None:
+    """Treat denormal numbers as zero, which CPUs compute many times slower and no image can show.
+
+    Threads inherit the setting when they start, so this has to come before the first parallel operation.
+    """
+    import torch
+
+    torch.set_flush_denormal(True)
+
+
+def run_command(main: Callable[[Any], None], options: type, description: str | None) -> None:
+    """Read a script's options from the command line, run it, and end with an exit code.
+
+    Args:
+        main: what the script does, given its options.
+        options: a dataclass, whose fields' docstrings are the help texts.
+        description: the script's docstring.
+    """
+    import tyro
+
+    chosen = tyro.cli(options, description=description)
+    try:
+        with sentence_instead_of_traceback():
+            main(chosen)
+    except KeyboardInterrupt:
+        print("interrupted; --resume goes on from the last checkpoint.", file=sys.stderr)
+        raise SystemExit(130) from None
+    except (MemoryError, RuntimeError) as error:
+        # torch has an error of its own for GPUs only.
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        print(f"error: not enough memory ({str(error).splitlines()[0]}): try a smaller --width.", file=sys.stderr)
+        raise SystemExit(1) from None

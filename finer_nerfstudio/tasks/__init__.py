@@ -1,0 +1,1 @@
+"""What a person does with the representation outside Nerfstudio: fit a signal, measure, look, export."""

@@ -1,0 +1,1 @@
+"""Images: reading, fitting, measuring, decoding and reporting."""

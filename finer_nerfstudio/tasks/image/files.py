@@ -1,0 +1,279 @@
+"""Images from and to files: whatever Pillow reads becomes an array of 8-bit or 16-bit pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from finer_nerfstudio.atomic_files import replacing
+from finer_nerfstudio.errors import InputError, UsageError
+
+_LARGEST = 1 << 30
+# Larger images are kept in a file when there is a place for it.
+_LARGEST_IN_MEMORY = 1 << 24
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """An image as it is fitted.
+
+    Attributes:
+        pixels: ``[height, width, channels]`` uint8 or uint16, read-only, possibly memory-mapped; grey, grey and alpha,
+            RGB or RGBA.
+        notes: sentences on what was done to what the file holds.
+    """
+
+    pixels: np.ndarray
+    notes: tuple[str, ...] = ()
+
+    @property
+    def height(self) -> int:
+        return self.pixels.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.pixels.shape[1]
+
+    @property
+    def channels(self) -> int:
+        return self.pixels.shape[2]
+
+    @property
+    def maximum(self) -> int:
+        """The value of full intensity, 255 or 65535."""
+        return int(np.iinfo(self.pixels.dtype).max)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Size and a digest of the pixels: enough to tell whether two runs saw the same image."""
+        digest = hashlib.blake2b(digest_size=16)
+        for top in range(0, self.height, 1024):
+            digest.update(np.ascontiguousarray(self.pixels[top : top + 1024]).tobytes())
+        return {
+            "height": self.height,
+            "width": self.width,
+            "channels": self.channels,
+            "maximum": self.maximum,
+            "blake2": digest.hexdigest(),
+        }
+
+
+def read_image(path: Path, *, size: int | None = None, scratch: Path | None = None) -> SourceImage:
+    """Read an image.
+
+    The first frame of an animation, turned as its EXIF tag says, palettes and CMYK as RGB; each is noted.
+
+    Args:
+        path: anything that Pillow reads, up to a gigapixel.
+        size: average down so that the longer side has this many pixels.
+        scratch: folder for the pixels of images above 16 megapixels, which then are read from there as needed.
+
+    Raises:
+        InputError: for what is missing, damaged or no image.
+        UsageError: for a size that the image does not have.
+    """
+    if not path.exists():
+        raise InputError(f"there is no image {path}.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name one image file.")
+    try:
+        if path.stat().st_size == 0:
+            raise InputError(f"{path} is empty (zero bytes).")
+        with _up_to_a_gigapixel(), Image.open(path) as picture:
+            notes = []
+            if picture.width * picture.height > _LARGEST:
+                raise InputError(f"{path} has {picture.width}x{picture.height} pixels: more than a gigapixel.")
+            frames = getattr(picture, "n_frames", 1)
+            if frames > 1:
+                notes.append(f"{path.name} has {frames} frames, of which the first was taken.")
+            # Pillow takes a file that ends early for one that goes on in grey, unless its pixels are asked for.
+            picture.load()
+            pixels = _pixels_of(picture, path, notes)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, EOFError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error).replace(str(path), "it")
+        raise InputError(f"{path} cannot be read as an image ({reason}): is it damaged, or something else?") from error
+    if pixels.size == 0:
+        raise InputError(f"{path} has no pixels.")
+    if size is not None:
+        pixels = _averaged_down(pixels, size)
+    if scratch is not None and pixels.shape[0] * pixels.shape[1] > _LARGEST_IN_MEMORY:
+        pixels = _on_disk(pixels, scratch / "pixels.npy")
+    pixels.setflags(write=False)
+    return SourceImage(pixels, tuple(notes))
+
+
+def write_image(path: Path, pixels: np.ndarray) -> None:
+    """Write ``[height, width, channels]`` uint8 or uint16 pixels as PNG.
+
+    Raises:
+        InputError: where the file cannot be written.
+    """
+    channels = pixels.shape[2]
+    with replacing(path) as unfinished, _up_to_a_gigapixel():
+        if pixels.dtype == np.uint8:
+            Image.fromarray(pixels[..., 0] if channels == 1 else pixels, _MODES[channels]).save(unfinished, "PNG")
+        elif channels == 1:
+            Image.fromarray(pixels[..., 0]).save(unfinished, "PNG")
+        else:
+            _write_16_bit(unfinished, pixels)
+
+
+def sample_image(size: int = 256) -> SourceImage:
+    """A generated picture with what is hard for a network: edges, letters, fine texture and smooth shades.
+
+    Args:
+        size: pixels per side.
+
+    Raises:
+        UsageError: for fewer than 16 pixels.
+    """
+    from PIL import ImageDraw, ImageFont
+
+    if size < 16:
+        raise UsageError(f"the sample needs a --size of at least 16, not {size}.")
+    scale = 4  # drawn larger and averaged down, for smooth edges
+    side = scale * size
+    y, x = np.mgrid[0:side, 0:side] / side
+    sky = np.stack([0.25 + 0.6 * y, 0.45 + 0.35 * y, 0.85 - 0.25 * y], axis=-1)
+    # Rings whose frequency grows outward, up to half a cycle per pixel, and sand of many waves.
+    rings = 0.5 + 0.5 * np.cos(0.25 * np.pi * size * ((x - 0.73) ** 2 + (y - 0.3) ** 2) * 4.0)
+    inside = (x - 0.73) ** 2 + (y - 0.3) ** 2 < 0.2**2
+    generator = np.random.default_rng(20)
+    waves = generator.normal(size=(64, 2)) * size * 0.25
+    phases = generator.uniform(0, 2 * np.pi, 64)
+    coarse = np.mgrid[0:size, 0:size] / size
+    sand = sum(
+        np.cos(2 * np.pi * (fy * coarse[0] + fx * coarse[1]) + p) for (fy, fx), p in zip(waves, phases, strict=True)
+    )
+    sand = np.kron(np.asarray(sand), np.ones((scale, scale))) / 16.0
+    color = np.where(inside[..., None], np.stack([rings, rings * 0.8, 0.3 + 0.4 * rings], axis=-1), sky)
+    dune = y > 0.66 + 0.06 * np.sin(2 * np.pi * (x * 1.3 + 0.1))
+    ground = np.clip(np.array([0.86, 0.68, 0.42]) + 0.12 * sand[..., None] - 0.35 * (y[..., None] - 0.66), 0, 1)
+    color = np.where(dune[..., None], ground, color)
+    picture = Image.fromarray((255 * np.clip(color, 0, 1)).round().astype(np.uint8))
+    draw = ImageDraw.Draw(picture)
+    draw.text((0.05 * side, 0.12 * side), "FINER++", fill=(250, 248, 240), font=ImageFont.load_default(0.12 * side))
+    for row in range(4):
+        font = ImageFont.load_default(side * (0.035 - 0.007 * row))
+        draw.text(
+            (0.05 * side, (0.32 + 0.045 * row) * side), "variable-periodic functions", fill=(20, 24, 48), font=font
+        )
+    draw.polygon([(0.12 * side, 0.8 * side), (0.27 * side, 0.5 * side), (0.4 * side, 0.8 * side)], fill=(150, 60, 50))
+    draw.polygon([(0.27 * side, 0.5 * side), (0.4 * side, 0.8 * side), (0.5 * side, 0.74 * side)], fill=(92, 34, 40))
+    pixels = np.asarray(picture.resize((size, size), Image.Resampling.BOX))
+    pixels.setflags(write=False)
+    return SourceImage(pixels, ("no --image was given: this is the generated sample.",))
+
+
+@contextmanager
+def _up_to_a_gigapixel() -> Iterator[None]:
+    """Pillow takes large images for attacks; here they are what people come for, up to a limit of our own."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _pixels_of(picture: Image.Image, path: Path, notes: list[str]) -> np.ndarray:
+    """``[height, width, channels]`` uint8 or uint16."""
+    if picture.format == "PNG" and _is_16_bit_color(path):
+        return _read_16_bit(path)
+    mode = picture.mode
+    turned = ImageOps.exif_transpose(picture)
+    if turned.size != picture.size or picture.getexif().get(0x0112, 1) != 1:
+        notes.append(f"{path.name} was turned as its EXIF orientation says.")
+    if mode.startswith("I;16"):
+        return np.array(turned).astype(np.uint16)[..., None]
+    if mode in ("I", "F"):
+        values = np.array(turned).astype(np.float64)
+        if not np.isfinite(values).all():
+            raise InputError(f"{path} has pixels that are no finite numbers.")
+        low, high = float(values.min()), float(values.max())
+        if mode == "I" and low >= 0 and high <= 65535:
+            return values.astype(np.uint16)[..., None]
+        if not (mode == "F" and low >= 0.0 and high <= 1.0):
+            notes.append(f"{path.name} has values from {low:g} to {high:g}, which became 0 to 65535.")
+            values = (values - low) / max(high - low, 1e-300)
+        return (65535.0 * values).round().astype(np.uint16)[..., None]
+    has_alpha = "A" in turned.getbands() or "transparency" in turned.info
+    target = ("L" if mode in ("L", "LA", "1", "La") else "RGB") + ("A" if has_alpha else "")
+    if mode not in ("L", "LA", "RGB", "RGBA", "1", "P", "PA"):
+        notes.append(f"{path.name} was converted from {mode} to {target}.")
+    pixels = np.array(turned if turned.mode == target else turned.convert(target))
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _averaged_down(pixels: np.ndarray, size: int) -> np.ndarray:
+    height, width, channels = pixels.shape
+    longer = max(height, width)
+    if not 1 <= size <= longer:
+        raise UsageError(f"--size must be between 1 and the image's longer side, {longer}, not {size}.")
+    target = (max(1, round(width * size / longer)), max(1, round(height * size / longer)))
+    if target == (width, height):
+        return pixels
+    maximum = np.iinfo(pixels.dtype).max
+
+    def box(plane: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(plane.astype(np.float32)).resize(target, Image.Resampling.BOX), np.float64)
+
+    planes = [pixels[..., channel] for channel in range(channels)]
+    if channels in (2, 4):
+        # Colours weigh as much as they are opaque: the colour of what is transparent must not bleed.
+        alpha = planes[-1].astype(np.float32)
+        mean_alpha = box(alpha)
+        averaged = [box(plane * alpha) / np.maximum(mean_alpha, 1e-6) for plane in planes[:-1]] + [mean_alpha]
+    else:
+        averaged = [box(plane) for plane in planes]
+    return np.clip(np.stack(averaged, axis=-1).round(), 0, maximum).astype(pixels.dtype)
+
+
+def _on_disk(pixels: np.ndarray, path: Path) -> np.ndarray:
+    with replacing(path) as unfinished:
+        kept = np.lib.format.open_memmap(unfinished, mode="w+", dtype=pixels.dtype, shape=pixels.shape)
+        for top in range(0, len(pixels), 1024):
+            kept[top : top + 1024] = pixels[top : top + 1024]
+        kept.flush()
+        del kept
+    return np.load(path, mmap_mode="r")
+
+
+def _is_16_bit_color(path: Path) -> bool:
+    """Whether a PNG has 16 bits per channel in colour, which Pillow halves: bytes 24 and 25 of its header say so."""
+    with path.open("rb") as file:
+        header = file.read(26)
+    return len(header) == 26 and header[24] == 16 and header[25] in (2, 6)
+
+
+def _read_16_bit(path: Path) -> np.ndarray:
+    import cv2
+
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.ndim != 3:
+        raise InputError(f"{path} cannot be read as a 16-bit image: is it damaged?")
+    order = [2, 1, 0, 3][: pixels.shape[2]]
+    return np.ascontiguousarray(pixels[..., order])
+
+
+def _write_16_bit(path: Path, pixels: np.ndarray) -> None:
+    import cv2
+
+    if pixels.shape[2] == 2:  # PNG has 16-bit grey with alpha, OpenCV has not
+        pixels = pixels[..., [0, 0, 0, 1]]
+    order = [2, 1, 0, 3][: pixels.shape[2]]
+    written, content = cv2.imencode(".png", np.ascontiguousarray(pixels[..., order]))
+    if not written:
+        raise OSError("OpenCV could not write the picture")
+    path.write_bytes(content.tobytes())

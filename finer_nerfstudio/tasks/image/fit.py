@@ -1,0 +1,248 @@
+"""Fit a coordinate network to an image, measure it, and decode it at any resolution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from finer_nerfstudio import metrics
+from finer_nerfstudio.inr.network import CoordinateNetwork
+from finer_nerfstudio.tasks.grid import BatchSize, GridSignal, decode, points_per_step, squared_error
+from finer_nerfstudio.tasks.image.files import SourceImage
+from finer_nerfstudio.tasks.options import FitOptions, device_of, preset_of, protocol_of, settings_of
+from finer_nerfstudio.tasks.training import Report, Schedule, Training, train
+
+# LPIPS keeps all features of a network in memory; beyond this many pixels it is left out.
+_LARGEST_FOR_LPIPS = 1 << 22
+# SSIM is measured in bands of rows of about this many pixels.
+_SSIM_BAND = 1 << 21
+# Half of torchmetrics' 11 pixel window: rows whose windows reach beyond a band belong to its neighbours.
+_SSIM_MARGIN = 5
+
+
+@dataclass(frozen=True)
+class ImageOptions(FitOptions):
+    """How to fit an image."""
+
+    batch_size: BatchSize = "full"
+    """Pixels per step: full (all of them, as in the paper), auto (all up to 512x512, that many random ones of larger
+    images), or a number. Memory is bounded in any case."""
+
+
+@dataclass(frozen=True)
+class FittedImage:
+    """What :func:`fit_image` gives.
+
+    Attributes:
+        network: from coordinates ``[*batch, 2]`` (down, right; the longer side spans [-1, 1]) to channels in [-1, 1].
+        training: steps, seconds and the losses on the way.
+        settings: everything that decided the result.
+    """
+
+    network: CoordinateNetwork
+    training: Training
+    settings: dict[str, Any]
+
+
+def signal_of(image: SourceImage) -> GridSignal:
+    """An image as the network sees it: black is -1, full intensity is 1."""
+    return GridSignal(image.pixels, low=0.0, high=float(image.maximum))
+
+
+def psnr_of_loss(loss: float) -> float:
+    """PSNR in dB that belongs to a mean squared error of values in [-1, 1]."""
+    return 10.0 * math.log10(4.0 / loss) if loss > 0 else math.inf
+
+
+def fit_image(
+    image: SourceImage,
+    options: ImageOptions,
+    *,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    report: Report | None = None,
+) -> FittedImage:
+    """Fit a network to ``image``.
+
+    Args:
+        image: the signal.
+        options: method, length and hyper-parameters.
+        checkpoint: where the state of the run is kept.
+        resume: go on from there.
+        report: told about progress.
+
+    Raises:
+        UsageError: for options that cannot mean anything.
+        InputError: when training diverges or a file cannot be read or written.
+    """
+    device = device_of(options)
+    signal = signal_of(image)
+    protocol = protocol_of(options, "image")
+    chosen = preset_of(options, "image")
+    schedule = Schedule(protocol.steps, chosen.learning_rate, minutes=options.minutes)
+    points_per_step(options.batch_size, signal.samples)
+    generator = torch.Generator().manual_seed(options.seed)
+    network = chosen.network(2, signal.channels, width=protocol.width, depth=protocol.depth, generator=generator)
+    settings = {
+        **settings_of(options, chosen, protocol),
+        "image": {"height": image.height, "width": image.width, "channels": image.channels, "maximum": image.maximum},
+    }
+    network.to(device)
+    training = train(
+        network,
+        squared_error(network, signal, options.batch_size),
+        schedule,
+        generator=generator,
+        checkpoint=checkpoint,
+        resume=resume,
+        settings=settings,
+        report=report,
+    )
+    return FittedImage(network, training, settings)
+
+
+def decode_image(
+    network: CoordinateNetwork,
+    *,
+    height: int,
+    width: int,
+    maximum: int,
+    resolution: tuple[int, int] | None = None,
+    region: tuple[tuple[float, float], tuple[float, float]] | None = None,
+    out: np.ndarray | None = None,
+    report: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Pixels of a fitted image, ``[rows, columns, channels]`` uint8 or uint16.
+
+    Args:
+        network: what :func:`fit_image` trained.
+        height: of the image that it was trained on, in pixels.
+        width: of that image.
+        maximum: 255 or 65535, the value of full intensity.
+        resolution: rows and columns of the wanted picture; those of the image unless given.
+        region: ``((top, bottom), (left, right))`` in pixels of the image that the picture shows; all unless given.
+        out: array to write to, such as a memory map.
+        report: told how many pixels of how many are done.
+    """
+    rows, columns = resolution or (height, width)
+    if out is None:
+        out = np.empty((rows, columns, network.out_dim), np.uint8 if maximum == 255 else np.uint16)
+    flat = out.reshape(rows * columns, network.out_dim)
+    done = 0
+    for part in decode(network, (height, width), device=network.device, resolution=(rows, columns), region=region):
+        flat[done : done + len(part)] = (_intensity(part) * maximum).round_().numpy()
+        done += len(part)
+        if report is not None:
+            report(done, len(flat))
+    return out
+
+
+def measure(
+    network: CoordinateNetwork, image: SourceImage, *, out: np.ndarray | None = None, download_lpips: bool = False
+) -> tuple[dict[str, float | None], np.ndarray]:
+    """Quality of a fitted image on all its pixels, and the reconstruction.
+
+    PSNR (dB) is that of the clipped outputs before they are rounded to whole pixel values; SSIM and LPIPS are those of
+    the picture as it is saved. LPIPS is None where it cannot be had, SSIM below its 11 pixel window.
+
+    Args:
+        network: what :func:`fit_image` trained.
+        image: what it was trained on.
+        out: array for the reconstruction, such as a memory map.
+        download_lpips: fetch the weights that LPIPS needs.
+    """
+    height, width, channels = image.pixels.shape
+    if out is None:
+        out = np.empty_like(image.pixels)
+    flat = out.reshape(-1, channels)
+    signal = signal_of(image)
+    squared, start = 0.0, 0
+    for part in decode(network, (height, width), device=network.device):
+        intensity, truth = _intensity(part), _intensity(signal.targets(slice(start, start + len(part))))
+        squared += float((intensity - truth).double().square().sum())
+        flat[start : start + len(part)] = (intensity * image.maximum).round_().numpy()
+        start += len(part)
+    error = squared / signal.samples / channels
+    quality = {
+        "psnr": 10.0 * math.log10(1.0 / error) if error > 0 else math.inf,
+        "ssim": _similarity(out, image),
+        "lpips": _perceptual_distance(out, image, download_lpips),
+    }
+    return quality, out
+
+
+def _intensity(outputs: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*batch channels"]:
+    """Network outputs as intensities in [0, 1]."""
+    return (0.5 * outputs + 0.5).clamp(0.0, 1.0)
+
+
+def _similarity(reconstruction: np.ndarray, image: SourceImage) -> float | None:
+    """SSIM over all windows that lie inside the image, in bands of rows."""
+    height, width, _ = image.pixels.shape
+    inside = height - 2 * _SSIM_MARGIN
+    if inside < 1 or width < 2 * _SSIM_MARGIN + 1:
+        return None
+    rows = max(1, _SSIM_BAND // width)
+    total = 0.0
+    for top in range(0, inside, rows):
+        count = min(rows, inside - top)
+        band = slice(top, top + count + 2 * _SSIM_MARGIN)
+        pair = (
+            torch.from_numpy(pixels[band].astype(np.float32)) / image.maximum
+            for pixels in (reconstruction, image.pixels)
+        )
+        total += count * float(metrics.ssim(*pair))
+    return total / inside
+
+
+def _perceptual_distance(reconstruction: np.ndarray, image: SourceImage, download: bool) -> float | None:
+    height, width, channels = image.pixels.shape
+    # AlexNet sees colours, and nothing of an image that is smaller than its strides.
+    if height * width > _LARGEST_FOR_LPIPS or min(height, width) < 64:
+        return None
+    colors = [0, 0, 0] if channels < 3 else [0, 1, 2]
+    pair = (
+        torch.from_numpy(pixels[..., colors].astype(np.float32)) / image.maximum
+        for pixels in (reconstruction, image.pixels)
+    )
+    distance = metrics.lpips(*pair, download=download)
+    return None if distance is None else float(distance)
+
+
+def extreme_neurons(
+    network: CoordinateNetwork, shape: tuple[int, int], count: int = 4, side: int = 128
+) -> tuple[np.ndarray, np.ndarray]:
+    """Responses of the first-layer neurons of lowest and of highest frequency (FINER++ paper, Fig. 8).
+
+    The frequency of a neuron is that of its response's mean power, measured and not taken from a formula, so that it
+    means the same for every activation.
+
+    Args:
+        network: any network of two coordinates.
+        shape: height and width of its image.
+        count: how many of either kind.
+        side: samples along the longer side of a response.
+
+    Returns:
+        Responses ``[2 count, rows, columns]`` in the order of their frequencies, and those in cycles per longer side.
+    """
+    rows, columns = (max(1, round(side * size / max(shape))) for size in shape)
+    parts = decode(network.first_layer, shape, device=network.device, resolution=(rows, columns))
+    # A complex layer's first half are the real parts of its neurons.
+    responses = torch.cat([part[:, : network.units] for part in parts]).T.reshape(-1, rows, columns).double().numpy()
+    power = np.abs(np.fft.fft2(responses - responses.mean(axis=(1, 2), keepdims=True))) ** 2
+    # fftfreq is in cycles per sample.
+    radius = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.fftfreq(columns)[None, :]) * max(rows, columns)
+    frequency = (power * radius).sum(axis=(1, 2)) / np.maximum(power.sum(axis=(1, 2)), 1e-30)
+    order = np.argsort(frequency, kind="stable")
+    count = min(count, len(order) // 2) or 1
+    chosen = np.concatenate([order[:count], order[-count:]]) if len(order) > 1 else order
+    return responses[chosen].astype(np.float32), frequency[chosen]

@@ -1,0 +1,156 @@
+"""A whole run on one image: fit, measure, and leave model, picture, numbers and report in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finer_nerfstudio.atomic_files import write_json
+from finer_nerfstudio.checkpoint import load_model, save_model
+from finer_nerfstudio.tasks.image.files import SourceImage, write_image
+from finer_nerfstudio.tasks.image.fit import ImageOptions, extreme_neurons, fit_image, measure, psnr_of_loss
+from finer_nerfstudio.tasks.image.report import FittedMethod, comparison_report, image_report
+from finer_nerfstudio.tasks.options import Method
+from finer_nerfstudio.tasks.progress import progress_bar
+from finer_nerfstudio.tasks.results import finish_run, finished_run, read_curve, request_of, write_curve
+from finer_nerfstudio.tasks.training import prepare_output
+
+# Pictures in a report are averaged down to this many pixels per side.
+_REPORT_SIDE = 1024
+_SHOWN = ("psnr", "ssim", "lpips", "steps", "seconds", "parameters", "bits_per_pixel", "seed")
+
+
+def run_image(
+    image: SourceImage,
+    options: ImageOptions,
+    folder: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    download_lpips: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Fit ``image`` and write ``model.safetensors``, ``reconstruction.png``, ``metrics.json``, ``curve.csv`` and
+    ``report.html`` to ``folder``.
+
+    Args:
+        image: the signal.
+        options: method, length and hyper-parameters.
+        folder: made if need be.
+        resume: go on with the run in ``folder``, or give its results if it is finished.
+        overwrite: replace the run in ``folder``.
+        download_lpips: fetch the weights that LPIPS needs.
+        quiet: no progress bar.
+
+    Returns:
+        What ``metrics.json`` holds.
+
+    Raises:
+        UsageError: for options that cannot mean anything, and for a folder that holds another run.
+        InputError: when training diverges or something cannot be read or written.
+    """
+    prepare_output(folder, resume=resume, overwrite=overwrite)
+    request = request_of(options, image=image.description)
+    if resume and (finished := finished_run(folder, request)) is not None:
+        return finished
+    with progress_bar(options.method, lambda loss: f"{psnr_of_loss(loss):.2f} dB", quiet=quiet) as report:
+        fitted = fit_image(image, options, checkpoint=folder / "checkpoint.safetensors", resume=resume, report=report)
+    network, training = fitted.network, fitted.training
+    save_model(
+        folder / "model.safetensors",
+        network,
+        task="image",
+        signal={"height": image.height, "width": image.width, "maximum": image.maximum},
+        configuration=fitted.settings,
+    )
+    quality, reconstruction = measure(network, image, download_lpips=download_lpips)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    curve = [(step, psnr_of_loss(loss)) for step, loss in training.curve]
+    write_image(folder / "reconstruction.png", reconstruction)
+    write_curve(folder / "curve.csv", "psnr", curve)
+    # The numbers come last, because they mark the run as finished; the report shows them, and so is made in between.
+    numbers = {
+        **quality,
+        "steps": training.step,
+        "seconds": training.seconds,
+        "parameters": parameters,
+        "bits_per_pixel": 32.0 * parameters / (image.height * image.width),
+        "seed": options.seed,
+    }
+    neurons, frequencies = extreme_neurons(network, (image.height, image.width))
+    image_report(
+        folder / "report.html",
+        truth=_for_report(image.pixels),
+        reconstruction=_for_report(reconstruction),
+        curve=curve,
+        neurons=neurons,
+        neuron_frequencies=frequencies,
+        metrics=numbers,
+        configuration=fitted.settings,
+        notes=image.notes,
+    )
+    return finish_run(folder, numbers, settings=fitted.settings, notes=image.notes, request=request)
+
+
+def compare_on_image(
+    image: SourceImage,
+    methods: Sequence[Method],
+    options: ImageOptions,
+    folder: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    download_lpips: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Fit ``image`` with several methods, each in a folder of its own, and lay them side by side in ``report.html``.
+
+    Arguments and errors are those of :func:`run_image`; ``options.method`` is not looked at.
+
+    Returns:
+        The metrics by method, which ``metrics.json`` holds too.
+    """
+    results: dict[str, dict[str, Any]] = {}
+    rows = []
+    for method in dict.fromkeys(methods):
+        chosen = replace(options, method=method)
+        results[method] = run_image(
+            image,
+            chosen,
+            folder / method,
+            resume=resume,
+            overwrite=overwrite,
+            download_lpips=download_lpips,
+        )
+        network = load_model(folder / method / "model.safetensors", task="image").network
+        _, reconstruction = measure(network, image)
+        rows.append(
+            FittedMethod(
+                method,
+                _for_report(reconstruction),
+                read_curve(folder / method / "curve.csv"),
+                {name: results[method][name] for name in _SHOWN},
+            )
+        )
+    comparison_report(folder / "report.html", truth=_for_report(image.pixels), rows=rows, notes=image.notes)
+    write_json(folder / "metrics.json", results)
+    return results
+
+
+def _for_report(pixels: np.ndarray) -> np.ndarray:
+    """Intensities in [0, 1], ``[rows, columns, channels]`` float32, averaged over whole blocks of pixels."""
+    height, width, channels = pixels.shape
+    factor = -(-max(height, width) // _REPORT_SIDE)
+    maximum = float(np.iinfo(pixels.dtype).max)
+    if factor == 1:
+        return pixels.astype(np.float32) / maximum
+    rows, columns = max(1, height // factor), max(1, width // factor)
+    reduced = np.empty((rows, columns, channels), np.float32)
+    for row in range(rows):  # one row of blocks at a time, so that a memory-mapped image stays on disk
+        block = pixels[row * factor : (row + 1) * factor, : columns * factor]
+        blocks = block.reshape(len(block), columns, -1, channels)
+        reduced[row] = blocks.mean(axis=(0, 2), dtype=np.float64) / maximum
+    return reduced

@@ -1,0 +1,46 @@
+"""Progress of training on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from finer_nerfstudio.tasks.training import Report
+
+
+@contextmanager
+def progress_bar(title: str, quantity: Callable[[float], str], *, quiet: bool = False) -> Iterator[Report]:
+    """A bar with the share done, the time left and the current loss in words.
+
+    Args:
+        title: what is going on.
+        quantity: the loss as text, such as "31.2 dB".
+        quiet: show nothing, as for one of many parallel runs.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("step {task.fields[step]:,}"),
+        TextColumn("{task.fields[quantity]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+        bar = progress.add_task(title, total=1.0, step=0, quantity="")
+
+        def report(done: float, step: int, loss: float) -> None:
+            if not quiet:
+                progress.update(bar, completed=done, step=step, quantity=quantity(loss))
+
+        yield report

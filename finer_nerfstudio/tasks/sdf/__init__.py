@@ -1,0 +1,1 @@
+"""Shapes as signed distance fields: reading, distances, sampling, fitting, extraction, measuring and shading."""

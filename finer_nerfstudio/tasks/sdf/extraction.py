@@ -1,0 +1,181 @@
+"""From a signed distance field to a mesh: marching cubes where the surface is, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# Cells per side of a block. A block is evaluated whole or not at all.
+_BLOCK = 8
+# Blocks are skipped where the field is so far from zero that it would have to change faster than this times the
+# fastest change that was seen between neighbouring corners of blocks.
+_SAFETY = 1.25
+
+Field = Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]]
+
+
+def extract_surface(
+    field: Field,
+    resolution: int,
+    *,
+    points_at_once: int = 1 << 16,
+    report: Callable[[str, int, int], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The zero level of ``field`` over [-0.5, 0.5]^3 as a mesh in the unit frame.
+
+    The same triangles as marching cubes on the whole grid, except for parts of the surface that slip between the
+    corners of blocks of 8 cells. Memory grows with the surface, and so does time.
+
+    Args:
+        field: signed distances, negative inside, of float32 points.
+        resolution: grid points per axis, ends included; 2 at least.
+        points_at_once: how many points ``field`` is asked for at a time.
+        report: told what is going on and how much of how much of it is done.
+
+    Returns:
+        ``[n_vertices, 3]`` float64 vertices and ``[n_faces, 3]`` int64 faces that look outward.
+
+    Raises:
+        ValueError: where the field has one sign everywhere, for a field that is not finite, and for a resolution
+            below 2.
+    """
+    if resolution < 2:
+        raise ValueError(f"the resolution must be at least 2, not {resolution}")
+    grid = _Grid(field, resolution, points_at_once)
+    coarse = grid.coarse()
+    blocks, values = _blocks_at_surface(grid, coarse, report)
+    if not len(blocks) or not ((values < 0).any() and (values > 0).any()):
+        raise ValueError("the field has the same sign everywhere: it has no surface")
+    return _march(grid, coarse, blocks, values, report)
+
+
+class _Grid:
+    """The field on the points of a regular grid, and the coarse grid of block corners."""
+
+    def __init__(self, field: Field, resolution: int, points_at_once: int) -> None:
+        self.field = field
+        self.resolution = resolution
+        self.points_at_once = points_at_once
+        self.axis = np.linspace(-0.5, 0.5, resolution).astype(np.float32)
+        self.blocks = -(-(resolution - 1) // _BLOCK)  # per axis
+        self.corners = np.minimum(np.arange(self.blocks + 1) * _BLOCK, resolution - 1)
+
+    def at(self, indices: np.ndarray) -> np.ndarray:
+        """Values at grid points ``[n, 3]``."""
+        values = np.empty(len(indices), np.float32)
+        for start in range(0, len(indices), self.points_at_once):
+            part = slice(start, start + self.points_at_once)
+            values[part] = self.field(torch.from_numpy(self.axis[indices[part]])).numpy()
+        if not np.isfinite(values).all():
+            raise ValueError("the field is not a finite number everywhere")
+        return values
+
+    def points_of(self, blocks: np.ndarray) -> np.ndarray:
+        """Grid indices ``[n, 9, 9, 9, 3]`` of blocks ``[n, 3]``; beyond the grid's end its last point repeats."""
+        steps = np.arange(_BLOCK + 1)
+        offsets = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1)
+        return np.minimum(blocks[:, None, None, None] * _BLOCK + offsets, self.resolution - 1)
+
+    def coarse(self) -> np.ndarray:
+        """Values at the corners of all blocks."""
+        corners = np.stack(np.meshgrid(self.corners, self.corners, self.corners, indexing="ij"), axis=-1)
+        return self.at(corners.reshape(-1, 3)).reshape(corners.shape[:3])
+
+
+def _blocks_at_surface(
+    grid: _Grid, coarse: np.ndarray, report: Callable[[str, int, int], None] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Blocks ``[n, 3]`` that the surface may cross, and their values ``[n, 9, 9, 9]``."""
+    spacing = _BLOCK / (grid.resolution - 1)
+    steepest = max((float(np.abs(np.diff(coarse, axis=axis)).max()) for axis in range(3)), default=0.0) / spacing
+    corners = np.stack(
+        [
+            coarse[x : x + grid.blocks, y : y + grid.blocks, z : z + grid.blocks]
+            for x in (0, 1)
+            for y in (0, 1)
+            for z in (0, 1)
+        ]
+    )
+    # Every point of a block is within half a diagonal of one of its corners.
+    reach = _SAFETY * steepest * 0.5 * np.sqrt(3.0) * spacing
+    wanted = (np.abs(corners).min(axis=0) <= reach) | ((corners < 0).any(axis=0) & (corners >= 0).any(axis=0))
+    visited = np.zeros_like(wanted)
+    found, values = [], []
+    while (todo := np.argwhere(wanted & ~visited)).size:
+        visited |= wanted
+        fresh = np.empty((len(todo), *3 * (_BLOCK + 1,)), np.float32)
+        at_once = max(1, grid.points_at_once // (_BLOCK + 1) ** 3)
+        for start in range(0, len(todo), at_once):
+            points = grid.points_of(todo[start : start + at_once])
+            fresh[start : start + at_once] = grid.at(points.reshape(-1, 3)).reshape(points.shape[:-1])
+            if report is not None:
+                report("evaluating", start + len(points), len(todo))
+        found.append(todo)
+        values.append(fresh)
+        # Where the surface leaves a block, it is followed.
+        for axis in range(3):
+            for side, step in ((0, -1), (_BLOCK, 1)):
+                face = np.take(fresh, side, axis=axis + 1).reshape(len(todo), -1) < 0
+                leaving = todo[face.any(axis=1) & ~face.all(axis=1)].copy()
+                leaving[:, axis] += step
+                leaving = leaving[(leaving[:, axis] >= 0) & (leaving[:, axis] < grid.blocks)]
+                wanted[tuple(leaving.T)] = True
+    if not found:
+        return np.empty((0, 3), np.int64), np.empty((0, *3 * (_BLOCK + 1,)), np.float32)
+    return np.concatenate(found), np.concatenate(values)
+
+
+def _march(
+    grid: _Grid,
+    coarse: np.ndarray,
+    blocks: np.ndarray,
+    values: np.ndarray,
+    report: Callable[[str, int, int], None] | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Marching cubes slab by slab; a slab is one block thick."""
+    from skimage.measure import marching_cubes
+
+    resolution = grid.resolution
+    signs = np.where(coarse[:-1, :-1, :-1] < 0, np.float32(-1.0), np.float32(1.0))
+    all_vertices, all_faces, count = [], [], 0
+    for slab in range(grid.blocks):
+        mine = np.flatnonzero(blocks[:, 0] == slab)
+        first = slab * _BLOCK
+        thickness = min(_BLOCK, resolution - 1 - first) + 1
+        if report is not None:
+            report("marching", slab + 1, grid.blocks)
+        if len(mine) == 0:
+            continue
+        # Blocks that were not evaluated have one sign, and the value does not matter.
+        volume = np.repeat(np.repeat(signs[slab], _BLOCK, axis=0), _BLOCK, axis=1)
+        volume = np.pad(volume, ((0, 1), (0, 1)), mode="edge")[:resolution, :resolution]
+        volume = np.repeat(volume[None], thickness, axis=0)
+        points = grid.points_of(blocks[mine])
+        points[..., 0] = np.minimum(points[..., 0] - first, thickness - 1)
+        volume[tuple(np.moveaxis(points, -1, 0))] = values[mine]
+        if not ((volume < 0).any() and (volume > 0).any()):
+            continue
+        vertices, faces, _, _ = marching_cubes(volume, 0.0, gradient_direction="descent")
+        vertices = vertices.astype(np.float64)
+        vertices[:, 0] += first
+        all_vertices.append(vertices)
+        all_faces.append(faces.astype(np.int64) + count)
+        count += len(vertices)
+    vertices, faces = _weld(np.concatenate(all_vertices), np.concatenate(all_faces))
+    return vertices / (resolution - 1) - 0.5, faces
+
+
+def _weld(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Join the vertices that neighbouring slabs both have on the plane between them.
+
+    Such a vertex lies on an edge of the grid, where both slabs put it in the same place to the last bit, because both
+    computed it from the same two values.
+    """
+    unique, inverse = np.unique(vertices, axis=0, return_inverse=True)
+    faces = inverse.reshape(-1)[faces]
+    distinct = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
+    return unique, faces[distinct]

@@ -1,0 +1,88 @@
+"""What a fitted shape looks like beside the true one, and where it is off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finer_nerfstudio.tasks.report import Figure, Section, drawing_png, flat_table, write_report
+from finer_nerfstudio.tasks.sdf.shading import VIEWS, Scalars, render
+from finer_nerfstudio.tasks.sdf.shape import Shape
+from finer_nerfstudio.tasks.summary import as_text
+
+
+def shape_report(
+    path: Path,
+    *,
+    truth: Shape,
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    error: np.ndarray,
+    curve: Sequence[tuple[int, float]],
+    metrics: dict[str, Any],
+    configuration: dict[str, Any],
+    notes: Sequence[str] = (),
+) -> None:
+    """Write the report of one fit.
+
+    Args:
+        path: the HTML file.
+        truth: the shape in the unit frame.
+        vertices: ``[n_vertices, 3]`` of the extracted surface in the unit frame.
+        faces: ``[n_faces, 3]`` of it.
+        error: ``[n_vertices]`` signed distance of each vertex to the true surface.
+        curve: pairs of a step and the loss before it.
+        metrics: numbers to show.
+        configuration: the run's options.
+        notes: sentences about the input.
+
+    Raises:
+        InputError: where the file cannot be written.
+    """
+    sections = [
+        Section("Result", notes, [shaded_views(truth, vertices, faces, error)], [flat_table(metrics)]),
+        Section("Training", (), [_curve(curve)]),
+        Section("Configuration", (), (), [flat_table(configuration)]),
+    ]
+    write_report(path, f"{configuration['method']}: IoU {as_text(metrics['iou'])}", sections)
+
+
+def shaded_views(truth: Shape, vertices: np.ndarray, faces: np.ndarray, error: np.ndarray) -> Figure:
+    """Truth, result and the result coloured by its error, from four sides. Of a cloud, which has no faces, no truth."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure as Drawing
+
+    low, high = truth.vertices.min(axis=0), truth.vertices.max(axis=0)
+    frame = {"center": 0.5 * (low + high), "radius": 0.52 * float(np.linalg.norm(high - low))}
+    limit = max(float(np.percentile(np.abs(error), 99)), 1e-6)
+    scalars = Scalars(error, -limit, limit, "coolwarm")
+    rows = [("result", vertices, faces, None), ("error", vertices, faces, scalars)]
+    if not truth.is_cloud:
+        rows.insert(0, ("truth", truth.vertices, truth.faces, None))
+    drawing = Drawing(figsize=(3.0 * len(VIEWS), 3.0 * len(rows)), layout="constrained")
+    axes = drawing.subplots(len(rows), len(VIEWS), squeeze=False)
+    for line, (name, corners, triangles, values) in zip(axes, rows, strict=True):
+        for axis, view in zip(line, VIEWS, strict=True):
+            axis.imshow(render(corners, triangles, view, scalars=values, **frame))
+            axis.set(xticks=[], yticks=[])
+            for spine in axis.spines.values():
+                spine.set_visible(False)
+        line[0].set_ylabel(name, fontsize=12)
+    colors = ScalarMappable(Normalize(-limit, limit), "coolwarm")
+    drawing.colorbar(colors, ax=axes[-1], label="distance to the true surface (unit frame)")
+    return Figure(drawing_png(drawing), "The surface from four sides; blue is inside the true surface, red outside.")
+
+
+def _curve(curve: Sequence[tuple[int, float]]) -> Figure:
+    from matplotlib.figure import Figure as Drawing
+
+    drawing = Drawing(figsize=(8, 3.6), layout="constrained")
+    axis = drawing.subplots()
+    axis.semilogy(*zip(*curve, strict=True))
+    axis.set(xlabel="step", ylabel="loss")
+    axis.grid(alpha=0.3)
+    return Figure(drawing_png(drawing), "Loss of each step's batch before the step.")

@@ -1,0 +1,183 @@
+"""Many independent runs: here in one process, in a pool of them, or on a Ray cluster, and never twice the same one."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finer_nerfstudio.atomic_files import write_json
+from finer_nerfstudio.errors import InputError, UsageError
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a table.
+
+    Attributes:
+        name: of its result's file.
+        settings: JSON values that decide the result; a result on disk counts only where they are the same.
+        work: a function of a module, called with ``arguments``, that gives the measured numbers as JSON values.
+        arguments: what it needs. Whole signals and not paths, because it may run on another machine.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    work: Callable[..., dict[str, Any]]
+    arguments: tuple[Any, ...] = field(repr=False)
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    folder: Path,
+    *,
+    workers: int | None = None,
+    cluster: str | None = None,
+    report: Callable[[Cell, dict[str, Any], bool], None] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Run all cells that have no result in ``folder`` yet.
+
+    Args:
+        cells: what to run.
+        folder: keeps one JSON file per finished cell.
+        workers: processes; one per GPU, or one, unless given.
+        cluster: address of a Ray cluster, or "local" for Ray on this machine alone.
+        report: called with each cell, its result, and whether that was on disk already.
+
+    Returns:
+        The results by the cells' names.
+
+    Raises:
+        InputError: when a cell fails; the results of the others are kept.
+        UsageError: for a number of workers below one, or a cluster without Ray.
+    """
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers must be at least 1, not {workers}.")
+    results: dict[str, dict[str, Any]] = {}
+    missing = []
+    for cell in cells:
+        found = _finished(cell, folder)
+        if found is None:
+            missing.append(cell)
+        else:
+            results[cell.name] = found
+            if report is not None:
+                report(cell, found, True)
+    if missing:
+        with _executor(workers, cluster, len(missing)) as run:
+            for cell, result in run(missing):
+                write_json(folder / f"{cell.name}.json", {"settings": cell.settings, "result": result})
+                results[cell.name] = result
+                if report is not None:
+                    report(cell, result, False)
+    return {cell.name: results[cell.name] for cell in cells}
+
+
+def _finished(cell: Cell, folder: Path) -> dict[str, Any] | None:
+    path = folder / f"{cell.name}.json"
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text())
+        return content["result"] if content["settings"] == json.loads(json.dumps(cell.settings)) else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not a result of this command: move it away, or name another folder.") from error
+
+
+Runner = Callable[[Sequence[Cell]], Iterator[tuple[Cell, dict[str, Any]]]]
+
+
+@contextmanager
+def _executor(workers: int | None, cluster: str | None, cells: int) -> Iterator[Runner]:
+    if cluster is not None:
+        yield lambda todo: _on_cluster(todo, cluster)
+        return
+    gpus = torch.cuda.device_count()
+    workers = min(cells, workers or max(1, gpus))
+    if workers == 1:
+        yield lambda todo: ((cell, cell.work(*cell.arguments)) for cell in todo)
+        return
+    # Forked children of a process that has used threads may hang; each worker gets its share of the processor and, by
+    # turns, a GPU.
+    context = multiprocessing.get_context("spawn")
+    turns = context.Value("i", 0)
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(turns, gpus, threads)) as pool:
+
+        def run(todo: Sequence[Cell]) -> Iterator[tuple[Cell, dict[str, Any]]]:
+            running = {pool.submit(cell.work, *cell.arguments): cell for cell in todo}
+            try:
+                for done in as_completed(running):
+                    yield running[done], done.result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+        yield run
+
+
+def _start_worker(turns: Any, gpus: int, threads: int) -> None:
+    from finer_nerfstudio.command_line import prepare_processor
+
+    prepare_processor()
+    torch.set_num_threads(threads)
+    with turns.get_lock():
+        turn = turns.value
+        turns.value += 1
+    if gpus:
+        torch.cuda.set_device(turn % gpus)
+
+
+def _on_cluster(cells: Sequence[Cell], address: str) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError(
+            'a cluster needs Ray, which is not installed: pip install "finer-nerfstudio[cluster]".'
+        ) from error
+    try:
+        # The dashboard would listen on the network.
+        ray.init(
+            address=None if address == "local" else address,
+            include_dashboard=False if address == "local" else None,
+            log_to_driver=False,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise InputError(f"no Ray cluster answers at {address} ({str(error).splitlines()[0]}).") from error
+    try:
+        needs = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) >= 1 else {"num_cpus": 1}
+        remote = ray.remote(**needs)(_work_on_cluster)
+        running = {remote.remote(cell.work, cell.arguments): cell for cell in cells}
+        while running:
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            yield running.pop(done), ray.get(done)
+    finally:
+        ray.shutdown()
+
+
+def _work_on_cluster(work: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]) -> dict[str, Any]:
+    from finer_nerfstudio.command_line import prepare_processor
+
+    prepare_processor()
+    return work(*arguments)
+
+
+def announce(quantity: str, unit: str) -> Callable[[Cell, dict[str, Any], bool], None]:
+    """A report for :func:`run_cells` that prints one number of each cell as it comes in."""
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+
+    def report(cell: Cell, result: dict[str, Any], was_there: bool) -> None:
+        value = result.get(quantity)
+        shown = "n/a" if value is None else f"{value:.4g} {unit}"
+        console.print(f"{cell.name}: {shown}" + (" (from an earlier run)" if was_there else ""), markup=False)
+
+    return report

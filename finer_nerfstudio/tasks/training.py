@@ -1,0 +1,243 @@
+"""The one training loop of all tasks outside Nerfstudio: Adam, exponential decay, progress, checkpoints, resuming.
+
+On one machine the same seed gives the same result, also for a run that was killed and resumed any number of times:
+a checkpoint holds the weights, Adam's moments and the state of the random generator.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finer_nerfstudio.checkpoint import load_training, save_training
+from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.inr.network import CoordinateNetwork
+
+# A checkpoint costs milliseconds; what a crash or Ctrl-C may lose is this much training. Nothing is saved on Ctrl-C
+# itself, which may come in the middle of an update.
+_SECONDS_BETWEEN_CHECKPOINTS = 20.0
+# A loss that lives on a GPU is looked at this often, because looking waits for the GPU.
+_STEPS_BETWEEN_LOOKS = 20
+_POINTS_OF_CURVE = 200
+_STEPS_OF_TIMED_CURVE = 10
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train.
+
+    Attributes:
+        steps: number of training steps; not looked at where ``minutes`` is given.
+        learning_rate: of the first step.
+        minutes: train for this long instead. Runs that end by the clock are not reproducible to the bit.
+        final_fraction: learning rate of the last step as a fraction of the first one's; exponential in between.
+        max_gradient_norm: longer gradients are shortened to this norm; None for never.
+    """
+
+    steps: int
+    learning_rate: float
+    minutes: float | None = None
+    final_fraction: float = 0.1
+    max_gradient_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UsageError(f"--steps must be at least 1, not {self.steps}.")
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            raise UsageError(f"--minutes must be a positive number, not {self.minutes}.")
+        if not 0 < self.learning_rate < math.inf:
+            raise UsageError(f"--learning-rate must be a positive number, not {self.learning_rate}.")
+
+
+@dataclass
+class Training:
+    """What a run has done so far.
+
+    Attributes:
+        step: finished steps.
+        seconds: time spent in them.
+        curve: pairs of a step and the loss before it.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    curve: list[tuple[int, float]] = field(default_factory=list)
+
+
+Backward = Callable[[torch.Generator], Tensor]
+"""Draws a batch with the generator, adds the loss's gradient to the parameters, and gives the loss (detached)."""
+
+Report = Callable[[float, int, float], None]
+"""Called as training goes on with the finished share in [0, 1], the step and the last loss."""
+
+
+def train(
+    network: CoordinateNetwork,
+    backward: Backward,
+    schedule: Schedule,
+    *,
+    generator: torch.Generator,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    settings: dict[str, Any] | None = None,
+    report: Report | None = None,
+) -> Training:
+    """Train ``network`` in place.
+
+    Args:
+        network: what to train; its parameters may live on any device.
+        backward: one batch's loss and gradient.
+        schedule: length and learning rate.
+        generator: the source of all randomness in ``backward``.
+        checkpoint: file that keeps the state of the run, written every 20 seconds and at the end.
+        resume: go on from ``checkpoint`` if it exists.
+        settings: JSON values that decide the result; a checkpoint made with other ones is refused.
+        report: told about progress.
+
+    Raises:
+        InputError: when the loss stops being a finite number, or the checkpoint cannot be read or written.
+        UsageError: when the checkpoint belongs to a run with other settings.
+    """
+    # Adam's fused form is one pass over memory on both kinds of device.
+    optimizer = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate, fused=True)
+    training = Training()
+    if checkpoint is not None and resume and checkpoint.exists():
+        training = _restore(checkpoint, network, optimizer, generator, settings or {})
+    on_processor = network.device.type == "cpu"
+    record_every = _STEPS_OF_TIMED_CURVE if schedule.minutes else max(1, schedule.steps // _POINTS_OF_CURVE)
+    loss_value = math.nan
+    started = time.perf_counter() - training.seconds
+    saved = time.perf_counter()
+
+    def save() -> None:
+        training.seconds = time.perf_counter() - started
+        if checkpoint is not None:
+            save_training(checkpoint, *_state(network, optimizer, generator, training, settings or {}))
+
+    while (progress := _progress(schedule, training.step, time.perf_counter() - started)) < 1.0:
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.learning_rate * schedule.final_fraction**progress
+        optimizer.zero_grad(set_to_none=True)
+        loss = backward(generator)
+        recorded = training.step % record_every == 0
+        if on_processor or recorded or training.step % _STEPS_BETWEEN_LOOKS == 0:
+            loss_value = float(loss)
+            _require_finite(loss_value, training.step, schedule)
+        if schedule.max_gradient_norm is not None:
+            torch.nn.utils.clip_grad_norm_(network.parameters(), schedule.max_gradient_norm)
+        optimizer.step()
+        if recorded:
+            training.curve.append((training.step, loss_value))
+        training.step += 1
+        if report is not None:
+            report(_progress(schedule, training.step, time.perf_counter() - started), training.step, loss_value)
+        if time.perf_counter() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
+            save()
+            saved = time.perf_counter()
+    save()
+    return training
+
+
+def _progress(schedule: Schedule, step: int, seconds: float) -> float:
+    if schedule.minutes is not None:
+        return min(1.0, seconds / (60.0 * schedule.minutes))
+    return step / schedule.steps
+
+
+def _require_finite(loss: float, step: int, schedule: Schedule) -> None:
+    if not math.isfinite(loss):
+        raise InputError(
+            f"training diverged: the loss of step {step} is {loss}. Try a --learning-rate below "
+            f"{schedule.learning_rate:g}, or smaller scales (--omega-0, --s-0)."
+        )
+
+
+def _state(
+    network: CoordinateNetwork,
+    optimizer: torch.optim.Adam,
+    generator: torch.Generator,
+    training: Training,
+    settings: dict[str, Any],
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{index}.{name}": value for name, value in moments.items()}
+    tensors["generator"] = generator.get_state()
+    progress = {
+        "step": training.step,
+        "seconds": training.seconds,
+        "curve": training.curve,
+        "settings": settings,
+    }
+    return tensors, progress
+
+
+def _restore(
+    checkpoint: Path,
+    network: CoordinateNetwork,
+    optimizer: torch.optim.Adam,
+    generator: torch.Generator,
+    settings: dict[str, Any],
+) -> Training:
+    tensors, progress = load_training(checkpoint)
+    try:
+        before = progress["settings"]
+        different = sorted(key for key in before.keys() | settings.keys() if before.get(key) != settings.get(key))
+        if different:
+            listed = "; ".join(f"{key} was {before.get(key)}, is {settings.get(key)}" for key in different)
+            raise UsageError(
+                f"{checkpoint} belongs to a run with other options ({listed}): give the same ones, or another "
+                "--output-dir."
+            )
+        device = network.device
+        network.load_state_dict(
+            {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
+        )
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("adam."):
+                _, index, name = key.split(".")
+                # The step counter stays where Adam keeps it.
+                moments.setdefault(int(index), {})[name] = value.to(device)
+        described = optimizer.state_dict()
+        optimizer.load_state_dict({"state": moments, "param_groups": described["param_groups"]})
+        generator.set_state(tensors["generator"])
+        curve = [(int(step), float(loss)) for step, loss in progress["curve"]]
+        return Training(int(progress["step"]), float(progress["seconds"]), curve)
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise InputError(f"{checkpoint} is no checkpoint of this run ({str(error).splitlines()[0]}).") from error
+
+
+def prepare_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Make the folder of a run, or find out that it must not be written to.
+
+    Raises:
+        UsageError: where the folder holds a run already and neither ``resume`` nor ``overwrite`` was asked for.
+        InputError: where it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise InputError(f"--output-dir {folder} is a file: name a folder.") from error
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder} ({error.strerror}): choose another --output-dir.") from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write to {folder}: choose another --output-dir.")
+    there = [name for name in ("checkpoint.safetensors", "metrics.json") if (folder / name).exists()]
+    if there and not resume and not overwrite:
+        raise UsageError(
+            f"{folder} holds a run already ({there[0]}): go on with it by --resume, replace it by --overwrite, or "
+            "choose another --output-dir."
+        )
+    if overwrite and not resume:
+        for name in there:
+            # Else a later --resume would take up the run that was to be replaced.
+            os.replace(folder / name, folder / f"{name}.previous")

@@ -1,0 +1,116 @@
+"""Repeat the tables of the FINER++ paper and print our numbers beside the paper's.
+
+    python scripts/reproduce.py table1 --images ../shared/data/images --quick
+    python scripts/reproduce.py table2 --shapes ../shared/data/shapes/armadillo.obj --quick
+
+Every method on every image or shape is one cell. Finished cells are kept in the output folder, so that an interrupted
+table goes on where it stopped. Cells run one after the other, one per GPU where there are several, in --workers
+processes, or as tasks of a Ray cluster with --cluster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from finer_nerfstudio.command_line import prepare_processor, run_command
+from finer_nerfstudio.tasks.image.fit import ImageOptions
+from finer_nerfstudio.tasks.image.table import image_cells, images_in, learning_rate_cells
+from finer_nerfstudio.tasks.options import ALL_METHODS, Method
+from finer_nerfstudio.tasks.published import TABLE_1
+from finer_nerfstudio.tasks.sweep import Cell, announce, run_cells
+from finer_nerfstudio.tasks.table import Row, write_table
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """How cells are run."""
+
+    methods: tuple[Method, ...] = ALL_METHODS
+    """Rows of the table."""
+    seed: int = 0
+    """Seed of every cell."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, ..."""
+    workers: int | None = None
+    """Processes; one per GPU, or one, unless given."""
+    cluster: str | None = None
+    """Run cells as Ray tasks on the cluster at this address, or with Ray on this machine alone (local)."""
+    quick: bool = False
+    """A protocol for two processor cores instead of the paper's."""
+
+
+@dataclass(frozen=True)
+class Table1(Sweep):
+    """Images: PSNR, SSIM and LPIPS of every method. Quick: 128x128 averages of the images and 300 steps."""
+
+    images: tuple[Path, ...] = (Path("../shared/data/images"),)
+    """Image files and folders of them."""
+    steps: int | None = None
+    """Training steps; 5,000, or 300 with --quick, unless given."""
+    size: int | None = None
+    """Longer side to which images are averaged down; 128 with --quick, else as they are."""
+    bias_range: float | Literal["auto"] | None = None
+    """Another k than the published one for the FINER++ methods, or auto."""
+    sweep_learning_rate: tuple[Method, ...] = ("wire",)
+    """Methods for which fractions of the published learning rate are tried on the first image too; the best one then
+    gets a row of its own. wire does not train in a few hundred steps at its published rate."""
+    output_dir: Path = Path("outputs/table1")
+    """Cells, table.md, table.csv, table.json and table.png are written here."""
+
+
+def table1(command: Table1) -> None:
+    steps = command.steps or (300 if command.quick else None)
+    size = command.size or (128 if command.quick else None)
+    options = ImageOptions(steps=steps, seed=command.seed, device=command.device)
+    images = [image for path in command.images for image in images_in(path)]
+    folder = command.output_dir / "cells"
+
+    def run(cells: list[Cell]) -> dict[str, dict]:
+        return run_cells(cells, folder, workers=command.workers, cluster=command.cluster, report=announce("psnr", "dB"))
+
+    cells = {
+        method: image_cells(images, method, options, size=size, bias_range=command.bias_range)
+        for method in command.methods
+    }
+    swept = [method for method in command.sweep_learning_rate if method in command.methods]
+    tried = {method: learning_rate_cells(images[0], method, options, size=size) for method in swept}
+    # Image by image, so that a table that was interrupted has whole columns.
+    by_image = [cell for column in zip(*cells.values(), strict=True) for cell in column]
+    results = run(by_image + [cell for trials in tried.values() for cell in trials])
+    rows = []
+    for method in command.methods:
+        rows.append(Row(method, [results[cell.name] for cell in cells[method]], TABLE_1[method]))
+        trials = [cells[method][0], *tried.get(method, ())]
+        best = max(trials, key=lambda cell: results[cell.name]["psnr"])
+        if best is not trials[0]:
+            rate = results[best.name]["learning_rate"]
+            tuned = image_cells(images, method, options, size=size, learning_rate=rate)
+            found = run(tuned)
+            rows.append(Row(f"{method} (lr {rate:g})", [found[cell.name] for cell in tuned], None))
+    resolution = "images as they are" if size is None else f"images averaged to {size} pixels"
+    write_table(
+        command.output_dir,
+        title="Table 1: image fitting",
+        protocol=f"{steps or 5000:,} steps on all pixels, {resolution}, seed {command.seed}",
+        rows=rows,
+        items=[image.stem for image in images],
+        columns={"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS"},
+        higher_is_better=True,
+    )
+
+
+def main(command: Table1) -> None:
+    prepare_processor()
+    table1(command)
+
+
+if __name__ == "__main__":
+    run_command(
+        main,
+        tyro.extras.subcommand_type_from_defaults({"table1": Table1()}),
+        __doc__,
+    )
