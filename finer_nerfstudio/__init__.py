@@ -5,6 +5,7 @@ Everything exported here is the public API. Nerfstudio itself is imported only b
 
 from importlib.metadata import PackageNotFoundError, version
 
+from finer_nerfstudio.checkpoint import SavedModel, load_model, save_model
 from finer_nerfstudio.inr import (
     METHODS,
     Activation,
@@ -20,6 +21,7 @@ from finer_nerfstudio.inr import (
     preset,
     variable_periodic,
 )
+from finer_nerfstudio.tasks.array import FittedArray, fit_array
 
 try:
     __version__ = version("finer-nerfstudio")
@@ -31,14 +33,19 @@ __all__ = [
     "Activation",
     "CoordinateNetwork",
     "Custom",
+    "FittedArray",
     "Gauss",
     "Preset",
     "ReLU",
+    "SavedModel",
     "Sine",
     "VariablePeriodic",
     "Wavelet",
     "__version__",
+    "fit_array",
+    "load_model",
     "positional_encoding",
     "preset",
+    "save_model",
     "variable_periodic",
 ]

@@ -33,8 +33,12 @@ def prepare_processor() -> None:
 
     Threads inherit the setting when they start, so this has to come before the first parallel operation.
     """
+    import numpy as np
     import torch
 
+    # NumPy looks at the smallest numbers when it is first asked about a type, and would warn that there are none.
+    np.finfo(np.float32)
+    np.finfo(np.float64)
     torch.set_flush_denormal(True)
 
 

@@ -24,13 +24,24 @@ def ssim(
     image: Float[Tensor, "height width channels"], reference: Float[Tensor, "height width channels"]
 ) -> Float[Tensor, ""]:
     """Structural similarity in [-1, 1] of images with values in [0, 1]; NaN below its 11 pixel window."""
+    return ssim_map(image, reference).mean()
+
+
+def ssim_map(
+    image: Float[Tensor, "height width channels"], reference: Float[Tensor, "height width channels"]
+) -> Float[Tensor, "height width channels"]:
+    """Structural similarity of the window around each pixel; NaN below the 11 pixel window.
+
+    What lies beyond the border is a reflection. Every value depends on the five pixels around it on each side.
+    """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     if min(image.shape[:2]) < 11:
-        return image.new_tensor(float("nan"))
-    value = structural_similarity_index_measure(_as_batch(image), _as_batch(reference), data_range=1.0)
-    assert isinstance(value, Tensor)
-    return value
+        return torch.full_like(image, float("nan"))
+    _, similarity = structural_similarity_index_measure(
+        _as_batch(image), _as_batch(reference), data_range=1.0, return_full_image=True
+    )
+    return similarity[0].movedim(0, -1)
 
 
 def lpips(

@@ -17,10 +17,13 @@ from typing import Literal
 import tyro
 
 from finer_nerfstudio.command_line import prepare_processor, run_command
+from finer_nerfstudio.inr.presets import PROTOCOLS
 from finer_nerfstudio.tasks.image.fit import ImageOptions
 from finer_nerfstudio.tasks.image.table import image_cells, images_in, learning_rate_cells
 from finer_nerfstudio.tasks.options import ALL_METHODS, Method
-from finer_nerfstudio.tasks.published import TABLE_1
+from finer_nerfstudio.tasks.published import TABLE_1, TABLE_2, TABLE_2_ARMADILLO
+from finer_nerfstudio.tasks.sdf.fit import ShapeOptions
+from finer_nerfstudio.tasks.sdf.table import read_shapes, shape_cells, shapes_in
 from finer_nerfstudio.tasks.sweep import Cell, announce, run_cells
 from finer_nerfstudio.tasks.table import Row, write_table
 
@@ -63,7 +66,7 @@ class Table1(Sweep):
 
 
 def table1(command: Table1) -> None:
-    steps = command.steps or (300 if command.quick else None)
+    steps = command.steps or (300 if command.quick else PROTOCOLS["image"].steps)
     size = command.size or (128 if command.quick else None)
     options = ImageOptions(steps=steps, seed=command.seed, device=command.device)
     images = [image for path in command.images for image in images_in(path)]
@@ -76,8 +79,10 @@ def table1(command: Table1) -> None:
         method: image_cells(images, method, options, size=size, bias_range=command.bias_range)
         for method in command.methods
     }
-    swept = [method for method in command.sweep_learning_rate if method in command.methods]
-    tried = {method: learning_rate_cells(images[0], method, options, size=size) for method in swept}
+    swept: list[Method] = [method for method in command.sweep_learning_rate if method in command.methods]
+    tried: dict[Method, list[Cell]] = {
+        method: learning_rate_cells(images[0], method, options, size=size) for method in swept
+    }
     # Image by image, so that a table that was interrupted has whole columns.
     by_image = [cell for column in zip(*cells.values(), strict=True) for cell in column]
     results = run(by_image + [cell for trials in tried.values() for cell in trials])
@@ -95,7 +100,7 @@ def table1(command: Table1) -> None:
     write_table(
         command.output_dir,
         title="Table 1: image fitting",
-        protocol=f"{steps or 5000:,} steps on all pixels, {resolution}, seed {command.seed}",
+        protocol=f"{steps:,} steps on all pixels, {resolution}, seed {command.seed}",
         rows=rows,
         items=[image.stem for image in images],
         columns={"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS"},
@@ -103,14 +108,66 @@ def table1(command: Table1) -> None:
     )
 
 
-def main(command: Table1) -> None:
+@dataclass(frozen=True)
+class Table2(Sweep):
+    """Shapes: Chamfer distance and IoU of every method. Quick: meshes from 64^3 grids and 2,000 steps."""
+
+    shapes: tuple[Path, ...] = (Path("../shared/data/shapes/armadillo.obj"),)
+    """Meshes, point clouds and folders of them."""
+    steps: int | None = None
+    """Training steps; 200,000, or 2,000 with --quick, unless given."""
+    resolution: int | None = None
+    """Grid points per axis of extracted meshes; 512, or 64 with --quick, unless given."""
+    output_dir: Path = Path("outputs/table2")
+    """Cells, table.md, table.csv, table.json and table.png are written here."""
+
+
+def table2(command: Table2) -> None:
+    steps = command.steps or (2_000 if command.quick else PROTOCOLS["sdf"].steps)
+    resolution = command.resolution or (64 if command.quick else 512)
+    options = ShapeOptions(steps=steps, seed=command.seed, device=command.device)
+    shapes = read_shapes([shape for path in command.shapes for shape in shapes_in(path)])
+    cells = {method: shape_cells(shapes, method, options, resolution=resolution) for method in command.methods}
+    results = run_cells(
+        [cell for column in zip(*cells.values(), strict=True) for cell in column],
+        command.output_dir / "cells",
+        workers=command.workers,
+        cluster=command.cluster,
+        report=announce("iou_paper", "IoU"),
+    )
+    names = [name for name, _ in shapes]
+    paper = TABLE_2_ARMADILLO if names == ["armadillo"] else TABLE_2
+    rows = [
+        Row(
+            method,
+            [results[cell.name] for cell in cells[method]],
+            {"chamfer_paper": paper[method]["chamfer"], "iou_paper": paper[method]["iou"]},
+        )
+        for method in command.methods
+    ]
+    write_table(
+        command.output_dir,
+        title="Table 2: signed distance fields",
+        protocol=f"{steps:,} steps of {options.batch_size:,} points, meshes from {resolution}^3 grids, "
+        f"seed {command.seed}",
+        rows=rows,
+        items=names,
+        columns={"iou_paper": "IoU", "chamfer_paper": "Chamfer", "normal_consistency": "normal consistency"},
+        higher_is_better=True,
+    )
+
+
+def main(command: Table1 | Table2) -> None:
     prepare_processor()
-    table1(command)
+    if isinstance(command, Table1):
+        table1(command)
+    else:
+        table2(command)
 
 
 if __name__ == "__main__":
     run_command(
         main,
-        tyro.extras.subcommand_type_from_defaults({"table1": Table1()}),
+        tyro.extras.subcommand_type_from_defaults({"table1": Table1(), "table2": Table2()}),
         __doc__,
     )

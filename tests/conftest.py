@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
-install_import_hook(["finer_nerfstudio.inr", "finer_nerfstudio.metrics"], "beartype.beartype")
+install_import_hook(["finer_nerfstudio.inr", "finer_nerfstudio.metrics", "finer_nerfstudio.tasks"], "beartype.beartype")
+# No test is about time, and the first call of anything in torch takes long.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).parents[1]
-LEGO = ROOT.parent / "shared" / "data" / "blender" / "lego"
+DATA = ROOT.parent / "shared" / "data"
+LEGO = DATA / "blender" / "lego"
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +24,19 @@ def lego() -> Path:
     if not LEGO.exists():
         pytest.skip(f"the Lego scene is not at {LEGO}")
     return LEGO
+
+
+@pytest.fixture(scope="session")
+def shared_images() -> Path:
+    """The folder of natural images, read in place."""
+    if not (DATA / "images").exists():
+        pytest.skip(f"the images are not at {DATA / 'images'}")
+    return DATA / "images"
+
+
+@pytest.fixture(scope="session")
+def shared_shapes() -> Path:
+    """The folder of scanned shapes, read in place."""
+    if not (DATA / "shapes").exists():
+        pytest.skip(f"the shapes are not at {DATA / 'shapes'}")
+    return DATA / "shapes"

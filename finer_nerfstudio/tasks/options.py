@@ -32,7 +32,8 @@ class FitOptions:
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     learning_rate: float | None = None
-    """Adam's learning rate at the first step; it decays exponentially to a tenth at the last one."""
+    """Adam's learning rate at the first step; it decays exponentially to a tenth at the last one. The published one
+    unless given, but 1e-3 for shapes with --minutes, because 1e-4 belongs to 200,000 steps."""
     width: int | None = None
     """Units of a hidden layer (256); complex layers have width/sqrt(2) complex ones, so that sizes match."""
     depth: int | None = None
@@ -96,22 +97,22 @@ def protocol_of(options: FitOptions, task: Task) -> Protocol:
     )
 
 
-def device_of(options: FitOptions) -> torch.device:
-    """The device that the options name.
+def device_named(name: str) -> torch.device:
+    """The device with this name; "auto" is a GPU if there is one.
 
     Raises:
         UsageError: for one that this machine does not have.
     """
-    if options.device == "auto":
+    if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(options.device)
+        device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"--device {options.device} is not known: use auto, cpu or cuda.") from error
+        raise UsageError(f"--device {name} is not known: use auto, cpu or cuda.") from error
     if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {options.device} is not supported: use auto, cpu or cuda.")
+        raise UsageError(f"--device {name} is not supported: use auto, cpu or cuda.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {options.device}: this machine has {torch.cuda.device_count()} CUDA devices.")
+        raise UsageError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices.")
     return device
 
 

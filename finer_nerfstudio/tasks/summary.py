@@ -36,7 +36,7 @@ def print_summary(
         console.print(str(path), markup=False)
 
 
-def as_text(value: float | None) -> str:
+def as_text(value: int | float | None) -> str:
     """A number with four significant digits, or that it is not available."""
     if value is None:
         return "n/a"

@@ -152,8 +152,8 @@ def _on_cluster(cells: Sequence[Cell], address: str) -> Iterator[tuple[Cell, dic
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(f"no Ray cluster answers at {address} ({str(error).splitlines()[0]}).") from error
     try:
-        needs = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) >= 1 else {"num_cpus": 1}
-        remote = ray.remote(**needs)(_work_on_cluster)
+        with_gpu = ray.cluster_resources().get("GPU", 0) >= 1
+        remote = (ray.remote(num_gpus=1) if with_gpu else ray.remote(num_cpus=1))(_work_on_cluster)
         running = {remote.remote(cell.work, cell.arguments): cell for cell in cells}
         while running:
             (done,), _ = ray.wait(list(running), num_returns=1)

@@ -21,8 +21,8 @@ from finer_nerfstudio.checkpoint import load_training, save_training
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.inr.network import CoordinateNetwork
 
-# A checkpoint costs milliseconds; what a crash or Ctrl-C may lose is this much training. Nothing is saved on Ctrl-C
-# itself, which may come in the middle of an update.
+# A checkpoint costs milliseconds; what a crash or Ctrl-C may lose is as much training as there was before the last one,
+# and never more than this. Nothing is saved on Ctrl-C itself, which may come in the middle of an update.
 _SECONDS_BETWEEN_CHECKPOINTS = 20.0
 # A loss that lives on a GPU is looked at this often, because looking waits for the GPU.
 _STEPS_BETWEEN_LOOKS = 20
@@ -97,7 +97,7 @@ def train(
         backward: one batch's loss and gradient.
         schedule: length and learning rate.
         generator: the source of all randomness in ``backward``.
-        checkpoint: file that keeps the state of the run, written every 20 seconds and at the end.
+        checkpoint: file that keeps the state of the run, written every 20 seconds, more often at first, and at the end.
         resume: go on from ``checkpoint`` if it exists.
         settings: JSON values that decide the result; a checkpoint made with other ones is refused.
         report: told about progress.
@@ -139,7 +139,7 @@ def train(
         training.step += 1
         if report is not None:
             report(_progress(schedule, training.step, time.perf_counter() - started), training.step, loss_value)
-        if time.perf_counter() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
+        if time.perf_counter() - saved > min(_SECONDS_BETWEEN_CHECKPOINTS, max(1.0, saved - started)):
             save()
             saved = time.perf_counter()
     save()

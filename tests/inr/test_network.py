@@ -197,3 +197,33 @@ def test_presets_are_the_published_ones() -> None:
     assert preset("siren", "nerf").bias_range is None
     with pytest.raises(ValueError, match="known are pemlp, siren"):
         preset("relu", "image")
+
+
+@pytest.mark.parametrize("method", ["siren", "gauss", "finer-sine", "finer-gauss", "wire", "finer-wavelet"])
+def test_a_seed_gives_the_network_of_the_plain_construction(method: str) -> None:
+    chosen = preset(method, "image")
+    complex_valued = chosen.activation.complex_valued
+    units = int(32 / math.sqrt(2)) if complex_valued else 32
+    omega = {"siren": 30.0, "finer-sine": 30.0, "finer-gauss": 10.0, "finer-wavelet": 20.0}.get(method)
+    torch.manual_seed(7)
+    layers = [torch.nn.Linear(2, units)]
+    if omega is not None:
+        torch.nn.init.uniform_(layers[0].weight, -0.5, 0.5)
+    if chosen.bias_range is not None:
+        torch.nn.init.uniform_(layers[0].bias, -chosen.bias_range, chosen.bias_range)
+    for outputs in (units, units, 3):
+        layer = torch.nn.Linear(units, outputs, dtype=torch.cfloat if complex_valued else torch.float32)
+        if omega is not None:
+            with torch.no_grad():
+                layer.weight.uniform_(-math.sqrt(6 / units) / omega, math.sqrt(6 / units) / omega)
+        layers.append(layer)
+    network = chosen.network(2, 3, width=32, depth=3, generator=torch.Generator().manual_seed(7))
+    for ours, plain in zip((network.first, *network.hidden, network.last), layers, strict=True):
+        if isinstance(ours, ComplexLinear):
+            assert torch.equal(torch.complex(ours.weight_real, ours.weight_imaginary), plain.weight)
+            expected = plain.bias.real if ours.real_output else torch.cat([plain.bias.real, plain.bias.imag])
+            assert torch.equal(ours.bias, expected)
+        else:
+            assert isinstance(ours, torch.nn.Linear)
+            assert torch.equal(ours.weight, plain.weight)
+            assert torch.equal(ours.bias, plain.bias)

@@ -17,14 +17,14 @@ from finer_nerfstudio import metrics
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.tasks.grid import BatchSize, GridSignal, decode, points_per_step, squared_error
 from finer_nerfstudio.tasks.image.files import SourceImage
-from finer_nerfstudio.tasks.options import FitOptions, device_of, preset_of, protocol_of, settings_of
+from finer_nerfstudio.tasks.options import FitOptions, device_named, preset_of, protocol_of, settings_of
 from finer_nerfstudio.tasks.training import Report, Schedule, Training, train
 
 # LPIPS keeps all features of a network in memory; beyond this many pixels it is left out.
 _LARGEST_FOR_LPIPS = 1 << 22
 # SSIM is measured in bands of rows of about this many pixels.
 _SSIM_BAND = 1 << 21
-# Half of torchmetrics' 11 pixel window: rows whose windows reach beyond a band belong to its neighbours.
+# Half of the 11 pixel window: rows that a band needs beyond its own.
 _SSIM_MARGIN = 5
 
 
@@ -83,7 +83,7 @@ def fit_image(
         UsageError: for options that cannot mean anything.
         InputError: when training diverges or a file cannot be read or written.
     """
-    device = device_of(options)
+    device = device_named(options.device)
     signal = signal_of(image)
     protocol = protocol_of(options, "image")
     chosen = preset_of(options, "image")
@@ -185,22 +185,22 @@ def _intensity(outputs: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*bat
 
 
 def _similarity(reconstruction: np.ndarray, image: SourceImage) -> float | None:
-    """SSIM over all windows that lie inside the image, in bands of rows."""
-    height, width, _ = image.pixels.shape
-    inside = height - 2 * _SSIM_MARGIN
-    if inside < 1 or width < 2 * _SSIM_MARGIN + 1:
+    """Mean SSIM, in bands of rows, of images as large as the window at least."""
+    height, width, channels = image.pixels.shape
+    if min(height, width) < 11:
         return None
-    rows = max(1, _SSIM_BAND // width)
+    rows = max(11, _SSIM_BAND // width)
     total = 0.0
-    for top in range(0, inside, rows):
-        count = min(rows, inside - top)
-        band = slice(top, top + count + 2 * _SSIM_MARGIN)
-        pair = (
-            torch.from_numpy(pixels[band].astype(np.float32)) / image.maximum
-            for pixels in (reconstruction, image.pixels)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        low, high = max(0, top - _SSIM_MARGIN), min(height, bottom + _SSIM_MARGIN)
+        low = min(low, high - 11)  # the last band may be thin
+        truth, found = (
+            torch.from_numpy(pixels[low:high].astype(np.float32)) / image.maximum
+            for pixels in (image.pixels, reconstruction)
         )
-        total += count * float(metrics.ssim(*pair))
-    return total / inside
+        total += float(metrics.ssim_map(found, truth)[top - low : bottom - low].double().sum())
+    return total / (height * width * channels)
 
 
 def _perceptual_distance(reconstruction: np.ndarray, image: SourceImage, download: bool) -> float | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 # Cells per side of a block. A block is evaluated whole or not at all.
 _BLOCK = 8
 # Blocks are skipped where the field is so far from zero that it would have to change faster than this times the
-# fastest change that was seen between neighbouring corners of blocks.
+# fastest change that was seen between corners of blocks nearby.
 _SAFETY = 1.25
 
 Field = Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]]
@@ -91,17 +91,9 @@ def _blocks_at_surface(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Blocks ``[n, 3]`` that the surface may cross, and their values ``[n, 9, 9, 9]``."""
     spacing = _BLOCK / (grid.resolution - 1)
-    steepest = max((float(np.abs(np.diff(coarse, axis=axis)).max()) for axis in range(3)), default=0.0) / spacing
-    corners = np.stack(
-        [
-            coarse[x : x + grid.blocks, y : y + grid.blocks, z : z + grid.blocks]
-            for x in (0, 1)
-            for y in (0, 1)
-            for z in (0, 1)
-        ]
-    )
+    corners = _of_corners(coarse)
     # Every point of a block is within half a diagonal of one of its corners.
-    reach = _SAFETY * steepest * 0.5 * np.sqrt(3.0) * spacing
+    reach = _SAFETY * _steepness(coarse, spacing) * 0.5 * np.sqrt(3.0) * spacing
     wanted = (np.abs(corners).min(axis=0) <= reach) | ((corners < 0).any(axis=0) & (corners >= 0).any(axis=0))
     visited = np.zeros_like(wanted)
     found, values = [], []
@@ -127,6 +119,26 @@ def _blocks_at_surface(
     if not found:
         return np.empty((0, 3), np.int64), np.empty((0, *3 * (_BLOCK + 1,)), np.float32)
     return np.concatenate(found), np.concatenate(values)
+
+
+def _of_corners(values: np.ndarray) -> np.ndarray:
+    """The values at the eight corners of every block, ``[8, blocks, blocks, blocks]``."""
+    x, y, z = (size - 1 for size in values.shape)
+    return np.stack([values[i : i + x, j : j + y, k : k + z] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+
+
+def _steepness(coarse: np.ndarray, spacing: float) -> np.ndarray:
+    """For every block, the fastest change along the edges of the block and of those around it."""
+    from scipy.ndimage import maximum_filter
+
+    at_corners = np.zeros_like(coarse)
+    for axis in range(3):
+        change = np.abs(np.diff(coarse, axis=axis)) / spacing
+        low = np.take(at_corners, range(coarse.shape[axis] - 1), axis=axis)
+        at_corners[(slice(None),) * axis + (slice(None, -1),)] = np.maximum(low, change)
+        high = np.take(at_corners, range(1, coarse.shape[axis]), axis=axis)
+        at_corners[(slice(None),) * axis + (slice(1, None),)] = np.maximum(high, change)
+    return maximum_filter(_of_corners(at_corners).max(axis=0), size=3)
 
 
 def _march(

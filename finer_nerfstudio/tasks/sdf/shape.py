@@ -109,10 +109,7 @@ def read_shape(path: Path) -> Shape:
             f"{path} cannot be read as a mesh ({_first_line(error)}): is it damaged, or something else?"
         ) from error
     if isinstance(geometry, trimesh.PointCloud):
-        normals = getattr(geometry, "_finer_normals", None)
-        if normals is None:
-            normals = _normals_of_ply(geometry)
-        return _cloud(path, np.asarray(geometry.vertices, np.float64), normals)
+        return _cloud(path, np.asarray(geometry.vertices, np.float64), _normals_of_ply(geometry))
     if not isinstance(geometry, trimesh.Trimesh):
         raise InputError(f"{path} holds {type(geometry).__name__}, and a mesh or a point cloud is needed.")
     if len(geometry.faces) == 0 and len(geometry.vertices) > 0:
@@ -197,8 +194,11 @@ def _read_xyz(path: Path) -> Shape:
 def _normals_of_ply(cloud: Any) -> np.ndarray | None:
     """The normals that trimesh leaves among the raw columns of a PLY file."""
     raw = cloud.metadata.get("_ply_raw", {}).get("vertex", {}).get("data")
+    if raw is None:
+        return None
     try:
-        return None if raw is None else np.stack([np.asarray(raw[name], np.float64) for name in ("nx", "ny", "nz")], 1)
+        # Columns of text files are [n, 1].
+        return np.stack([np.asarray(raw[name], np.float64).reshape(-1) for name in ("nx", "ny", "nz")], axis=1)
     except (KeyError, ValueError, IndexError):
         return None
 

@@ -1,0 +1,155 @@
+"""Images of every kind, and files that only look like images."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.tasks.image import files
+from finer_nerfstudio.tasks.image.files import read_image, sample_image, write_image
+
+RANDOM = np.random.default_rng(0)
+
+
+def pixels(*shape: int, dtype: type = np.uint8) -> np.ndarray:
+    return RANDOM.integers(0, np.iinfo(dtype).max + 1, shape, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels"), [("L", 1), ("LA", 2), ("RGB", 3), ("RGBA", 4), ("1", 1), ("P", 3), ("CMYK", 3), ("I;16", 1)]
+)
+@pytest.mark.parametrize("size", [(1, 1), (40, 1), (7, 23)])
+def test_modes_and_proportions(mode: str, channels: int, size: tuple[int, int], tmp_path: Path) -> None:
+    source = Image.fromarray(pixels(size[1], size[0], 4), "RGBA")
+    source = source.convert("L").convert("I;16") if mode == "I;16" else source.convert("RGB").convert(mode)
+    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
+    source.save(path)
+    image = read_image(path)
+    assert image.pixels.shape == (size[1], size[0], channels)
+    assert image.maximum == (65535 if mode == "I;16" else 255)
+    assert any("CMYK" in note for note in image.notes) == (mode == "CMYK")
+    if mode in ("L", "RGB"):
+        np.testing.assert_array_equal(image.pixels.squeeze(), np.asarray(source).squeeze())
+    assert not image.pixels.flags.writeable
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_what_is_written_is_read(channels: int, dtype: type, tmp_path: Path) -> None:
+    original = pixels(9, 14, channels, dtype=dtype)
+    write_image(tmp_path / "image.png", original)
+    np.testing.assert_array_equal(read_image(tmp_path / "image.png").pixels, original)
+
+
+def test_exif_orientation(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn right to see it upright
+    Image.fromarray(pixels(20, 30, 3)).save(tmp_path / "turned.jpg", exif=exif)
+    image = read_image(tmp_path / "turned.jpg")
+    assert (image.height, image.width) == (30, 20)
+    assert any("EXIF" in note for note in image.notes)
+
+
+def test_animation(tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.full((8, 8), level, np.uint8)) for level in (10, 200, 90)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    image = read_image(tmp_path / "moving.gif")
+    assert any("3 frames" in note for note in image.notes)
+    assert image.pixels.max() == 10
+
+
+def test_float_images(tmp_path: Path) -> None:
+    Image.fromarray(np.linspace(-3, 5, 64, dtype=np.float32).reshape(8, 8)).save(tmp_path / "float.tif")
+    image = read_image(tmp_path / "float.tif")
+    assert image.maximum == 65535
+    assert image.pixels.min() == 0
+    assert image.pixels.max() == 65535
+    assert any("-3 to 5" in note for note in image.notes)
+
+
+def test_transparent_palette(tmp_path: Path) -> None:
+    picture = Image.fromarray(pixels(8, 8, 3)).quantize(4)
+    picture.save(tmp_path / "palette.png", transparency=0)
+    assert read_image(tmp_path / "palette.png").channels == 4
+
+
+def test_area_averaging_is_exact(tmp_path: Path) -> None:
+    original = pixels(12, 24, 3)
+    write_image(tmp_path / "image.png", original)
+    averaged = read_image(tmp_path / "image.png", size=6).pixels
+    expected = original.reshape(3, 4, 6, 4, 3).mean(axis=(1, 3))
+    assert averaged.shape == (3, 6, 3)
+    assert np.abs(averaged - expected).max() <= 0.5 + 1e-3
+
+
+def test_transparent_colours_do_not_bleed(tmp_path: Path) -> None:
+    original = np.zeros((4, 4, 4), np.uint8)
+    original[:, :2] = (200, 100, 50, 255)
+    original[:, 2:] = (0, 255, 0, 0)
+    write_image(tmp_path / "image.png", original)
+    np.testing.assert_array_equal(read_image(tmp_path / "image.png", size=1).pixels[0, 0], (200, 100, 50, 128))
+
+
+def test_large_images_stay_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_LARGEST_IN_MEMORY", 100)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    original = pixels(30, 20, 3)
+    write_image(tmp_path / "image.png", original)
+    image = read_image(tmp_path / "image.png", scratch=tmp_path / "scratch")
+    assert isinstance(image.pixels, np.memmap)
+    np.testing.assert_array_equal(image.pixels, original)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def encoded(format: str) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(pixels(64, 64, 3)).save(content, format)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("empty.png", b""),
+        ("text.png", b"this is a sentence and no picture"),
+        ("cut.png", encoded("PNG")[:400]),
+        ("cut.jpg", encoded("JPEG")[:900]),
+        ("header.png", encoded("PNG")[:20]),
+        ("zeros.png", bytes(1000)),
+    ],
+)
+def test_what_is_no_image_is_named(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=name):
+        read_image(tmp_path / name)
+
+
+def test_missing_files_and_folders(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no image"):
+        read_image(tmp_path / "missing.png")
+    with pytest.raises(InputError, match="folder"):
+        read_image(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, -3, 65])
+def test_sizes_that_the_image_does_not_have(size: int, tmp_path: Path) -> None:
+    write_image(tmp_path / "image.png", pixels(64, 32, 3))
+    with pytest.raises(UsageError, match="size"):
+        read_image(tmp_path / "image.png", size=size)
+
+
+def test_the_sample_is_always_the_same() -> None:
+    first, second = sample_image(64), sample_image(64)
+    np.testing.assert_array_equal(first.pixels, second.pixels)
+    assert first.pixels.std() > 30
+
+
+def test_unwritable_places_are_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("here is a file")
+    with pytest.raises(InputError, match="cannot write"):
+        write_image(tmp_path / "file" / "image.png", pixels(4, 4, 3))

@@ -1,0 +1,117 @@
+"""Cells run once, wherever they run, and tables say what they say."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.tasks.image.files import sample_image, write_image
+from finer_nerfstudio.tasks.image.fit import ImageOptions
+from finer_nerfstudio.tasks.image.table import image_cells
+from finer_nerfstudio.tasks.sweep import Cell, run_cells
+from finer_nerfstudio.tasks.table import Row, write_table
+
+
+def square(number: int, log: str) -> dict[str, Any]:
+    with Path(log).open("a") as file:
+        file.write(f"{number} {os.getpid()}\n")
+    if number < 0:
+        raise InputError(f"{number} is negative.")
+    return {"value": number * number}
+
+
+def cells(log: Path, *numbers: int, version: int = 1) -> list[Cell]:
+    return [Cell(f"cell{n}", {"n": n, "version": version}, square, (n, str(log))) for n in numbers]
+
+
+def runs(log: Path) -> list[str]:
+    return [line.split()[0] for line in log.read_text().splitlines()]
+
+
+def test_finished_cells_are_not_run_again(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert run_cells(cells(log, 1, 2), tmp_path) == {"cell1": {"value": 1}, "cell2": {"value": 4}}
+    results = run_cells(cells(log, 1, 2, 3), tmp_path)
+    assert list(results) == ["cell1", "cell2", "cell3"]
+    assert runs(log) == ["1", "2", "3"]
+    run_cells(cells(log, 1, version=2), tmp_path)
+    assert runs(log) == ["1", "2", "3", "1"]
+
+
+def test_a_failing_cell_keeps_the_others(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with pytest.raises(InputError, match="negative"):
+        run_cells(cells(log, 1, -1, 2), tmp_path)
+    assert (tmp_path / "cell1.json").exists()
+    assert not (tmp_path / "cell-1.json").exists()
+
+
+def test_damaged_results_are_named(tmp_path: Path) -> None:
+    (tmp_path / "cell1.json").write_text("{")
+    with pytest.raises(InputError, match=r"cell1\.json"):
+        run_cells(cells(tmp_path / "log", 1), tmp_path)
+
+
+def test_a_pool_of_processes(tmp_path: Path) -> None:
+    write_image(tmp_path / "sample.png", sample_image(24).pixels)
+    options = ImageOptions(width=16, depth=2, steps=20)
+    todo = [
+        cell
+        for method in ("siren", "finer-wavelet")
+        for cell in image_cells([tmp_path / "sample.png"], method, options, size=16)
+    ]
+    here = run_cells(todo, tmp_path / "here", workers=1)
+    there = run_cells(todo, tmp_path / "there", workers=2)
+    assert list(here) == list(there) == ["sample-siren", "sample-finer-wavelet"]
+    for name, result in here.items():
+        # The number of threads decides the order of sums.
+        assert there[name]["psnr"] == pytest.approx(result["psnr"], abs=0.05)
+
+
+def test_a_cluster_of_this_machine(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is an optional extra")
+    write_image(tmp_path / "sample.png", sample_image(24).pixels)
+    todo = image_cells([tmp_path / "sample.png"], "siren", ImageOptions(width=16, depth=2, steps=20), size=16)
+    here = run_cells(todo, tmp_path / "here")
+    there = run_cells(todo, tmp_path / "there", cluster="local")
+    assert there["sample-siren"]["psnr"] == pytest.approx(here["sample-siren"]["psnr"], abs=0.05)
+
+
+def test_workers_below_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="workers"):
+        run_cells(cells(tmp_path / "log", 1), tmp_path, workers=0)
+
+
+def test_a_table_says_which_is_better(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        Row("siren", [{"psnr": 30.0, "lpips": None}, {"psnr": 32.0, "lpips": 0.1}], {"psnr": 38.52}),
+        Row("finer-sine", [{"psnr": 35.0, "lpips": 0.2}, {"psnr": 33.0, "lpips": 0.1}], {"psnr": 40.76}),
+        Row("gauss", [{"psnr": 30.0}, {"psnr": 31.0}], None),
+        Row("finer-gauss", [{"psnr": 20.0}, {"psnr": 21.0}], None),
+    ]
+    write_table(
+        tmp_path,
+        title="Table",
+        protocol="two steps",
+        rows=rows,
+        items=["a", "b"],
+        columns={"psnr": "PSNR", "lpips": "LPIPS"},
+        higher_is_better=True,
+    )
+    text = (tmp_path / "table.md").read_text()
+    assert "| siren | 31.00 | 38.52 | n/a | n/a |" in text
+    assert "finer-sine 34.00 is better than siren 31.00" in text
+    assert "finer-gauss 20.50 is WORSE than gauss 30.50" in text
+    assert "finer-sine 34.00 is better" in capsys.readouterr().out
+    assert list(csv.reader((tmp_path / "table.csv").open()))[1] == ["siren", "a", "30.0", ""]
+    content = json.loads((tmp_path / "table.json").read_text())
+    assert content["rows"][1]["mean"] == {"psnr": 34.0, "lpips": pytest.approx(0.15)}
+    with Image.open(tmp_path / "table.png") as picture:
+        assert picture.width > 300
