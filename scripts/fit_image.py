@@ -19,7 +19,7 @@ import tyro
 from finer_nerfstudio.command_line import prepare_processor, run_command
 from finer_nerfstudio.tasks.image.files import read_image, sample_image
 from finer_nerfstudio.tasks.image.fit import ImageOptions
-from finer_nerfstudio.tasks.image.run import compare_on_image, run_image
+from finer_nerfstudio.tasks.image.run import clear_scratch, compare_on_image, run_image, scratch_of
 from finer_nerfstudio.tasks.options import Method
 from finer_nerfstudio.tasks.summary import print_summary
 
@@ -53,13 +53,15 @@ def main(command: FitImage) -> None:
     if command.image is None:
         image = sample_image(command.size or 256)
     else:
-        image = read_image(command.image, size=command.size, scratch=folder / "scratch")
+        image = read_image(command.image, size=command.size, scratch=scratch_of(folder))
     prepare_processor()
     how = {"resume": command.resume, "overwrite": command.overwrite, "download_lpips": command.download_lpips}
     if command.compare:
         results = compare_on_image(image, command.compare, options, folder, **how)
     else:
         results = {command.method: run_image(image, options, folder, **how)}
+    for place in (folder, *(folder / method for method in command.compare)):
+        clear_scratch(place)
     print_summary(
         results,
         {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS", "bits_per_pixel": "bits/pixel", "seconds": "seconds"},

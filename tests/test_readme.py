@@ -12,10 +12,15 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import trimesh
 from PIL import Image
+
+from finer_nerfstudio import preset, save_model
+from finer_nerfstudio.tasks.image.files import sample_image, write_image
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -58,6 +63,11 @@ def shell(command: str, folder: Path, **variables: str) -> str:
     return done.stdout
 
 
+def place_of(command: str) -> str:
+    """A folder's name for what a command writes."""
+    return re.sub(r"\W+", "-", command)
+
+
 def shortened(command: str) -> str:
     program, *arguments = shlex.split(command.replace("$", "@"))
     if program == "ns-train":
@@ -72,6 +82,26 @@ def shortened(command: str) -> str:
     elif "compare_methods.py" in command:
         arguments[arguments.index("--minutes") + 1] = "0.02"
         arguments += ["--methods", "finer-sine"]
+    elif "fit_image.py" in command or "fit_sdf.py" in command:
+        for option, value in (("--minutes", None), ("--steps", "3"), ("--size", None)):
+            if option in arguments:
+                place = arguments.index(option)
+                del arguments[place : place + 2]
+            arguments += [option, value] if value else []
+        name = "image" if "fit_image.py" in command else "sdf"
+        arguments += ["--width", "16", "--output-dir", f"outputs/{place_of(command)}"]
+        arguments += ["--resolution", "16"] if name == "sdf" else []
+    elif "reproduce.py" in command:
+        arguments += [
+            "--steps",
+            "2",
+            "--methods",
+            "siren",
+            "finer-sine",
+            "--output-dir",
+            f"outputs/{place_of(command)}",
+        ]
+        arguments += ["--size", "16"] if "table1" in command else ["--resolution", "16"]
     if "--num-points" in arguments:
         arguments[arguments.index("--num-points") + 1] = "2000"
     return " ".join([program, *arguments]).replace("@", "$")
@@ -91,6 +121,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frame = {"camera_to_world": matrix.flatten().tolist(), "fov": 40.0, "aspect": 1.0}
     path = {"camera_path": [frame] * 2, "render_height": 32, "render_width": 32, "fps": 2, "seconds": 1.0}
     (folder / "camera_path.json").write_text(json.dumps(path))
+    (folder / "pictures").mkdir()
+    write_image(folder / "pictures" / "picture.png", sample_image(24).pixels)
+    trimesh.creation.icosphere(subdivisions=2).export(folder / "ball.ply")
+    network = preset("siren", "image").network(2, 3, width=8, depth=1)
+    signal = {"height": 24, "width": 24, "maximum": 255}
+    save_model(folder / "model.safetensors", network, task="image", signal=signal, configuration={})
     return folder
 
 
@@ -115,6 +151,10 @@ def variables(folder: Path) -> dict[str, str]:
         "CAPTURE": "capture",
         "CAMERA_PATH": "camera_path.json",
         "RUN": str(configs[0].parent),
+        "IMAGE": "pictures/picture.png",
+        "IMAGES": "pictures",
+        "MESH": "ball.ply",
+        "MODEL": "model.safetensors",
     }
 
 
@@ -154,11 +194,13 @@ def test_there_are_commands() -> None:
     assert set(ELSEWHERE) <= set(commands()) | {"ns-train finer-wavelet --data blender/lego"}
 
 
-def test_python_example() -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    scope: dict[str, object] = {}
-    exec(example, scope)
-    assert getattr(scope["rgb"], "shape") == (1000, 3)  # noqa: B009
+def test_python_examples() -> None:
+    scope: dict[str, Any] = {}
+    for example in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):
+        exec(example, scope)
+    assert scope["rgb"].shape == (1000, 3)
+    assert scope["finer"].shape == (2000, 1)
+    assert scope["fitted"].psnr > 15
 
 
 def test_files_that_the_readme_names_exist() -> None:

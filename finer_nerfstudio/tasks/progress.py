@@ -44,3 +44,18 @@ def progress_bar(title: str, quantity: Callable[[float], str], *, quiet: bool = 
                 progress.update(bar, completed=done, step=step, quantity=quantity(loss))
 
         yield report
+
+
+@contextmanager
+def stages(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for what comes after training: told what is going on, and how much of how much of it is done."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), disable=quiet, transient=True) as progress:
+        bar = progress.add_task("", total=1.0)
+
+        def stage(name: str, done: int, total: int) -> None:
+            progress.update(bar, description=name, completed=done, total=total)
+
+        yield stage

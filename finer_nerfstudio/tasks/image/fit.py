@@ -146,7 +146,12 @@ def decode_image(
 
 
 def measure(
-    network: CoordinateNetwork, image: SourceImage, *, out: np.ndarray | None = None, download_lpips: bool = False
+    network: CoordinateNetwork,
+    image: SourceImage,
+    *,
+    out: np.ndarray | None = None,
+    download_lpips: bool = False,
+    report: Callable[[str, int, int], None] | None = None,
 ) -> tuple[dict[str, float | None], np.ndarray]:
     """Quality of a fitted image on all its pixels, and the reconstruction.
 
@@ -158,10 +163,11 @@ def measure(
         image: what it was trained on.
         out: array for the reconstruction, such as a memory map.
         download_lpips: fetch the weights that LPIPS needs.
+        report: told what is going on and how much of how much of it is done.
     """
     height, width, channels = image.pixels.shape
     if out is None:
-        out = np.empty_like(image.pixels)
+        out = np.empty(image.pixels.shape, image.pixels.dtype)
     flat = out.reshape(-1, channels)
     signal = signal_of(image)
     squared, start = 0.0, 0
@@ -170,10 +176,12 @@ def measure(
         squared += float((intensity - truth).double().square().sum())
         flat[start : start + len(part)] = (intensity * image.maximum).round_().numpy()
         start += len(part)
+        if report is not None:
+            report("decoding", start, len(flat))
     error = squared / signal.samples / channels
     quality = {
         "psnr": 10.0 * math.log10(1.0 / error) if error > 0 else math.inf,
-        "ssim": _similarity(out, image),
+        "ssim": _similarity(out, image, report),
         "lpips": _perceptual_distance(out, image, download_lpips),
     }
     return quality, out
@@ -184,7 +192,9 @@ def _intensity(outputs: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*bat
     return (0.5 * outputs + 0.5).clamp(0.0, 1.0)
 
 
-def _similarity(reconstruction: np.ndarray, image: SourceImage) -> float | None:
+def _similarity(
+    reconstruction: np.ndarray, image: SourceImage, report: Callable[[str, int, int], None] | None
+) -> float | None:
     """Mean SSIM, in bands of rows, of images as large as the window at least."""
     height, width, channels = image.pixels.shape
     if min(height, width) < 11:
@@ -200,6 +210,8 @@ def _similarity(reconstruction: np.ndarray, image: SourceImage) -> float | None:
             for pixels in (image.pixels, reconstruction)
         )
         total += float(metrics.ssim_map(found, truth)[top - low : bottom - low].double().sum())
+        if report is not None:
+            report("comparing", bottom, height)
     return total / (height * width * channels)
 
 

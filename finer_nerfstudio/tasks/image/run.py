@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from finer_nerfstudio.tasks.image.files import SourceImage, write_image
 from finer_nerfstudio.tasks.image.fit import ImageOptions, extreme_neurons, fit_image, measure, psnr_of_loss
 from finer_nerfstudio.tasks.image.report import FittedMethod, comparison_report, image_report
 from finer_nerfstudio.tasks.options import Method
-from finer_nerfstudio.tasks.progress import progress_bar
+from finer_nerfstudio.tasks.progress import progress_bar, stages
 from finer_nerfstudio.tasks.results import finish_run, finished_run, read_curve, request_of, write_curve
 from finer_nerfstudio.tasks.training import prepare_output
 
@@ -67,7 +68,10 @@ def run_image(
         signal={"height": image.height, "width": image.width, "maximum": image.maximum},
         configuration=fitted.settings,
     )
-    quality, reconstruction = measure(network, image, download_lpips=download_lpips)
+    with stages(quiet=quiet) as stage:
+        quality, reconstruction = measure(
+            network, image, out=_place_for(image, folder), download_lpips=download_lpips, report=stage
+        )
     parameters = sum(parameter.numel() for parameter in network.parameters())
     curve = [(step, psnr_of_loss(loss)) for step, loss in training.curve]
     write_image(folder / "reconstruction.png", reconstruction)
@@ -138,6 +142,29 @@ def compare_on_image(
     comparison_report(folder / "report.html", truth=_for_report(image.pixels), rows=rows, notes=image.notes)
     write_json(folder / "metrics.json", results)
     return results
+
+
+def scratch_of(folder: Path) -> Path:
+    """Where the pixels of images that are too large for memory are kept during a run."""
+    return folder / "scratch"
+
+
+def clear_scratch(folder: Path) -> None:
+    """Remove what a run kept in its scratch folder."""
+    scratch = scratch_of(folder)
+    for name in ("pixels.npy", "reconstruction.npy"):
+        (scratch / name).unlink(missing_ok=True)
+    with suppress(OSError):  # it is not there, or holds somebody else's files
+        scratch.rmdir()
+
+
+def _place_for(image: SourceImage, folder: Path) -> np.ndarray | None:
+    """An array in a file for the reconstruction of an image whose own pixels are in one."""
+    if not isinstance(image.pixels, np.memmap):
+        return None
+    path = scratch_of(folder) / "reconstruction.npy"
+    path.parent.mkdir(exist_ok=True)
+    return np.lib.format.open_memmap(path, "w+", image.pixels.dtype, image.pixels.shape)
 
 
 def _for_report(pixels: np.ndarray) -> np.ndarray:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import numpy as np
 from finer_nerfstudio.atomic_files import replacing
 from finer_nerfstudio.checkpoint import save_model
 from finer_nerfstudio.errors import UsageError
-from finer_nerfstudio.tasks.progress import progress_bar
+from finer_nerfstudio.tasks.progress import progress_bar, stages
 from finer_nerfstudio.tasks.results import finish_run, finished_run, request_of, write_curve
 from finer_nerfstudio.tasks.sdf.fit import (
     ShapeOptions,
@@ -74,7 +72,7 @@ def run_shape(
         signal={"center": list(fitted.normalization.center), "scale": fitted.normalization.scale},
         configuration=fitted.settings,
     )
-    with _stages(quiet) as stage:
+    with stages(quiet=quiet) as stage:
         vertices, faces = surface_of(network, resolution, report=stage)
         write_mesh(folder / "mesh.ply", fitted.normalization.to_source(vertices), faces)
         stage("measuring", 0, 1)
@@ -122,18 +120,3 @@ def write_mesh(path: Path, vertices: np.ndarray, faces: np.ndarray) -> None:
     assert isinstance(content, bytes)
     with replacing(path) as unfinished:
         unfinished.write_bytes(content)
-
-
-@contextmanager
-def _stages(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar for what comes after training."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), disable=quiet, transient=True) as progress:
-        bar = progress.add_task("extracting", total=1.0)
-
-        def stage(name: str, done: int, total: int) -> None:
-            progress.update(bar, description=name, completed=done, total=total)
-
-        yield stage
