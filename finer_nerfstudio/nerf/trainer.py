@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,20 +123,25 @@ class FinerTrainer(Trainer):
     def train_iteration(self, step: int) -> Any:
         # Nerfstudio trains for max_num_iterations more steps after a resumed one.
         last_step = self._start_step + self.config.max_num_iterations
-        progress = step / last_step
+        this_run = (step - self._start_step) / self.config.max_num_iterations
         if self.config.max_minutes is not None:
             elapsed = (time.perf_counter() - self._started) / (60.0 * self.config.max_minutes)
-            progress = max(progress, elapsed)
+            this_run = max(this_run, elapsed)
             # Nerfstudio's percentage and remaining time count steps up to this one.
             expected = self._start_step + (step - self._start_step + 1) / max(elapsed, 1e-6)
             GLOBAL_BUFFER["max_iter"] = max(step + 1, min(last_step, round(expected)))
             if elapsed >= 1.0:
                 self.stop_training = True
+        for decay in self._decays():
+            # What is left of the decay fills this run: a resumed run never trains faster than the one before ended.
+            decay.progress = self._loaded_progress + (1.0 - self._loaded_progress) * min(1.0, this_run)
+        return super().train_iteration(step)
+
+    def _decays(self) -> Iterator[ExponentialDecay]:
         for scheduler in self.optimizers.schedulers.values():
             for decay in getattr(scheduler, "lr_lambdas", ()):
                 if isinstance(decay, ExponentialDecay):
-                    decay.progress = min(1.0, progress)
-        return super().train_iteration(step)
+                    yield decay
 
     def _init_viewer_state(self) -> None:
         super()._init_viewer_state()
@@ -192,6 +198,7 @@ class FinerTrainer(Trainer):
             raise InputError(
                 f"the checkpoint at {source} cannot be read, it may be cut short ({_one_line(error)})."
             ) from error
+        self._loaded_progress = max((decay.progress for decay in self._decays()), default=0.0)
 
     def save_checkpoint(self, step: int) -> None:
         """Write beside the checkpoints first and move the finished file in: the last one stays whole meanwhile."""

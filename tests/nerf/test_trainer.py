@@ -1,0 +1,77 @@
+"""The trainer's own additions, each without a run of ``ns-train``."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from nerfstudio.engine.trainer import Trainer
+
+from finer_nerfstudio.nerf.trainer import DecayOverTrainingConfig, FinerTrainer, FinerTrainerConfig
+
+BASE_RATE = 1e-2
+
+
+def make_trainer(**options: Any) -> FinerTrainer:
+    """A trainer of one weight, with nothing set up but what the tests below reach."""
+    trainer = object.__new__(FinerTrainer)
+    trainer.config = FinerTrainerConfig(**options)
+    trainer._start_step = 0
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(()))], lr=BASE_RATE)
+    scheduler = DecayOverTrainingConfig().setup().get_scheduler(optimizer, BASE_RATE)
+    trainer.optimizers = SimpleNamespace(schedulers={"fields": scheduler})  # pyright: ignore[reportAttributeAccessIssue]
+    return trainer
+
+
+@pytest.fixture
+def steps_of_the_scheduler_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "train_iteration", lambda self, step: self.optimizers.schedulers["fields"].step())
+
+
+def resume(trainer: FinerTrainer, earlier: FinerTrainer, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load into ``trainer`` what ``earlier`` would have saved after ``step``."""
+
+    def load(self: Trainer) -> None:
+        self._start_step = step + 1
+        state = earlier.optimizers.schedulers["fields"].state_dict()
+        self.optimizers.schedulers["fields"].load_state_dict(state)
+
+    monkeypatch.setattr(Trainer, "_load_checkpoint", load)
+    trainer._load_checkpoint()
+
+
+def rate(trainer: FinerTrainer) -> float:
+    return float(trainer.optimizers.schedulers["fields"].get_last_lr()[0])
+
+
+@pytest.mark.usefixtures("steps_of_the_scheduler_alone")
+@pytest.mark.parametrize("by_the_clock", [False, True])
+@pytest.mark.parametrize("trained", [4, 10])
+def test_a_resumed_run_never_raises_the_learning_rate(
+    by_the_clock: bool, trained: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the run before was interrupted (4 of its 10 steps) or finished, by steps or by minutes."""
+    now = [0.0]
+    monkeypatch.setattr("finer_nerfstudio.nerf.trainer.time.perf_counter", lambda: now[0])
+    options = {"max_num_iterations": 10**6, "max_minutes": 10 / 60} if by_the_clock else {"max_num_iterations": 10}
+
+    def train(trainer: FinerTrainer, steps: int) -> list[float]:
+        trainer._started = now[0]
+        rates = []
+        for step in range(trainer._start_step, trainer._start_step + steps):
+            now[0] += 1.0
+            trainer.train_iteration(step)
+            rates.append(rate(trainer))
+        return rates
+
+    first, second = make_trainer(**options), make_trainer(**options)
+    monkeypatch.setattr(Trainer, "_load_checkpoint", lambda self: None)
+    first._load_checkpoint()
+    rates = train(first, trained)
+    resume(second, first, trained - 1, monkeypatch)
+    rates += train(second, 10)
+    assert all(later <= earlier * (1 + 1e-12) for earlier, later in pairwise(rates)), rates
+    assert rates[-1] < 0.15 * BASE_RATE
