@@ -185,6 +185,9 @@ class FinerTrainer(Trainer):
 
     def _load_checkpoint(self) -> None:
         source = self.config.load_dir if self.config.load_dir is not None else self.config.load_checkpoint
+        load_scaler = self.grad_scaler.load_state_dict
+        # A run without --mixed-precision saves no state of the scaler, and a scaler refuses to load none.
+        self.grad_scaler.load_state_dict = lambda state_dict: load_scaler(state_dict) if state_dict else None
         try:
             super()._load_checkpoint()
         except InputError:
@@ -198,6 +201,8 @@ class FinerTrainer(Trainer):
             raise InputError(
                 f"the checkpoint at {source} cannot be read, it may be cut short ({_one_line(error)})."
             ) from error
+        finally:
+            self.grad_scaler.load_state_dict = load_scaler
         self._loaded_progress = max((decay.progress for decay in self._decays()), default=0.0)
 
     def save_checkpoint(self, step: int) -> None:

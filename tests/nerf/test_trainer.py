@@ -15,11 +15,24 @@ from finer_nerfstudio.nerf.trainer import DecayOverTrainingConfig, FinerTrainer,
 BASE_RATE = 1e-2
 
 
+class FakeScaler:
+    """A scaler that is enabled, which torch's own is on a GPU alone, and as strict as that one."""
+
+    def __init__(self) -> None:
+        self.scale = 65536.0
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        if not state_dict:
+            raise RuntimeError("The source state dict is empty")
+        self.scale = state_dict["scale"]
+
+
 def make_trainer(**options: Any) -> FinerTrainer:
     """A trainer of one weight, with nothing set up but what the tests below reach."""
     trainer = object.__new__(FinerTrainer)
     trainer.config = FinerTrainerConfig(**options)
     trainer._start_step = 0
+    trainer.grad_scaler = FakeScaler()  # pyright: ignore[reportAttributeAccessIssue]
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(()))], lr=BASE_RATE)
     scheduler = DecayOverTrainingConfig().setup().get_scheduler(optimizer, BASE_RATE)
     trainer.optimizers = SimpleNamespace(schedulers={"fields": scheduler})  # pyright: ignore[reportAttributeAccessIssue]
@@ -75,3 +88,13 @@ def test_a_resumed_run_never_raises_the_learning_rate(
     rates += train(second, 10)
     assert all(later <= earlier * (1 + 1e-12) for earlier, later in pairwise(rates)), rates
     assert rates[-1] < 0.15 * BASE_RATE
+
+
+@pytest.mark.parametrize(("saved", "expected"), [({}, 65536.0), ({"scale": 8.0}, 8.0)])
+def test_a_run_without_mixed_precision_goes_on_with_it(
+    saved: dict[str, float], expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer()
+    monkeypatch.setattr(Trainer, "_load_checkpoint", lambda self: self.grad_scaler.load_state_dict(saved))
+    trainer._load_checkpoint()
+    assert trainer.grad_scaler.scale == expected
