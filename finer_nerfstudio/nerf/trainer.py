@@ -215,8 +215,12 @@ class FinerTrainer(Trainer):
             super().save_checkpoint(step)
             self.checkpoint_dir = final_dir
             self._move_in(partial_dir, final_dir)
-        except OSError as error:
-            raise InputError(f"cannot save a checkpoint to {final_dir} ({error.strerror or error}).") from error
+        except (OSError, RuntimeError) as error:
+            # What there is of the file is of no use, and in the way where the disk is full.
+            shutil.rmtree(partial_dir, ignore_errors=True)
+            # torch's own writer of checkpoints knows no OSError.
+            reason = error.strerror if isinstance(error, OSError) else f"{_one_line(error)}; is the disk full?"
+            raise InputError(f"cannot save a checkpoint to {final_dir} ({reason or error}).") from error
         finally:
             self.checkpoint_dir = final_dir
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from nerfstudio.engine.trainer import Trainer
 
+from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf.trainer import DecayOverTrainingConfig, FinerTrainer, FinerTrainerConfig
 
 BASE_RATE = 1e-2
@@ -20,6 +22,9 @@ class FakeScaler:
 
     def __init__(self) -> None:
         self.scale = 65536.0
+
+    def state_dict(self) -> dict[str, float]:
+        return {"scale": self.scale}
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         if not state_dict:
@@ -35,7 +40,9 @@ def make_trainer(**options: Any) -> FinerTrainer:
     trainer.grad_scaler = FakeScaler()  # pyright: ignore[reportAttributeAccessIssue]
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(()))], lr=BASE_RATE)
     scheduler = DecayOverTrainingConfig().setup().get_scheduler(optimizer, BASE_RATE)
-    trainer.optimizers = SimpleNamespace(schedulers={"fields": scheduler})  # pyright: ignore[reportAttributeAccessIssue]
+    trainer.optimizers = SimpleNamespace(  # pyright: ignore[reportAttributeAccessIssue]
+        optimizers={"fields": optimizer}, schedulers={"fields": scheduler}
+    )
     return trainer
 
 
@@ -98,3 +105,21 @@ def test_a_run_without_mixed_precision_goes_on_with_it(
     monkeypatch.setattr(Trainer, "_load_checkpoint", lambda self: self.grad_scaler.load_state_dict(saved))
     trainer._load_checkpoint()
     assert trainer.grad_scaler.scale == expected
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full stands in for a full disk")
+def test_a_full_disk_is_said_in_one_sentence(tmp_path: Path) -> None:
+    trainer = make_trainer()
+    trainer.checkpoint_dir = tmp_path / "nerfstudio_models"
+    trainer.pipeline = torch.nn.Linear(100, 100)  # pyright: ignore[reportAttributeAccessIssue]
+    partial = tmp_path / "nerfstudio_models.partial"
+    partial.mkdir()
+    (partial / "step-000000007.ckpt").symlink_to("/dev/full")
+    with pytest.raises(InputError, match=r"cannot save a checkpoint to .*nerfstudio_models \(.*disk full") as raised:
+        trainer.save_checkpoint(7)
+    assert "\n" not in str(raised.value)
+    assert not partial.exists()
+    assert trainer.checkpoint_dir == tmp_path / "nerfstudio_models"
+    # The next one, when there is room again, is whole.
+    trainer.save_checkpoint(8)
+    assert [path.name for path in trainer.checkpoint_dir.iterdir()] == ["step-000000008.ckpt"]
