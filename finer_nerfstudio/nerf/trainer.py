@@ -107,6 +107,12 @@ class FinerTrainer(Trainer):
             for name, parts in config.optimizers.items():
                 if not 0 < parts["optimizer"].lr < math.inf:
                     raise UsageError(f"--optimizers.{name}.optimizer.lr must be positive, not {parts['optimizer'].lr}.")
+                scheduler = parts["scheduler"]
+                if isinstance(scheduler, DecayOverTrainingConfig) and not 0 < scheduler.final_fraction <= 1:
+                    raise UsageError(
+                        f"--optimizers.{name}.scheduler.final-fraction must lie in (0, 1], it is "
+                        f"{scheduler.final_fraction}."
+                    )
             super().setup(*args, **kwargs)
 
     def train(self) -> None:

@@ -12,7 +12,7 @@ import torch
 from nerfstudio.engine.trainer import Trainer
 
 from finer_nerfstudio.errors import InputError
-from finer_nerfstudio.nerf.trainer import DecayOverTrainingConfig, FinerTrainer, FinerTrainerConfig
+from finer_nerfstudio.nerf.trainer import AdamConfig, DecayOverTrainingConfig, FinerTrainer, FinerTrainerConfig
 
 BASE_RATE = 1e-2
 
@@ -123,3 +123,18 @@ def test_a_full_disk_is_said_in_one_sentence(tmp_path: Path) -> None:
     # The next one, when there is room again, is whole.
     trainer.save_checkpoint(8)
     assert [path.name for path in trainer.checkpoint_dir.iterdir()] == ["step-000000008.ckpt"]
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.5, float("nan")])
+def test_a_final_fraction_out_of_range_is_refused(
+    fraction: float, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "setup", lambda self: None)
+    parts = {"optimizer": AdamConfig(), "scheduler": DecayOverTrainingConfig()}
+    trainer = make_trainer(optimizers={"fields": parts})
+    trainer.setup()
+    parts["scheduler"] = DecayOverTrainingConfig(final_fraction=fraction)
+    with pytest.raises(SystemExit) as stop:
+        trainer.setup()
+    assert stop.value.code == 2
+    assert "--optimizers.fields.scheduler.final-fraction" in capsys.readouterr().err
