@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import Scheduler, SchedulerConfig
@@ -92,10 +92,39 @@ class FinerTrainerConfig(TrainerConfig):
                 ) from error
 
 
+class Stopwatch:
+    """Seconds since the last restart, without those in which it was paused."""
+
+    def __init__(self) -> None:
+        # Seconds counted, and since when it has been running if it is. One attribute, as the viewer's thread writes it
+        # while the training thread reads.
+        self._state: tuple[float, float | None] = (0.0, time.perf_counter())
+
+    def restart(self) -> None:
+        """Start from zero; a paused stopwatch stays paused."""
+        self._state = (0.0, None if self._state[1] is None else time.perf_counter())
+
+    def pause(self) -> None:
+        self._state = (self.seconds(), None)
+
+    def go_on(self) -> None:
+        self._state = (self.seconds(), time.perf_counter())
+
+    def seconds(self) -> float:
+        counted, since = self._state
+        return counted if since is None else counted + time.perf_counter() - since
+
+
 class FinerTrainer(Trainer):
     """Nerfstudio's trainer with atomic checkpoints, a decay that knows its end, and readable errors."""
 
     config: FinerTrainerConfig
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Nerfstudio's constructor sets the training state, which starts and stops the clock.
+        self._clock = Stopwatch()
+        self._trained_steps = 0
+        super().__init__(*args, **kwargs)
 
     def setup(self, *args: Any, **kwargs: Any) -> None:
         config = self.config
@@ -115,15 +144,28 @@ class FinerTrainer(Trainer):
                     )
             super().setup(*args, **kwargs)
 
+    @property
+    def training_state(self) -> Literal["training", "paused", "completed"]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Nerfstudio's state, which the viewer's buttons set."""
+        return self._training_state
+
+    @training_state.setter
+    def training_state(self, state: Literal["training", "paused", "completed"]) -> None:
+        self._training_state: Literal["training", "paused", "completed"] = state
+        if state == "paused":
+            self._clock.pause()
+        else:
+            self._clock.go_on()
+
     def train(self) -> None:
-        self._started = time.perf_counter()
+        self._clock.restart()
         with sentence_instead_of_traceback():
             try:
                 super().train()
             except KeyboardInterrupt:
                 # What was trained until here can go on with --load-dir.
-                if self.step > self._start_step:
-                    self.save_checkpoint(self.step)
+                if self._trained_steps:
+                    self.save_checkpoint(self._last_step())
                 raise
 
     def train_iteration(self, step: int) -> Any:
@@ -131,7 +173,7 @@ class FinerTrainer(Trainer):
         last_step = self._start_step + self.config.max_num_iterations
         this_run = (step - self._start_step) / self.config.max_num_iterations
         if self.config.max_minutes is not None:
-            elapsed = (time.perf_counter() - self._started) / (60.0 * self.config.max_minutes)
+            elapsed = self._clock.seconds() / (60.0 * self.config.max_minutes)
             this_run = max(this_run, elapsed)
             # Nerfstudio's percentage and remaining time count steps up to this one.
             expected = self._start_step + (step - self._start_step + 1) / max(elapsed, 1e-6)
@@ -141,7 +183,13 @@ class FinerTrainer(Trainer):
         for decay in self._decays():
             # What is left of the decay fills this run: a resumed run never trains faster than the one before ended.
             decay.progress = self._loaded_progress + (1.0 - self._loaded_progress) * min(1.0, this_run)
-        return super().train_iteration(step)
+        result = super().train_iteration(step)
+        self._trained_steps += 1
+        return result
+
+    def _last_step(self) -> int:
+        """The step that was trained last; the one that Nerfstudio names has not begun where a run is stopped."""
+        return max(0, self._start_step + self._trained_steps - 1)
 
     def _decays(self) -> Iterator[ExponentialDecay]:
         for scheduler in self.optimizers.schedulers.values():
@@ -163,7 +211,8 @@ class FinerTrainer(Trainer):
         super()._update_viewer_state(step)
 
     def _after_train(self) -> None:
-        self._save_summary(time.perf_counter() - self._started)
+        self.step = self._last_step()
+        self._save_summary(self._clock.seconds())
         super()._after_train()
 
     @check_main_thread
@@ -176,7 +225,7 @@ class FinerTrainer(Trainer):
             "version": finer_nerfstudio.__version__,
             "seed": self.config.machine.seed,
             "device": str(self.device),
-            "steps": self.step + 1 - self._start_step,
+            "steps": self._trained_steps,
             "seconds": seconds,
             "rays": pipeline.trained_rays,
             "samples": pipeline.trained_samples,

@@ -254,6 +254,8 @@ def test_training_by_the_clock_stops_and_decays(run: Run, small_scene: Path, tmp
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     (scheduler,) = saved["schedulers"].values()
     assert scheduler["_last_lr"][0] == pytest.approx(0.1 * scheduler["base_lrs"][0], rel=1e-3)
+    (summary,) = tmp_path.rglob("training.json")
+    assert checkpoint.name == f"step-{json.loads(summary.read_text())['steps'] - 1:09d}.ckpt"
 
 
 def test_same_seed_same_weights(run: Run, small_scene: Path, tmp_path: Path) -> None:

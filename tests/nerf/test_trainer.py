@@ -12,7 +12,13 @@ import torch
 from nerfstudio.engine.trainer import Trainer
 
 from finer_nerfstudio.errors import InputError
-from finer_nerfstudio.nerf.trainer import AdamConfig, DecayOverTrainingConfig, FinerTrainer, FinerTrainerConfig
+from finer_nerfstudio.nerf.trainer import (
+    AdamConfig,
+    DecayOverTrainingConfig,
+    FinerTrainer,
+    FinerTrainerConfig,
+    Stopwatch,
+)
 
 BASE_RATE = 1e-2
 
@@ -36,7 +42,8 @@ def make_trainer(**options: Any) -> FinerTrainer:
     """A trainer of one weight, with nothing set up but what the tests below reach."""
     trainer = object.__new__(FinerTrainer)
     trainer.config = FinerTrainerConfig(**options)
-    trainer._start_step = 0
+    trainer._start_step, trainer._trained_steps = 0, 0
+    trainer._clock = Stopwatch()
     trainer.grad_scaler = FakeScaler()  # pyright: ignore[reportAttributeAccessIssue]
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(()))], lr=BASE_RATE)
     scheduler = DecayOverTrainingConfig().setup().get_scheduler(optimizer, BASE_RATE)
@@ -63,6 +70,14 @@ def resume(trainer: FinerTrainer, earlier: FinerTrainer, step: int, monkeypatch:
     trainer._load_checkpoint()
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that the trainer reads, in seconds, for a test to set."""
+    now = [0.0]
+    monkeypatch.setattr("finer_nerfstudio.nerf.trainer.time.perf_counter", lambda: now[0])
+    return now
+
+
 def rate(trainer: FinerTrainer) -> float:
     return float(trainer.optimizers.schedulers["fields"].get_last_lr()[0])
 
@@ -71,18 +86,16 @@ def rate(trainer: FinerTrainer) -> float:
 @pytest.mark.parametrize("by_the_clock", [False, True])
 @pytest.mark.parametrize("trained", [4, 10])
 def test_a_resumed_run_never_raises_the_learning_rate(
-    by_the_clock: bool, trained: int, monkeypatch: pytest.MonkeyPatch
+    by_the_clock: bool, trained: int, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether the run before was interrupted (4 of its 10 steps) or finished, by steps or by minutes."""
-    now = [0.0]
-    monkeypatch.setattr("finer_nerfstudio.nerf.trainer.time.perf_counter", lambda: now[0])
     options = {"max_num_iterations": 10**6, "max_minutes": 10 / 60} if by_the_clock else {"max_num_iterations": 10}
 
     def train(trainer: FinerTrainer, steps: int) -> list[float]:
-        trainer._started = now[0]
+        trainer._clock.restart()
         rates = []
         for step in range(trainer._start_step, trainer._start_step + steps):
-            now[0] += 1.0
+            clock[0] += 1.0
             trainer.train_iteration(step)
             rates.append(rate(trainer))
         return rates
@@ -138,3 +151,50 @@ def test_a_final_fraction_out_of_range_is_refused(
         trainer.setup()
     assert stop.value.code == 2
     assert "--optimizers.fields.scheduler.final-fraction" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("start_paused", [False, True])
+def test_time_in_which_the_viewer_pauses_is_no_training_time(start_paused: bool, clock: list[float]) -> None:
+    trainer = make_trainer()
+    trainer.training_state = "paused" if start_paused else "training"
+    clock[0] += 100.0  # loading of the data
+    trainer._clock.restart()
+    for paused, seconds in [(False, 3.0), (True, 1000.0), (True, 1000.0), (False, 2.0)]:
+        trainer.training_state = "paused" if paused else "training"
+        clock[0] += seconds
+    assert trainer._clock.seconds() == 5.0
+
+
+def loop_of_nerfstudio(self: Trainer) -> None:
+    """What Nerfstudio's loop does about steps and stopping."""
+    self.stop_training = False
+    for step in range(self._start_step, self._start_step + self.config.max_num_iterations):
+        self.step = step
+        if self.stop_training:
+            break
+        self.train_iteration(step)
+    self._after_train()
+
+
+@pytest.mark.usefixtures("steps_of_the_scheduler_alone")
+@pytest.mark.parametrize("start", [0, 100])
+@pytest.mark.parametrize(("minutes", "steps"), [(None, 10), (4 / 60, 5)])
+def test_a_run_counts_the_steps_that_it_trained(
+    start: int, minutes: float | None, steps: int, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step takes a second here; the clock is read when a step begins, so that the fifth ends a run of four."""
+    trainer = make_trainer(max_num_iterations=10, max_minutes=minutes)
+    trainer._start_step, trainer._loaded_progress = start, 0.0
+    seen: list[object] = []
+    step_of_a_second = Trainer.train_iteration
+
+    def step_and_tick(self: Trainer, step: int) -> None:
+        step_of_a_second(self, step)
+        clock[0] += 1.0
+
+    monkeypatch.setattr(Trainer, "train_iteration", step_and_tick)
+    monkeypatch.setattr(Trainer, "train", loop_of_nerfstudio)
+    monkeypatch.setattr(Trainer, "_after_train", lambda self: seen.append(self.step))
+    monkeypatch.setattr(FinerTrainer, "_save_summary", lambda self, seconds: seen.append(self._trained_steps))
+    trainer.train()
+    assert seen == [steps, start + steps - 1]
