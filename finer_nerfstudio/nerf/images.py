@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 
 import numpy as np
@@ -29,26 +31,31 @@ class SceneImages(InputDataset):
         Raises:
             InputError: if the image data is damaged.
         """
-        path = self._dataparser_outputs.image_filenames[image_idx]
-        try:
-            with Image.open(path) as picture:
-                if self.scale_factor != 1.0:
-                    size = tuple(int(length * self.scale_factor) for length in picture.size)
-                    picture = picture.resize(size, resample=Image.Resampling.BILINEAR)
-                pixels = to_rgb_or_rgba(picture)
-        except (OSError, SyntaxError) as error:
-            raise InputError(f"the image {path} (number {image_idx} of its split) is damaged: {error}.") from error
+        with self._open(image_idx) as picture:
+            if self.scale_factor != 1.0:
+                width, height = (int(length * self.scale_factor) for length in picture.size)
+                picture = picture.resize((width, height), resample=Image.Resampling.BILINEAR)
+            pixels = to_rgb_or_rgba(picture)
         if self._any_alpha and pixels.shape[2] == 3:
             pixels = np.concatenate([pixels, np.full_like(pixels[..., :1], 255)], axis=2)
         return area_average(pixels, self.metadata.get("downscale_factor", 1))
 
     @cached_property
     def _any_alpha(self) -> bool:
-        for path in self._dataparser_outputs.image_filenames:
-            with Image.open(path) as header:
+        for image_idx in range(len(self._dataparser_outputs.image_filenames)):
+            with self._open(image_idx) as header:
                 if "A" in header.getbands() or "transparency" in header.info:
                     return True
         return False
+
+    @contextmanager
+    def _open(self, image_idx: int) -> Iterator[Image.Image]:
+        path = self._dataparser_outputs.image_filenames[image_idx]
+        try:
+            with Image.open(path) as picture:
+                yield picture
+        except (OSError, SyntaxError) as error:
+            raise InputError(f"the image {path} (number {image_idx} of its split) is damaged: {error}.") from error
 
 
 def to_rgb_or_rgba(picture: Image.Image) -> Pixels:

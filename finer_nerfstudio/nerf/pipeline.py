@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nerfstudio.pipelines.dynamic_batch import DynamicBatchPipeline, DynamicBatchPipelineConfig
+from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from finer_nerfstudio.command_line import prepare_processor, sentence_instead_of_traceback
@@ -40,7 +41,10 @@ class FinerPipeline(DynamicBatchPipeline):
                 if getattr(config, name) < 1:
                     option = name.replace("_", "-")
                     raise UsageError(f"--pipeline.{option} must be at least 1, not {getattr(config, name)}.")
-            super().__init__(config, *args, **kwargs)
+            try:
+                super().__init__(config, *args, **kwargs)
+            except UnidentifiedImageError as error:  # from Nerfstudio's parsers, which look into the first image
+                raise InputError(f"an image of the scene is damaged: {error}.") from error
         self.trained_rays = 0
         self.trained_samples = 0
 

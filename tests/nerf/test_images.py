@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -81,8 +82,6 @@ def test_palette_transparency_is_kept(tmp_path: Path) -> None:
 
 
 def test_one_picture_with_alpha_makes_the_others_opaque_rgba(tmp_path: Path) -> None:
-    import json
-
     frames = [{"file_path": name, "transform_matrix": np.eye(4).tolist()} for name in ("a", "b")]
     Image.new("RGB", (4, 4), (1, 2, 3)).save(tmp_path / "a.png")
     Image.new("RGBA", (4, 4), (1, 2, 3, 100)).save(tmp_path / "b.png")
@@ -116,3 +115,15 @@ def test_damaged_image_is_named(lego: Path, tmp_path: Path) -> None:
     outputs.image_filenames[0] = broken
     with pytest.raises(InputError, match=r"broken\.png"):
         SceneImages(outputs).get_numpy_image(0)
+
+
+def test_an_image_of_which_not_even_the_header_can_be_read_is_named(tmp_path: Path) -> None:
+    """Nerfstudio's own parser looks into the first image alone, so that any other arrives here unseen."""
+    frames = [{"file_path": name, "transform_matrix": np.eye(4).tolist()} for name in ("a.png", "b.png")]
+    for frame in frames:
+        Image.new("RGB", (4, 4)).save(tmp_path / str(frame["file_path"]))
+    (tmp_path / "transforms_train.json").write_text(json.dumps({"camera_angle_x": 0.7, "frames": frames}))
+    dataset = SceneImages(BlenderViewsDataParserConfig(data=tmp_path).setup().get_dataparser_outputs("train"))
+    (tmp_path / "b.png").write_text("not a picture")
+    with pytest.raises(InputError, match=r"b\.png \(number 1 of its split\) is damaged"):
+        dataset.get_numpy_image(0)

@@ -1,0 +1,51 @@
+"""The pipeline on a scene of three blank pictures."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from finer_nerfstudio.nerf.configs import finer_sine
+from finer_nerfstudio.nerf.pipeline import FinerPipelineConfig
+
+
+def write_scene(folder: Path, *names: str, **content: object) -> None:
+    """The pictures 0.png, 1.png and 2.png of 8x8 pixels, listed in files of the names ``names``."""
+    frames = []
+    for index in range(3):
+        Image.new("RGB", (8, 8)).save(folder / f"{index}.png")
+        matrix = np.eye(4)
+        matrix[:3, 3] = (0.1 * index, 0.0, 2.0)
+        frames.append({"file_path": f"{index}.png", "transform_matrix": matrix.tolist()})
+    for name in names:
+        (folder / name).write_text(json.dumps({"frames": frames, **content}))
+
+
+def pipeline_config(scene: Path) -> FinerPipelineConfig:
+    config = copy.deepcopy(finer_sine.config.pipeline)
+    assert isinstance(config, FinerPipelineConfig)
+    config.datamanager.data = scene
+    config.model.field.width = 8
+    config.model.grid_resolution = 8
+    return config
+
+
+@pytest.mark.parametrize("damaged", [0, 2])
+def test_a_damaged_picture_of_a_capture_is_named(
+    tmp_path: Path, damaged: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nerfstudio's own parser meets the first one, this package the others."""
+    write_scene(tmp_path, "transforms.json", w=8, h=8, fl_x=9.0, fl_y=9.0, cx=4.0, cy=4.0)
+    (tmp_path / f"{damaged}.png").write_text("not a picture")
+    with pytest.raises(SystemExit) as stop:
+        pipeline_config(tmp_path).setup(device="cpu")
+    assert stop.value.code == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert f"{damaged}.png" in message
+    assert "is damaged" in message
