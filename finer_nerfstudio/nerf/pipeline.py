@@ -45,6 +45,9 @@ class FinerPipeline(DynamicBatchPipeline):
                 super().__init__(config, *args, **kwargs)
             except UnidentifiedImageError as error:  # from Nerfstudio's parsers, which look into the first image
                 raise InputError(f"an image of the scene is damaged: {error}.") from error
+        # The bounds of the first batch are those of all others; Nerfstudio's division may give none at all.
+        self.dynamic_num_rays_per_batch = self._bounded(self.dynamic_num_rays_per_batch)
+        self._update_pixel_samplers()
         self.trained_rays = 0
         self.trained_samples = 0
 
@@ -57,9 +60,10 @@ class FinerPipeline(DynamicBatchPipeline):
     def _update_dynamic_num_rays_per_batch(self, num_samples_per_batch: int) -> None:
         rays = self.dynamic_num_rays_per_batch * self.config.target_num_samples / max(1, num_samples_per_batch)
         # At most doubling a step keeps one batch of empty sky from asking for a flood of rays.
-        self.dynamic_num_rays_per_batch = int(
-            max(16, min(rays, 2 * self.dynamic_num_rays_per_batch, self.config.max_num_rays))
-        )
+        self.dynamic_num_rays_per_batch = self._bounded(min(rays, 2 * self.dynamic_num_rays_per_batch))
+
+    def _bounded(self, rays: float) -> int:
+        return int(max(16, min(rays, self.config.max_num_rays)))
 
     def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
         with sentence_instead_of_traceback():

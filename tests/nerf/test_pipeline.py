@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from finer_nerfstudio.nerf.configs import finer_sine
-from finer_nerfstudio.nerf.pipeline import FinerPipelineConfig
+from finer_nerfstudio.nerf.pipeline import FinerPipeline, FinerPipelineConfig
 
 
 def write_scene(folder: Path, *names: str, **content: object) -> None:
@@ -33,6 +33,22 @@ def pipeline_config(scene: Path) -> FinerPipelineConfig:
     config.model.field.width = 8
     config.model.grid_resolution = 8
     return config
+
+
+@pytest.mark.parametrize(
+    ("target", "per_ray", "most", "expected"), [(100, 192, 1000, 16), (6144, 192, 1000, 32), (6144, 1, 1000, 1000)]
+)
+def test_the_first_batch_keeps_to_the_bounds_of_all(
+    tmp_path: Path, target: int, per_ray: int, most: int, expected: int
+) -> None:
+    write_scene(tmp_path, "transforms_train.json", "transforms_val.json", camera_angle_x=0.7)
+    config = pipeline_config(tmp_path)
+    config.target_num_samples, config.max_num_samples_per_ray, config.max_num_rays = target, per_ray, most
+    pipeline = config.setup(device="cpu")
+    assert isinstance(pipeline, FinerPipeline)
+    assert pipeline.dynamic_num_rays_per_batch == expected
+    rays, batch = pipeline.datamanager.next_train(0)
+    assert len(rays) == len(batch["image"]) == expected
 
 
 @pytest.mark.parametrize("damaged", [0, 2])
