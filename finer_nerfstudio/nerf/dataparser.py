@@ -66,6 +66,7 @@ class BlenderViews(DataParser):
         folder = config.data
         if not (folder / "transforms_train.json").is_file():
             if (folder / "transforms.json").is_file():
+                _refuse_changed_options(config)
                 return NerfstudioDataParserConfig(data=folder).setup().get_dataparser_outputs(split, **kwargs)
             if not folder.is_dir():
                 raise UsageError(f"--data {folder} is not a folder that exists.")
@@ -104,6 +105,16 @@ class BlenderViews(DataParser):
             dataparser_scale=config.scale_factor,
             metadata={"downscale_factor": factor},
         )
+
+
+def _refuse_changed_options(config: BlenderViewsDataParserConfig) -> None:
+    """None of this parser's options reaches Nerfstudio's own, which reads transforms.json."""
+    for option in dataclasses.fields(BlenderViewsDataParserConfig):
+        if option.name not in ("_target", "data") and getattr(config, option.name) != option.default:
+            raise UsageError(
+                f"--{option.name.replace('_', '-')} is for Blender-format scenes, but {config.data} holds a "
+                f"transforms.json: leave it out, or give options of nerfstudio-data after that word."
+            )
 
 
 def _split_file(folder: Path, split: str) -> Path:

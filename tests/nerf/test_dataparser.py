@@ -142,6 +142,22 @@ def test_a_real_capture_is_read_with_nerfstudios_own_parser(tmp_path: Path) -> N
     assert_same_rays(ours.cameras, config.setup().get_dataparser_outputs("train").cameras)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("train_view_stride", 2),
+        ("eval_view_stride", 2),
+        ("downscale_factor", 2),
+        ("scale_factor", 0.5),
+        ("scene_half_extent", 2.0),
+    ],
+)
+def test_options_that_a_real_capture_would_ignore_are_refused(tmp_path: Path, name: str, value: Any) -> None:
+    write_capture(tmp_path / "capture")
+    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} "):
+        parse(tmp_path / "capture", **{name: value})
+
+
 def test_distortion_bends_rays_as_the_opencv_model_has_it(tmp_path: Path) -> None:
     import cv2
 
