@@ -194,12 +194,24 @@ def _common_size(images: list[Path], indices: list[int], path: Path) -> tuple[in
 
 
 def _intrinsics(scene: dict[str, Any], width: int, height: int, path: Path) -> tuple[float, float, float, float]:
-    """Focal lengths and principal point in pixels, from ``fl_x`` etc. if they are given, else from the angle."""
+    """Focal lengths and principal point in pixels, from ``fl_x`` etc. if they are given, else from the angle.
+
+    Given values count pixels of pictures of ``w`` by ``h``, from which those on disk may have been scaled.
+    """
     try:
-        center_x, center_y = float(scene.get("cx", width / 2)), float(scene.get("cy", height / 2))
+        for name in ("k1", "k2", "k3", "k4", "p1", "p2"):
+            if float(scene.get(name, 0.0)) != 0.0:
+                raise InputError(
+                    f'{path} has lens distortion ("{name}"), which Blender-format scenes cannot have: undistort the '
+                    f"images, or describe them in a transforms.json (nerfstudio-data)."
+                )
+        scale_x = width / float(scene["w"]) if "w" in scene else 1.0
+        scale_y = height / float(scene["h"]) if "h" in scene else scale_x
+        center_x = scale_x * float(scene["cx"]) if "cx" in scene else width / 2
+        center_y = scale_y * float(scene["cy"]) if "cy" in scene else height / 2
         if "fl_x" in scene:
-            focal_x = float(scene["fl_x"])
-            focal_y = float(scene.get("fl_y", focal_x))
+            focal_x = scale_x * float(scene["fl_x"])
+            focal_y = scale_y * float(scene.get("fl_y", scene["fl_x"]))
         elif "camera_angle_x" in scene:
             angle = float(scene["camera_angle_x"])
             if not 0 < angle < math.pi:
@@ -207,7 +219,7 @@ def _intrinsics(scene: dict[str, Any], width: int, height: int, path: Path) -> t
             focal_x = focal_y = 0.5 * width / math.tan(0.5 * angle)
         else:
             raise InputError(f'{path} has neither "camera_angle_x" nor "fl_x", so the focal length is unknown.')
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ZeroDivisionError) as error:
         raise InputError(f"{path}: the camera's intrinsics are not numbers ({error}).") from error
     if not all(map(math.isfinite, (focal_x, focal_y, center_x, center_y))) or min(focal_x, focal_y) <= 0:
         raise InputError(f"{path}: the camera's intrinsics must be finite and its focal length positive.")

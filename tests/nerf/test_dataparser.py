@@ -93,6 +93,34 @@ def test_explicit_intrinsics_win_over_the_angle(tmp_path: Path) -> None:
     assert [float(value[0]) for value in (cameras.fx, cameras.fy, cameras.cx, cameras.cy)] == [10.0, 11.0, 5.0, 3.0]
 
 
+def test_explicit_intrinsics_are_scaled_with_the_images(tmp_path: Path) -> None:
+    """The pictures on disk are 12x8, a quarter of what the camera took."""
+    write_scene(tmp_path, w=48, h=32, fl_x=40.0, fl_y=44.0, cx=20.0, cy=12.0)
+    cameras = parse(tmp_path).cameras
+    assert [float(value[0]) for value in (cameras.fx, cameras.fy, cameras.cx, cameras.cy)] == [10.0, 11.0, 5.0, 3.0]
+    write_scene(tmp_path, w=48, fl_x=40.0)
+    cameras = parse(tmp_path).cameras
+    assert [float(value[0]) for value in (cameras.fx, cameras.fy, cameras.cx, cameras.cy)] == [10.0, 10.0, 6.0, 4.0]
+
+
+@pytest.mark.parametrize("size", [0, -48, "wide", None])
+def test_a_size_that_is_none_is_refused(tmp_path: Path, size: object) -> None:
+    write_scene(tmp_path, w=size, fl_x=40.0)
+    with pytest.raises(InputError, match="intrinsics"):
+        parse(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["k1", "k2", "k3", "k4", "p1", "p2"])
+def test_distortion_is_refused_and_not_ignored(tmp_path: Path, name: str) -> None:
+    coefficients: dict[str, Any] = {name: 0.0}
+    write_scene(tmp_path, **coefficients)
+    parse(tmp_path)
+    coefficients[name] = -0.01
+    write_scene(tmp_path, **coefficients)
+    with pytest.raises(InputError, match=f'distortion \\("{name}"\\)'):
+        parse(tmp_path)
+
+
 def test_missing_test_split_falls_back_to_val_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_scene(tmp_path)
     (tmp_path / "transforms_test.json").unlink()
