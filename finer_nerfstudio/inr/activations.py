@@ -190,6 +190,10 @@ class Custom(Activation):
         function: any elementwise function of a tensor that autograd can differentiate.
         scale: the scale parameter p of sigma_p.
         periodic: whether ``function`` is periodic on the whole axis.
+
+    Raises:
+        ValueError: for a module with parameters to learn. The backward pass differentiates with respect to the
+            pre-activation alone, and networks do not register their activations, so that they would never be trained.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -198,6 +202,11 @@ class Custom(Activation):
 
     def __post_init__(self) -> None:
         _require_positive("Custom", scale=self.scale)
+        if isinstance(self.function, nn.Module) and any(p.requires_grad for p in self.function.parameters()):
+            raise ValueError(
+                f"{_name_of(self.function)} has parameters to learn, which an activation here cannot train: freeze "
+                "them with requires_grad_(False)"
+            )
 
     def value(self, x: Features) -> Outputs:
         return self.function(self.scale * x)
@@ -298,21 +307,19 @@ def variable_periodic(
     Raises:
         TypeError: for what cannot be called, and for what is variable-periodic already.
         ValueError: for piecewise-linear activations (the ReLU family), whose composition the paper excludes because
-            they have no bumps to repeat, and for parameters out of range.
+            they have no bumps to repeat, for modules with parameters to learn, and for parameters out of range.
     """
     if isinstance(activation, VariablePeriodic):
         raise TypeError("this activation is variable-periodic already; pass its base activation instead")
-    if isinstance(activation, Activation):
-        base = activation
-    elif callable(activation):
-        base = Custom(activation, scale=scale, periodic=periodic)
-    else:
+    if not callable(activation):
         raise TypeError(f"variable_periodic needs an activation or a function of a tensor, not {activation!r}")
-    if isinstance(base, ReLU) or (isinstance(base, Custom) and _is_piecewise_linear(base.function)):
+    function = activation.function if isinstance(activation, Custom) else activation
+    if isinstance(function, ReLU) or (not isinstance(function, Activation) and _is_piecewise_linear(function)):
         raise ValueError(
             f"{_name_of(activation)} is piecewise linear: it has no bumps for FINER++ to repeat; use a smooth "
             "activation such as Sine, Gauss, Wavelet, tanh or softplus"
         )
+    base = activation if isinstance(activation, Activation) else Custom(activation, scale=scale, periodic=periodic)
     if isinstance(base, Sine) or (isinstance(base, Custom) and base.periodic):
         if omega_f is not None:
             raise ValueError(f"{_name_of(activation)} is periodic: it has no inner sine, so omega_f has no meaning")

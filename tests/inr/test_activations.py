@@ -189,6 +189,26 @@ def test_smooth_activations_are_accepted(function: Callable[[Tensor], Tensor]) -
     assert torch.isfinite(activation(torch.randn(3, 3))).all()
 
 
+class Swish(nn.Module):
+    """``x sigmoid(beta x)`` with a beta to learn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beta = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.beta * x)
+
+
+@pytest.mark.parametrize("make", [lambda f: variable_periodic(f, omega_f=2.5), Custom])
+def test_parameters_that_would_never_learn_are_refused(make: Callable[[nn.Module], Activation]) -> None:
+    with pytest.raises(ValueError, match="Swish has parameters to learn"):
+        make(Swish())
+    x = torch.randn(3, 3, requires_grad=True)
+    make(Swish().requires_grad_(False))(x).sum().backward()
+    assert x.grad is not None
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
