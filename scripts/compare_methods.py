@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,8 @@ import tyro
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+
+import finer_nerfstudio
 
 METHODS = ("pemlp", "siren", "finer-sine", "gauss", "finer-gauss", "wire", "finer-wavelet")
 
@@ -50,6 +53,19 @@ class Comparison:
 
 
 def main(config: Comparison) -> int:
+    try:
+        return _compare(config)
+    except KeyboardInterrupt:
+        return _fail(
+            f"interrupted: methods that were finished are kept in {config.output_dir}, and the same command goes on "
+            f"with the others.",
+            code=130,
+        )
+    except OSError as error:
+        return _fail(f"the comparison in {config.output_dir} cannot go on: {error}.", code=1)
+
+
+def _compare(config: Comparison) -> int:
     console = Console()
     unknown = [method for method in config.methods if method not in METHODS]
     if unknown or not config.methods:
@@ -58,32 +74,48 @@ def main(config: Comparison) -> int:
         return _fail(f"--minutes must be positive, not {config.minutes}.")
     if not config.data.is_dir():
         return _fail(f"--data {config.data} is not a folder; make a scene with scripts/make_demo_scene.py.")
-    config.output_dir.mkdir(parents=True, exist_ok=True)
+    if config.compare_view < 0:
+        return _fail(f"--compare-view must be at least 0, not {config.compare_view}.")
+    try:
+        config.output_dir.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=config.output_dir).close()
+    except OSError as error:
+        return _fail(
+            f"cannot write to --output-dir {config.output_dir} ({error.strerror}): choose another one.", code=1
+        )
+    settings = {
+        "data": str(config.data.resolve()),
+        "minutes": config.minutes,
+        "train_view_stride": config.train_view_stride,
+        "eval_view_stride": config.eval_view_stride,
+        "seed": config.seed,
+        "version": finer_nerfstudio.__version__,
+    }
     results = {}
     for method in config.methods:
         cell = config.output_dir / method / "result.json"
-        settings = {
-            "data": str(config.data.resolve()),
-            "minutes": config.minutes,
-            "train_view_stride": config.train_view_stride,
-            "eval_view_stride": config.eval_view_stride,
-            "seed": config.seed,
-        }
         try:
-            done = cell.exists() and json.loads(cell.read_text())["settings"] == settings
+            result = _kept(method, cell, settings)
         except (ValueError, TypeError, KeyError):
             return _fail(
                 f"{cell} is not a result of this script: move it away, or choose another --output-dir.", code=1
             )
-        if done:
+        if result is not None and not _views(config, method):
+            return _fail(
+                f"the test views of {method} are missing beside {cell}: move that file away to have the method "
+                f"trained again.",
+                code=1,
+            )
+        if result is not None:
             console.print(f"{method}: results of an earlier run are in {cell}")
         else:
             try:
                 measured = _train_and_evaluate(method, config, console)
             except subprocess.CalledProcessError as error:
                 return _fail(f"{method}: {' '.join(error.cmd[:2])} failed with exit code {error.returncode}.", code=1)
-            _write(cell, json.dumps({"settings": settings, **measured}, indent=2))
-        results[method] = json.loads(cell.read_text())
+            result = {"settings": settings, **measured}
+            _write(cell, json.dumps(result, indent=2))
+        results[method] = result
     _write(config.output_dir / "results.json", json.dumps(results, indent=2))
     table = _markdown(results)
     _write(config.output_dir / "results.md", table)
@@ -91,13 +123,26 @@ def main(config: Comparison) -> int:
     _side_by_side(config, picture)
 
     shown = Table("method", "PSNR", "SSIM", "LPIPS", "training rays/s", "rendered rays/s")
-    for row in _rows(results):
-        shown.add_row(*row)
+    for method, result in results.items():
+        shown.add_row(*_row(method, result))
     console.print(shown)
     console.print("truth, " + ", ".join(config.methods) + f" side by side: {picture}", soft_wrap=True)
     first = config.methods[0]
     console.print(f"look at it: ns-viewer --load-config {results[first]['config']}", soft_wrap=True)
     return 0
+
+
+def _kept(method: str, cell: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The result of an earlier run with the same settings; one that lacks what a table needs raises an error."""
+    if not cell.exists():
+        return None
+    result = json.loads(cell.read_text())
+    if result["settings"] != settings:
+        return None
+    _row(method, result)
+    if not isinstance(result["config"], str):
+        raise TypeError("config")
+    return result
 
 
 def _train_and_evaluate(method: str, config: Comparison, console: Console) -> dict[str, Any]:
@@ -154,7 +199,7 @@ def _train_and_evaluate(method: str, config: Comparison, console: Console) -> di
         "config": str(written),
         "test": json.loads(evaluation.read_text())["results"],
         "training": json.loads((written.parent / "training.json").read_text()),
-        "views": len(list(renders.glob("*_img_*.png"))),
+        "views": len(_views(config, method)),
     }
 
 
@@ -164,26 +209,25 @@ def _call(program: str, *arguments: str) -> None:
     subprocess.run([str(beside) if beside.exists() else program, *arguments], check=True)
 
 
-def _rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
-    rows = []
-    for method, result in results.items():
-        test, training = result["test"], result["training"]
-        rows.append(
-            (
-                method,
-                f"{test['psnr']:.2f}",
-                f"{test['ssim']:.3f}",
-                f"{test['lpips']:.3f}" if "lpips" in test else "n/a",
-                f"{training['rays_per_second']:,.0f}",
-                f"{test['num_rays_per_sec']:,.0f}",
-            )
-        )
-    return rows
+def _row(method: str, result: dict[str, Any]) -> tuple[str, ...]:
+    test, training = result["test"], result["training"]
+    return (
+        method,
+        f"{test['psnr']:.2f}",
+        f"{test['ssim']:.3f}",
+        f"{test['lpips']:.3f}" if "lpips" in test else "n/a",
+        f"{training['rays_per_second']:,.0f}",
+        f"{test['num_rays_per_sec']:,.0f}",
+    )
+
+
+def _views(config: Comparison, method: str) -> list[Path]:
+    return sorted((config.output_dir / method / "test_views").glob("*_img_*.png"))
 
 
 def _markdown(results: dict[str, Any]) -> str:
     lines = ["| method | PSNR | SSIM | LPIPS | training rays/s | rendered rays/s |", "|---|---|---|---|---|---|"]
-    lines += ["| " + " | ".join(row) + " |" for row in _rows(results)]
+    lines += ["| " + " | ".join(_row(method, result)) + " |" for method, result in results.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -191,7 +235,7 @@ def _side_by_side(config: Comparison, path: Path) -> None:
     """The true test view and every method's rendering of it, from Nerfstudio's pairs of truth and rendering."""
     tiles: list[Image.Image] = []
     for method in config.methods:
-        views = sorted((config.output_dir / method / "test_views").glob("*_img_*.png"))
+        views = _views(config, method)
         with Image.open(views[min(config.compare_view, len(views) - 1)]) as pair:
             width, height = pair.width // 2, pair.height
             if not tiles:
