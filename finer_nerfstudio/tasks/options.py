@@ -33,7 +33,7 @@ class FitOptions:
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     learning_rate: float | None = None
     """Adam's learning rate at the first step; it decays exponentially to a tenth at the last one. The published one
-    unless given, but 1e-3 for shapes with --minutes, because 1e-4 belongs to 200,000 steps."""
+    unless given, but 3e-4 for shapes with --minutes, because 1e-4 belongs to 200,000 steps."""
     width: int | None = None
     """Units of a hidden layer (256); complex layers have width/sqrt(2) complex ones, so that sizes match."""
     depth: int | None = None
@@ -44,8 +44,8 @@ class FitOptions:
     """Inverse width of the Gaussian or of the wavelet's envelope."""
     omega_f: float | None = None
     """Frequency of FINER++'s inner sine (Gauss and wavelet families)."""
-    bias_range: float | Literal["auto"] | None = None
-    """k: first-layer biases are drawn from U(-k, k), larger k, higher frequencies. auto chooses k from the signal."""
+    bias_range: float | None = None
+    """k: first-layer biases are drawn from U(-k, k); larger k, higher frequencies."""
     scale_gradient: bool | None = None
     """Differentiate through alpha(x) = |x| + 1 in the backward pass, as the formula has it; the published numbers
     come from holding it constant."""
@@ -57,23 +57,20 @@ class FitOptions:
 
 
 def preset_of(options: FitOptions, task: Task) -> Preset:
-    """The published hyper-parameters with those of the options in their place; an automatic k is left to the preset.
+    """The published hyper-parameters with those of the options in their place.
 
     Raises:
         UsageError: for a parameter that the method does not have, or a value out of range.
     """
     try:
         chosen = preset(options.method, task, options.preset_source)
-        bias_range = None if options.bias_range == "auto" else options.bias_range
-        if options.bias_range == "auto" and chosen.bias_range is None:
-            raise ValueError(f"--bias-range auto is for the FINER++ methods; {options.method} has no bias range")
         customised = chosen.overridden(
             omega_0=options.omega_0,
             s_0=options.s_0,
             omega_f=options.omega_f,
             scale_gradient=options.scale_gradient,
             learning_rate=options.learning_rate,
-            bias_range=bias_range,
+            bias_range=options.bias_range,
             encoding_frequencies=options.encoding_frequencies,
         )
         # Refuses impossible sizes and ranges before anything is read or written.
@@ -127,7 +124,6 @@ def settings_of(options: FitOptions, preset: Preset, protocol: Protocol) -> dict
         "depth": protocol.depth,
         "learning_rate": preset.learning_rate,
         "bias_range": preset.bias_range,
-        "bias_range_chosen_by": "signal" if options.bias_range == "auto" else "preset or option",
         "encoding_frequencies": preset.encoding_frequencies,
         "activation": describe_activation(preset.activation),
     }

@@ -141,7 +141,6 @@ def test_comparison(tmp_path: Path) -> None:
         ("pemlp", {"encoding_frequencies": -1}),
         ("siren", {"width": 0}),
         ("siren", {"depth": 0}),
-        ("siren", {"bias_range": "auto"}),
     ],
 )
 def test_options_that_the_method_does_not_have(method: Method, override: dict[str, object]) -> None:
