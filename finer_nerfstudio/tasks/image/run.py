@@ -13,7 +13,14 @@ import numpy as np
 from finer_nerfstudio.atomic_files import write_json
 from finer_nerfstudio.checkpoint import load_model, save_model
 from finer_nerfstudio.tasks.image.files import SourceImage, write_image
-from finer_nerfstudio.tasks.image.fit import ImageOptions, extreme_neurons, fit_image, measure, psnr_of_loss
+from finer_nerfstudio.tasks.image.fit import (
+    ImageOptions,
+    decode_image,
+    extreme_neurons,
+    fit_image,
+    measure,
+    psnr_of_loss,
+)
 from finer_nerfstudio.tasks.image.report import FittedMethod, comparison_report, image_report
 from finer_nerfstudio.tasks.options import Method
 from finer_nerfstudio.tasks.progress import progress_bar, stages
@@ -130,7 +137,7 @@ def compare_on_image(
             download_lpips=download_lpips,
         )
         network = load_model(folder / method / "model.safetensors", task="image").network
-        _, reconstruction = measure(network, image)
+        reconstruction = decode_image(network, height=image.height, width=image.width, maximum=image.maximum)
         rows.append(
             FittedMethod(
                 method,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ _SHORT_RUN_LEARNING_RATE = 3e-4
 _SHORT_RUN_BATCH = 3_000
 CHAMFER_SAMPLES = 300_000
 IOU_RESOLUTION = 128
+# Points per side of the blocks in which a true distance is looked at.
+_BLOCK = 8
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,9 @@ def measure_shape(
     again, _ = _samples(unit, generator)
     distance = metrics.chamfer(points, true_points)
     truth = distance_to(unit)
-    tight, paper = (metrics.iou(_inside(field_of(network), half), _inside(truth, half)) for half in (0.5, 1.0))
+    tight, paper = (
+        metrics.iou(inside_of_field(field_of(network), half), inside_of_distance(truth, half)) for half in (0.5, 1.0)
+    )
     return {
         "chamfer": distance / normalization.scale**2,
         "iou": tight,
@@ -206,13 +211,38 @@ def _samples(shape: Shape, generator: torch.Generator) -> tuple[np.ndarray, np.n
     return points.double().numpy(), normals.double().numpy()
 
 
-def _inside(field: Field, half: float) -> np.ndarray:
-    """Where a field is negative on a grid over [-half, half]^3, false outside [-0.5, 0.5]^3."""
-    axis = torch.linspace(-half, half, IOU_RESOLUTION)
+def inside_of_field(field: Field, half: float, resolution: int = IOU_RESOLUTION) -> np.ndarray:
+    """Where a field is negative on a grid over [-half, half]^3, without the points outside [-0.5, 0.5]^3."""
+    points = _grid_points(half, resolution)
+    # A plane at a time bounds memory.
+    return np.stack([(field(plane.reshape(-1, 3)) < 0).reshape(plane.shape[:-1]).numpy() for plane in points])
+
+
+def inside_of_distance(distance: SignedDistance, half: float, resolution: int = IOU_RESOLUTION) -> np.ndarray:
+    """The same for a true distance, which need not be asked everywhere: around a point that is far from the surface,
+    everything nearer than the surface is on the same side.
+    """
+    points = _grid_points(half, resolution)
+    count = len(points)
+    inside = np.zeros(points.shape[:-1], bool)
+    starts = range(0, count, _BLOCK)
+    blocks = [
+        tuple(slice(start, min(start + _BLOCK, count)) for start in corner) for corner in product(starts, repeat=3)
+    ]
+    corners = torch.stack(
+        [torch.stack([points[block].amin((0, 1, 2)), points[block].amax((0, 1, 2))]) for block in blocks]
+    )
+    centers, radii = corners.mean(dim=1), 0.5 * (corners[:, 1] - corners[:, 0]).norm(dim=1)
+    for block, far, radius in zip(blocks, distance(centers), radii, strict=True):
+        if far.abs() > 1.001 * radius:
+            inside[block] = bool(far < 0)
+        else:
+            part = points[block]
+            inside[block] = (distance(part.reshape(-1, 3)) < 0).reshape(part.shape[:-1]).numpy()
+    return inside
+
+
+def _grid_points(half: float, resolution: int) -> Float[Tensor, "x y z 3"]:
+    axis = torch.linspace(-half, half, resolution)
     axis = axis[axis.abs() <= 0.5]
-    inside = []
-    for x in axis:
-        y, z = torch.meshgrid(axis, axis, indexing="ij")
-        plane = torch.stack([torch.full_like(y, float(x)), y, z], dim=-1).reshape(-1, 3)
-        inside.append((field(plane) < 0).numpy())
-    return np.stack(inside)
+    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)

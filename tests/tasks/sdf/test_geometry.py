@@ -13,6 +13,7 @@ from torch import Tensor
 from finer_nerfstudio import metrics
 from finer_nerfstudio.tasks.sdf.distance import cloud_distance, mesh_distance
 from finer_nerfstudio.tasks.sdf.extraction import extract_surface
+from finer_nerfstudio.tasks.sdf.fit import inside_of_distance, inside_of_field
 from finer_nerfstudio.tasks.sdf.sampling import COARSE_SCALE, FINE_SCALE, SurfaceSampler, training_points
 from finer_nerfstudio.tasks.sdf.shading import Scalars, View, render
 from finer_nerfstudio.tasks.sdf.shape import Shape
@@ -243,6 +244,25 @@ def test_normal_consistency_of_turned_normals() -> None:
     up, tilted = np.tile([0.0, 0.0, 1.0], (50, 1)), np.tile([0.0, np.sin(0.3), np.cos(0.3)], (50, 1))
     assert metrics.normal_consistency(points, up, points, tilted) == pytest.approx(np.cos(0.3))
     assert metrics.normal_consistency(points, up, points, -up) == pytest.approx(-1.0)
+
+
+@pytest.mark.parametrize("half", [0.5, 1.0])
+def test_blocks_far_from_the_surface_need_no_distances(half: float) -> None:
+    mesh = trimesh.creation.icosphere(subdivisions=2, radius=0.3)
+    mesh.vertices += np.array([0.1, -0.05, 0.02])
+    asked = 0
+    exact = mesh_distance(mesh.vertices, mesh.faces)
+
+    def distance(points: Tensor) -> Tensor:
+        nonlocal asked
+        asked += len(points)
+        return exact(points)
+
+    found = inside_of_distance(distance, half, resolution=60)
+    evaluated = asked
+    np.testing.assert_array_equal(found, inside_of_field(exact, half, resolution=60))
+    assert found.any()
+    assert evaluated < 0.7 * found.size
 
 
 # Pictures
