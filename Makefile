@@ -17,7 +17,7 @@ DEMO_OUTPUT ?= outputs/demo
 
 .PHONY: help env demo test lint
 help:
-	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 # "packages" marks a finished installation; "clone" says which clone the package itself is imported from.
 env: $(ENV)/packages
@@ -38,8 +38,9 @@ demo: env
 	$(BIN)/python scripts/compare_methods.py --data "$(DEMO_SCENE)" --methods finer-wavelet --minutes $(MINUTES) \
 		--viewer --output-dir "$(DEMO_OUTPUT)"
 
+# One thread each: threads of several processes would wait for each other on the same cores.
 test: env
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto $(PYTEST_ARGS)
 
 lint: env
 	$(BIN)/ruff format --check .

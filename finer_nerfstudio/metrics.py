@@ -105,24 +105,26 @@ def chamfer(points: np.ndarray, reference: np.ndarray) -> float:
     return float(np.square(to_reference).mean() + np.square(to_points).mean())
 
 
-def normal_consistency(
+def chamfer_and_normal_consistency(
     points: np.ndarray, normals: np.ndarray, reference: np.ndarray, reference_normals: np.ndarray
-) -> float:
-    """Mean cosine between the normals of points and of their nearest neighbours in the other set, both ways.
-
-    In [-1, 1]; 1 where both surfaces face the same way everywhere.
+) -> tuple[float, float]:
+    """:func:`chamfer`, and the mean cosine between the normals of nearest neighbours, both ways.
 
     Args:
         points: ``[n, 3]``.
         normals: ``[n, 3]`` unit vectors.
         reference: ``[m, 3]``.
         reference_normals: ``[m, 3]`` unit vectors.
+
+    Returns:
+        The chamfer distance, and the consistency in [-1, 1]; 1 where both surfaces face the same way everywhere.
     """
-    _, there = _nearest(points, reference)
-    _, here = _nearest(reference, points)
+    to_reference, there = _nearest(points, reference)
+    to_points, here = _nearest(reference, points)
     forward = np.einsum("ij,ij->i", normals, reference_normals[there]).mean()
     backward = np.einsum("ij,ij->i", reference_normals, normals[here]).mean()
-    return float(0.5 * (forward + backward))
+    distance = np.square(to_reference).mean() + np.square(to_points).mean()
+    return float(distance), float(0.5 * (forward + backward))
 
 
 def iou(inside: np.ndarray, reference: np.ndarray) -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -16,6 +18,20 @@ settings.load_profile("untimed")
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
 LEGO = DATA / "blender" / "lego"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Several processes share the work by file, because what a file's tests prepare once serves all of them."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
+@pytest.fixture(autouse=True)
+def denormals() -> Iterator[None]:
+    """Entry points flush denormals for their process, which here is that of the next test too."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

@@ -83,14 +83,16 @@ def shortened(command: str) -> str:
         arguments[arguments.index("--minutes") + 1] = "0.02"
         arguments += ["--methods", "finer-sine"]
     elif "fit_image.py" in command or "fit_sdf.py" in command:
-        for option, value in (("--minutes", None), ("--steps", "3"), ("--size", None)):
+        # A shape needs a surface before it can be extracted.
+        steps = "3" if "fit_image.py" in command else "60"
+        for option, value in (("--minutes", None), ("--steps", steps), ("--size", None)):
             if option in arguments:
                 place = arguments.index(option)
                 del arguments[place : place + 2]
             arguments += [option, value] if value else []
-        name = "image" if "fit_image.py" in command else "sdf"
-        arguments += ["--width", "16", "--output-dir", f"outputs/{place_of(command)}"]
-        arguments += ["--resolution", "16"] if name == "sdf" else []
+        arguments += ["--width", "32", "--output-dir", f"outputs/{place_of(command)}"]
+        if "fit_sdf.py" in command:
+            arguments += ["--resolution", "32", "--batch-size", "500", "--learning-rate", "1e-3"]
     elif "reproduce.py" in command:
         arguments += [
             "--steps",
@@ -123,7 +125,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "camera_path.json").write_text(json.dumps(path))
     (folder / "pictures").mkdir()
     write_image(folder / "pictures" / "picture.png", sample_image(24).pixels)
-    trimesh.creation.icosphere(subdivisions=2).export(folder / "ball.ply")
+    trimesh.creation.torus(1.0, 0.4).export(folder / "torus.ply")
     network = preset("siren", "image").network(2, 3, width=8, depth=1)
     signal = {"height": 24, "width": 24, "maximum": 255}
     save_model(folder / "model.safetensors", network, task="image", signal=signal, configuration={})
@@ -153,7 +155,7 @@ def variables(folder: Path) -> dict[str, str]:
         "RUN": str(configs[0].parent),
         "IMAGE": "pictures/picture.png",
         "IMAGES": "pictures",
-        "MESH": "ball.ply",
+        "MESH": "torus.ply",
         "MODEL": "model.safetensors",
     }
 

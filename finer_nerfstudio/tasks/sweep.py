@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -128,11 +129,20 @@ def _start_worker(turns: Any, gpus: int, threads: int) -> None:
 
     prepare_processor()
     torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with turns.get_lock():
         turn = turns.value
         turns.value += 1
     if gpus:
         torch.cuda.set_device(turn % gpus)
+
+
+def _end_with_parent() -> None:
+    """Without this a worker outlives a killed sweep, computing what nobody waits for."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _on_cluster(cells: Sequence[Cell], address: str) -> Iterator[tuple[Cell, dict[str, Any]]]:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,8 @@ from finer_nerfstudio.tasks.image.fit import ImageOptions
 from finer_nerfstudio.tasks.image.table import image_cells
 from finer_nerfstudio.tasks.sweep import Cell, run_cells
 from finer_nerfstudio.tasks.table import Row, write_table
+
+ROOT = Path(__file__).parents[2]
 
 
 def square(number: int, log: str) -> dict[str, Any]:
@@ -73,6 +79,38 @@ def test_a_pool_of_processes(tmp_path: Path) -> None:
     for name, result in here.items():
         # The number of threads decides the order of sums.
         assert there[name]["psnr"] == pytest.approx(result["psnr"], abs=0.05)
+
+
+SLOW_SWEEP = """
+import os, sys, time
+from pathlib import Path
+from finer_nerfstudio.tasks.sweep import Cell, run_cells
+
+def work(folder):
+    (Path(folder) / f"{os.getpid()}.pid").touch()
+    time.sleep(600)
+    return {}
+
+if __name__ == "__main__":
+    run_cells([Cell(f"cell{n}", {}, work, (sys.argv[1],)) for n in range(2)], Path(sys.argv[1]), workers=2)
+"""
+
+
+def test_workers_end_with_a_killed_sweep(tmp_path: Path) -> None:
+    script = tmp_path / "slow_sweep.py"
+    script.write_text(SLOW_SWEEP)
+    with subprocess.Popen([sys.executable, script, tmp_path], env={**os.environ, "PYTHONPATH": str(ROOT)}) as sweep:
+        workers = wait_for(lambda: [path.stem for path in tmp_path.glob("*.pid")], lambda found: len(found) == 2)
+        sweep.kill()
+    wait_for(lambda: [worker for worker in workers if Path("/proc", worker).exists()], lambda alive: not alive)
+
+
+def wait_for(look: Callable[[], list[str]], enough: Callable[[list[str]], bool]) -> list[str]:
+    deadline = time.monotonic() + 120
+    while not enough(found := look()):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+    return found
 
 
 def test_a_cluster_of_this_machine(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def measure_shape(
     points, normals = _samples(found, generator)
     true_points, true_normals = _samples(unit, generator)
     again, _ = _samples(unit, generator)
-    distance = metrics.chamfer(points, true_points)
+    distance, consistency = metrics.chamfer_and_normal_consistency(points, normals, true_points, true_normals)
     truth = distance_to(unit)
     tight, paper = (
         metrics.iou(inside_of_field(field_of(network), half), inside_of_distance(truth, half)) for half in (0.5, 1.0)
@@ -199,7 +199,7 @@ def measure_shape(
     return {
         "chamfer": distance / normalization.scale**2,
         "iou": tight,
-        "normal_consistency": metrics.normal_consistency(points, normals, true_points, true_normals),
+        "normal_consistency": consistency,
         "chamfer_paper": distance,
         "chamfer_paper_of_truth_with_itself": metrics.chamfer(again, true_points),
         "iou_paper": paper,

@@ -242,8 +242,8 @@ def test_iou_of_masks() -> None:
 def test_normal_consistency_of_turned_normals() -> None:
     points = np.random.default_rng(0).normal(size=(50, 3))
     up, tilted = np.tile([0.0, 0.0, 1.0], (50, 1)), np.tile([0.0, np.sin(0.3), np.cos(0.3)], (50, 1))
-    assert metrics.normal_consistency(points, up, points, tilted) == pytest.approx(np.cos(0.3))
-    assert metrics.normal_consistency(points, up, points, -up) == pytest.approx(-1.0)
+    assert metrics.chamfer_and_normal_consistency(points, up, points, tilted) == pytest.approx((0.0, np.cos(0.3)))
+    assert metrics.chamfer_and_normal_consistency(points, up, points, -up) == pytest.approx((0.0, -1.0))
 
 
 @pytest.mark.parametrize("half", [0.5, 1.0])
