@@ -71,7 +71,7 @@ def step_of(page: Page) -> int:
     return int(found.group(1)) if found else -1
 
 
-def wait_for_step(page: Page, step: int, seconds: float = 180) -> None:
+def wait_for_step(page: Page, step: int, seconds: float = 400) -> None:
     deadline = time.monotonic() + seconds
     while step_of(page) < step:
         assert time.monotonic() < deadline, f"training is at step {step_of(page)}, not at {step}"
@@ -80,7 +80,7 @@ def wait_for_step(page: Page, step: int, seconds: float = 180) -> None:
 
 def picture(page: Page) -> np.ndarray:
     """The left part of the page, which shows the rendering, once it has stopped changing."""
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 180
     previous = np.zeros(1)
     unchanged = 0
     while unchanged < 3:
