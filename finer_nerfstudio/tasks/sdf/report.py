@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from finer_nerfstudio.tasks.report import Figure, Section, drawing_png, flat_table, write_report
-from finer_nerfstudio.tasks.sdf.shading import VIEWS, Scalars, render
+from finer_nerfstudio.tasks.sdf.shading import VIEWS, Scalars, radius_in_view, render
 from finer_nerfstudio.tasks.sdf.shape import Shape
 from finer_nerfstudio.tasks.summary import as_text
 
@@ -57,7 +57,8 @@ def shaded_views(truth: Shape, vertices: np.ndarray, faces: np.ndarray, error: n
     from matplotlib.figure import Figure as Drawing
 
     low, high = truth.vertices.min(axis=0), truth.vertices.max(axis=0)
-    frame = {"center": 0.5 * (low + high), "radius": 0.52 * float(np.linalg.norm(high - low))}
+    center = 0.5 * (low + high)
+    frame = {"center": center, "radius": 1.05 * radius_in_view(truth.vertices, center)}
     limit = max(float(np.percentile(np.abs(error), 99)), 1e-6)
     scalars = Scalars(error, -limit, limit, "coolwarm")
     rows = [("result", vertices, faces, None), ("error", vertices, faces, scalars)]
@@ -73,7 +74,8 @@ def shaded_views(truth: Shape, vertices: np.ndarray, faces: np.ndarray, error: n
                 spine.set_visible(False)
         line[0].set_ylabel(name, fontsize=12)
     colors = ScalarMappable(Normalize(-limit, limit), "coolwarm")
-    drawing.colorbar(colors, ax=axes[-1], label="distance to the true surface (unit frame)")
+    drawing.get_layout_engine().set(w_pad=0.0, h_pad=0.0, wspace=0.0, hspace=0.0)  # pyright: ignore[reportOptionalMemberAccess]
+    drawing.colorbar(colors, ax=axes, shrink=0.5, aspect=40, label="distance to the true surface (unit frame)")
     return Figure(drawing_png(drawing), "The surface from four sides; blue is inside the true surface, red outside.")
 
 

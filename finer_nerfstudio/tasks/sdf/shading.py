@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,6 +88,13 @@ def render(
     picture[visible] = np.clip(lit[:, None] * color, 0.0, 1.0)
     smaller = picture.reshape(size, _SAMPLES_PER_SIDE, size, _SAMPLES_PER_SIDE, 3).mean(axis=(1, 3))
     return (255.0 * smaller).round().astype(np.uint8)
+
+
+def radius_in_view(vertices: np.ndarray, center: np.ndarray, views: Sequence[View] = VIEWS) -> float:
+    """Half the side of the smallest picture around ``center`` that shows all of the shape from every view."""
+    offsets = vertices - center
+    sideways = [np.abs(offsets @ axis).max() for view in views for axis in _axes(view.azimuth, view.elevation)[:2]]
+    return float(max(sideways))
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
