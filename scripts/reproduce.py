@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -55,8 +56,8 @@ class Table1(Sweep):
     """Training steps; 5,000, or 300 with --quick, unless given."""
     size: int | None = None
     """Longer side to which images are averaged down; 128 with --quick, else as they are."""
-    bias_range: float | None = None
-    """Another k than the published one for the FINER++ methods."""
+    bias_range: float | Literal["auto"] | None = None
+    """Another k than the published one for the FINER++ methods; auto chooses one for each image."""
     sweep_learning_rate: tuple[Method, ...] = ("wire",)
     """Methods for which fractions of the published learning rate are tried on the first image too; the best one then
     gets a row of its own. wire does not train in a few hundred steps at its published rate."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from finer_nerfstudio.inr.activations import Activation
+from finer_nerfstudio.inr.activations import Activation, VariablePeriodic
 from finer_nerfstudio.inr.network import CoordinateNetwork
-from finer_nerfstudio.inr.presets import preset
+from finer_nerfstudio.inr.presets import Preset, preset
+from finer_nerfstudio.tasks.bias_range import bias_range_for
 from finer_nerfstudio.tasks.grid import BatchSize, GridSignal, decode, squared_error
 from finer_nerfstudio.tasks.options import device_named
 from finer_nerfstudio.tasks.training import Schedule, Training, train
@@ -54,7 +55,7 @@ def fit_array(
     *,
     activation: Activation | str = "finer-sine",
     channels_last: bool = False,
-    bias_range: float | None = None,
+    bias_range: float | Literal["auto"] | None = None,
     steps: int = 1000,
     learning_rate: float | None = None,
     width: int = 256,
@@ -72,7 +73,8 @@ def fit_array(
         activation: one of this package's activations, or the name of a method, which also brings its published bias
             range and learning rate for images.
         channels_last: whether the last axis counts channels of one sample.
-        bias_range: k of FINER++; None for that of the method, or PyTorch's default.
+        bias_range: k of FINER++; None for that of the method, or PyTorch's default, and "auto" to choose it from the
+            array.
         steps: training steps.
         learning_rate: Adam's at the first step; that of the method, or 5e-4, unless given.
         width: units of a hidden layer.
@@ -95,20 +97,16 @@ def fit_array(
     low, high = float(values.min()), float(values.max())
     signal = GridSignal(values, low, high if high > low else low + 1.0)
     generator = torch.Generator().manual_seed(seed)
-    published = preset(activation, "image") if isinstance(activation, str) else None
-    if published is not None:
-        bias_range = published.bias_range if bias_range is None else bias_range
-        learning_rate = published.learning_rate if learning_rate is None else learning_rate
-    network = CoordinateNetwork(
-        len(signal.shape),
-        signal.channels,
-        width=width,
-        depth=depth,
-        activation=activation if isinstance(activation, Activation) else preset(activation, "image").activation,
-        bias_range=bias_range,
-        encoding_frequencies=0 if published is None else published.encoding_frequencies,
-        generator=generator,
-    ).to(device_named(device))
-    schedule = Schedule(steps, 5e-4 if learning_rate is None else learning_rate)
+    chosen = preset(activation, "image") if isinstance(activation, str) else Preset(activation, learning_rate=5e-4)
+    place = device_named(device)
+    if bias_range == "auto":
+        if not isinstance(chosen.activation, VariablePeriodic):
+            raise ValueError("fit_array: a bias range is chosen automatically for variable-periodic activations only")
+        look_around = replace(chosen, bias_range=1.0 if chosen.bias_range is None else chosen.bias_range)
+        bias_range = bias_range_for(signal, look_around, width=width, depth=depth, device=place)
+    chosen = chosen.overridden(bias_range=bias_range, learning_rate=learning_rate)
+    network = chosen.network(len(signal.shape), signal.channels, width=width, depth=depth, generator=generator)
+    network.to(place)
+    schedule = Schedule(steps, chosen.learning_rate)
     training = train(network, squared_error(network, signal, batch_size), schedule, generator=generator)
     return FittedArray(network, signal, training)

@@ -44,8 +44,9 @@ class FitOptions:
     """Inverse width of the Gaussian or of the wavelet's envelope."""
     omega_f: float | None = None
     """Frequency of FINER++'s inner sine (Gauss and wavelet families)."""
-    bias_range: float | None = None
-    """k: first-layer biases are drawn from U(-k, k); larger k, higher frequencies."""
+    bias_range: float | Literal["auto"] | None = None
+    """k: first-layer biases are drawn from U(-k, k); larger k, higher frequencies. auto (images)
+    chooses between the published k and its double and fourfold by short trials on a piece of the image."""
     scale_gradient: bool | None = None
     """Differentiate through alpha(x) = |x| + 1 in the backward pass, as the formula has it; the published numbers
     come from holding it constant."""
@@ -59,18 +60,26 @@ class FitOptions:
 def preset_of(options: FitOptions, task: Task) -> Preset:
     """The published hyper-parameters with those of the options in their place.
 
+    An automatic bias range is still the published one: it takes the signal, see
+    :mod:`finer_nerfstudio.tasks.bias_range`.
+
     Raises:
         UsageError: for a parameter that the method does not have, or a value out of range.
     """
     try:
         chosen = preset(options.method, task, options.preset_source)
+        automatic = options.bias_range == "auto"
+        if automatic and chosen.bias_range is None:
+            raise ValueError("a bias range belongs to the FINER++ methods, and auto chooses among theirs")
+        if automatic and task != "image":
+            raise ValueError(f"--bias-range auto is for images; give a number, or leave it at {chosen.bias_range:.4g}")
         customised = chosen.overridden(
             omega_0=options.omega_0,
             s_0=options.s_0,
             omega_f=options.omega_f,
             scale_gradient=options.scale_gradient,
             learning_rate=options.learning_rate,
-            bias_range=options.bias_range,
+            bias_range=None if isinstance(options.bias_range, str) else options.bias_range,
             encoding_frequencies=options.encoding_frequencies,
         )
         # Refuses impossible sizes and ranges before anything is read or written.

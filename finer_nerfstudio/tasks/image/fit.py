@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from finer_nerfstudio import metrics
 from finer_nerfstudio.inr.network import CoordinateNetwork
+from finer_nerfstudio.tasks.bias_range import bias_range_for
 from finer_nerfstudio.tasks.grid import BatchSize, GridSignal, decode, points_per_step, squared_error
 from finer_nerfstudio.tasks.image.files import SourceImage
 from finer_nerfstudio.tasks.options import FitOptions, device_named, preset_of, protocol_of, settings_of
@@ -89,6 +90,9 @@ def fit_image(
     chosen = preset_of(options, "image")
     schedule = Schedule(protocol.steps, chosen.learning_rate, minutes=options.minutes)
     points_per_step(options.batch_size, signal.samples)
+    if options.bias_range == "auto":
+        bias_range = bias_range_for(signal, chosen, width=protocol.width, depth=protocol.depth, device=device)
+        chosen = replace(chosen, bias_range=bias_range)
     generator = torch.Generator().manual_seed(options.seed)
     network = chosen.network(2, signal.channels, width=protocol.width, depth=protocol.depth, generator=generator)
     settings = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.inr.presets import preset
@@ -42,7 +42,7 @@ def image_cells(
     *,
     size: int | None,
     learning_rate: float | None = None,
-    bias_range: float | None = None,
+    bias_range: float | Literal["auto"] | None = None,
 ) -> list[Cell]:
     """One cell per image for one method.
 
