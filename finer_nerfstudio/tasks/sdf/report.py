@@ -55,6 +55,7 @@ def shaded_views(truth: Shape, vertices: np.ndarray, faces: np.ndarray, error: n
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure as Drawing
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     low, high = truth.vertices.min(axis=0), truth.vertices.max(axis=0)
     center = 0.5 * (low + high)
@@ -64,7 +65,10 @@ def shaded_views(truth: Shape, vertices: np.ndarray, faces: np.ndarray, error: n
     rows = [("result", vertices, faces, None), ("error", vertices, faces, scalars)]
     if not truth.is_cloud:
         rows.insert(0, ("truth", truth.vertices, truth.faces, None))
-    drawing = Drawing(figsize=(3.0 * len(VIEWS), 3.0 * len(rows)), layout="constrained")
+    drawing = Drawing(
+        figsize=(3.0 * len(VIEWS), 3.0 * len(rows)),
+        layout=ConstrainedLayoutEngine(w_pad=0.0, h_pad=0.0, wspace=0.0, hspace=0.0),
+    )
     axes = drawing.subplots(len(rows), len(VIEWS), squeeze=False)
     for line, (name, corners, triangles, values) in zip(axes, rows, strict=True):
         for axis, view in zip(line, VIEWS, strict=True):
@@ -74,7 +78,6 @@ def shaded_views(truth: Shape, vertices: np.ndarray, faces: np.ndarray, error: n
                 spine.set_visible(False)
         line[0].set_ylabel(name, fontsize=12)
     colors = ScalarMappable(Normalize(-limit, limit), "coolwarm")
-    drawing.get_layout_engine().set(w_pad=0.0, h_pad=0.0, wspace=0.0, hspace=0.0)  # pyright: ignore[reportOptionalMemberAccess]
     drawing.colorbar(colors, ax=axes, shrink=0.5, aspect=40, label="distance to the true surface (unit frame)")
     return Figure(drawing_png(drawing), "The surface from four sides; blue is inside the true surface, red outside.")
 
