@@ -57,11 +57,15 @@ def run_command(main: Callable[[Any], None], options: type, description: str | N
         with sentence_instead_of_traceback():
             main(chosen)
     except KeyboardInterrupt:
-        print("interrupted; --resume goes on from the last checkpoint.", file=sys.stderr)
+        advice = (
+            "--resume goes on from the last checkpoint" if hasattr(chosen, "resume") else "what was finished is kept"
+        )
+        print(f"interrupted; {advice}.", file=sys.stderr)
         raise SystemExit(130) from None
     except (MemoryError, RuntimeError) as error:
         # torch has an error of its own for GPUs only.
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
-        print(f"error: not enough memory ({str(error).splitlines()[0]}): try a smaller --width.", file=sys.stderr)
+        reason = (str(error).splitlines() or ["no more is known"])[0]
+        print(f"error: not enough memory ({reason}): try smaller networks, batches or pictures.", file=sys.stderr)
         raise SystemExit(1) from None

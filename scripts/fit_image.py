@@ -17,11 +17,13 @@ from typing import Annotated
 import tyro
 
 from finer_nerfstudio.command_line import prepare_processor, run_command
+from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.tasks.image.files import read_image, sample_image
 from finer_nerfstudio.tasks.image.fit import ImageOptions
 from finer_nerfstudio.tasks.image.run import clear_scratch, compare_on_image, run_image, scratch_of
 from finer_nerfstudio.tasks.options import Method
 from finer_nerfstudio.tasks.summary import print_summary
+from finer_nerfstudio.tasks.training import require_not_written
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,11 @@ def main(command: FitImage) -> None:
         command.output_dir or Path("outputs/image") / f"{name}-{'comparison' if command.compare else command.method}"
     )
     options = ImageOptions(**{item.name: getattr(command, item.name) for item in fields(ImageOptions)})
+    require_not_written(command.image, folder)
     if command.image is None:
-        image = sample_image(command.size or 256)
+        if command.size is not None and command.size < 1:
+            raise UsageError(f"--size must be at least 1, not {command.size}.")
+        image = sample_image(256 if command.size is None else command.size)
     else:
         image = read_image(command.image, size=command.size, scratch=scratch_of(folder))
     prepare_processor()

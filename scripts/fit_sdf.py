@@ -21,6 +21,7 @@ from finer_nerfstudio.tasks.sdf.fit import ShapeOptions
 from finer_nerfstudio.tasks.sdf.run import run_shape
 from finer_nerfstudio.tasks.sdf.shape import read_shape, sample_shape
 from finer_nerfstudio.tasks.summary import print_summary
+from finer_nerfstudio.tasks.training import require_not_written
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ def main(command: FitShape) -> None:
     prepare_processor()
     name = command.mesh.stem if command.mesh is not None else "sample"
     folder = command.output_dir or Path("outputs/sdf") / f"{name}-{command.method}"
+    require_not_written(command.mesh, folder)
     shape = sample_shape() if command.mesh is None else read_shape(command.mesh)
     options = ShapeOptions(**{item.name: getattr(command, item.name) for item in fields(ShapeOptions)})
     result = run_shape(

@@ -8,7 +8,6 @@ The picture is decoded piece by piece, so that memory is bounded whatever its si
 
 from __future__ import annotations
 
-import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +52,8 @@ def resolution_of(command: RenderImage, across: float, down: float) -> tuple[int
     """
     if command.scale is not None and (command.width is not None or command.height is not None):
         raise UsageError("--scale and --width or --height exclude each other.")
-    if command.scale is not None and not (math.isfinite(command.scale) and command.scale > 0):
-        raise UsageError(f"--scale must be a positive number, not {command.scale}.")
+    if command.scale is not None and not 0 < command.scale <= _LARGEST:
+        raise UsageError(f"--scale must be a positive number and no more than {_LARGEST:,}, not {command.scale}.")
     for name, value in (("width", command.width), ("height", command.height)):
         if value is not None and value < 1:
             raise UsageError(f"--{name} must be at least 1, not {value}.")
@@ -82,8 +81,13 @@ def main(command: RenderImage) -> None:
     saved = load_model(command.model, task="image")
     try:
         height, width, maximum = (int(saved.signal[name]) for name in ("height", "width", "maximum"))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{command.model} does not say how large its image was ({error}).") from error
+    if not (1 <= height <= _LARGEST and 1 <= width <= _LARGEST and maximum in (255, 65535)):
+        raise InputError(f"{command.model} is of no image: {width}x{height} pixels of values up to {maximum}.")
+    inputs, outputs = saved.network.in_dim, saved.network.out_dim
+    if inputs != 2 or not 1 <= outputs <= 4:
+        raise InputError(f"{command.model} is of no image: it maps {inputs} coordinates to {outputs} values.")
     left, top, right, bottom = command.crop or (0.0, 0.0, float(width), float(height))
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise UsageError(f"--crop must lie inside the image, which is {width} wide and {height} high.")

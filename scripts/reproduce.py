@@ -23,8 +23,9 @@ from finer_nerfstudio.tasks.image.table import image_cells, images_in, learning_
 from finer_nerfstudio.tasks.options import ALL_METHODS, Method
 from finer_nerfstudio.tasks.published import TABLE_1, TABLE_2, TABLE_2_ARMADILLO
 from finer_nerfstudio.tasks.sdf.fit import ShapeOptions
+from finer_nerfstudio.tasks.sdf.run import require_resolution
 from finer_nerfstudio.tasks.sdf.table import read_shapes, shape_cells, shapes_in
-from finer_nerfstudio.tasks.sweep import Cell, announce, run_cells
+from finer_nerfstudio.tasks.sweep import Cell, announce, require_distinct, run_cells
 from finer_nerfstudio.tasks.table import Row, write_table
 
 
@@ -66,10 +67,11 @@ class Table1(Sweep):
 
 
 def table1(command: Table1) -> None:
-    steps = command.steps or (300 if command.quick else PROTOCOLS["image"].steps)
-    size = command.size or (128 if command.quick else None)
+    steps = (300 if command.quick else PROTOCOLS["image"].steps) if command.steps is None else command.steps
+    size = (128 if command.quick else None) if command.size is None else command.size
     options = ImageOptions(steps=steps, seed=command.seed, device=command.device)
     images = [image for path in command.images for image in images_in(path)]
+    require_distinct(images)
     folder = command.output_dir / "cells"
 
     def run(cells: list[Cell]) -> dict[str, dict]:
@@ -81,7 +83,8 @@ def table1(command: Table1) -> None:
     }
     swept: list[Method] = [method for method in command.sweep_learning_rate if method in command.methods]
     tried: dict[Method, list[Cell]] = {
-        method: learning_rate_cells(images[0], method, options, size=size) for method in swept
+        method: learning_rate_cells(images[0], method, options, size=size, bias_range=command.bias_range)
+        for method in swept
     }
     # Image by image, so that a table that was interrupted has whole columns.
     by_image = [cell for column in zip(*cells.values(), strict=True) for cell in column]
@@ -93,7 +96,7 @@ def table1(command: Table1) -> None:
         best = max(trials, key=lambda cell: results[cell.name]["psnr"])
         if best is not trials[0]:
             rate = results[best.name]["learning_rate"]
-            tuned = image_cells(images, method, options, size=size, learning_rate=rate)
+            tuned = image_cells(images, method, options, size=size, learning_rate=rate, bias_range=command.bias_range)
             found = run(tuned)
             rows.append(Row(f"{method} (lr {rate:g})", [found[cell.name] for cell in tuned], None))
     resolution = "images as they are" if size is None else f"images averaged to {size} pixels"
@@ -123,10 +126,13 @@ class Table2(Sweep):
 
 
 def table2(command: Table2) -> None:
-    steps = command.steps or (2_000 if command.quick else PROTOCOLS["sdf"].steps)
-    resolution = command.resolution or (64 if command.quick else 512)
+    steps = (2_000 if command.quick else PROTOCOLS["sdf"].steps) if command.steps is None else command.steps
+    resolution = (64 if command.quick else 512) if command.resolution is None else command.resolution
+    require_resolution(resolution)
     options = ShapeOptions(steps=steps, seed=command.seed, device=command.device)
-    shapes = read_shapes([shape for path in command.shapes for shape in shapes_in(path)])
+    files = [shape for path in command.shapes for shape in shapes_in(path)]
+    require_distinct(files)
+    shapes = read_shapes(files)
     cells = {method: shape_cells(shapes, method, options, resolution=resolution) for method in command.methods}
     results = run_cells(
         [cell for column in zip(*cells.values(), strict=True) for cell in column],

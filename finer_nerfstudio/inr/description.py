@@ -24,7 +24,7 @@ from finer_nerfstudio.inr.network import CoordinateNetwork
 
 _FAMILIES: dict[str, type[Activation]] = {"sine": Sine, "gauss": Gauss, "wavelet": Wavelet, "relu": ReLU}
 _PARAMETERS = ("omega_0", "s_0")
-_LARGEST = {"in_dim": 64, "out_dim": 4096, "width": 65_536, "depth": 256, "encoding_frequencies": 64}
+LARGEST_SIZES = {"in_dim": 64, "out_dim": 4096, "width": 65_536, "depth": 256, "encoding_frequencies": 64}
 
 
 def describe(network: CoordinateNetwork) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def describe(network: CoordinateNetwork) -> dict[str, Any]:
         ValueError: for an activation that is a function of the user's own, which JSON cannot carry.
     """
     return {
-        **{name: getattr(network, name) for name in _LARGEST},
+        **{name: getattr(network, name) for name in LARGEST_SIZES},
         "bias_range": network.bias_range,
         "activation": describe_activation(network.activation),
     }
@@ -48,7 +48,7 @@ def network_of(description: dict[str, Any]) -> CoordinateNetwork:
     Raises:
         ValueError: for descriptions that are damaged, absurd or from a newer version; the message says what is wrong.
     """
-    sizes = {name: _whole_number(description, name, largest) for name, largest in _LARGEST.items()}
+    sizes = {name: _whole_number(description, name, largest) for name, largest in LARGEST_SIZES.items()}
     bias_range = description.get("bias_range")
     if bias_range is not None:
         bias_range = _positive_number(description, "bias_range")

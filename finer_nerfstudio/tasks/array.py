@@ -96,7 +96,7 @@ def fit_array(
     if not channels_last:
         values = values[..., None]
     low, high = float(values.min()), float(values.max())
-    signal = GridSignal(values, low, high if high > low else low + 1.0)
+    signal = GridSignal(values, low, high if high > low else low + max(1.0, abs(low)))
     generator = torch.Generator().manual_seed(seed)
     chosen = preset(activation, "image") if isinstance(activation, str) else Preset(activation, learning_rate=5e-4)
     place = device_named(device)

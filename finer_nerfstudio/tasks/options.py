@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.inr.description import LARGEST_SIZES
 from finer_nerfstudio.inr.presets import PROTOCOLS, Preset, Protocol, Source, Task, preset
 
 Method = Literal["pemlp", "siren", "gauss", "wire", "finer-sine", "finer-gauss", "finer-wavelet"]
@@ -82,6 +83,11 @@ def preset_of(options: FitOptions, task: Task) -> Preset:
             bias_range=None if isinstance(options.bias_range, str) else options.bias_range,
             encoding_frequencies=options.encoding_frequencies,
         )
+        if not 0 <= options.seed < 1 << 63:
+            raise ValueError(f"--seed must be between 0 and 2^63 - 1, not {options.seed}")
+        for name, largest in (("width", LARGEST_SIZES["width"]), ("depth", LARGEST_SIZES["depth"])):
+            if (getattr(options, name) or 0) > largest:
+                raise ValueError(f"--{name} must be at most {largest:,}, not {getattr(options, name):,}")
         # Refuses impossible sizes and ranges before anything is read or written.
         protocol = protocol_of(options, task)
         with torch.device("meta"):

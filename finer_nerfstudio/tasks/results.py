@@ -16,7 +16,7 @@ import torch
 
 import finer_nerfstudio
 from finer_nerfstudio.atomic_files import write_json, write_text
-from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.tasks.options import FitOptions
 
 METRICS_FILE = "metrics.json"
@@ -32,15 +32,23 @@ def finished_run(folder: Path, request: dict[str, Any]) -> dict[str, Any] | None
 
     Raises:
         InputError: for a metrics file that this package did not write.
+        UsageError: for the metrics of another run.
     """
     path = folder / METRICS_FILE
     if not path.exists():
         return None
     try:
         metrics = json.loads(path.read_text())
-        return metrics if metrics["request"] == request else None
+        if metrics["request"] == request:
+            return metrics
+        if (folder / "checkpoint.safetensors").exists():  # which knows what may be gone on with
+            return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} was not written by this command: move it away.") from error
+    raise UsageError(
+        f"{path} belongs to a finished run with other options or another input: give the same ones, choose another "
+        "--output-dir, or replace it by --overwrite."
+    )
 
 
 def finish_run(

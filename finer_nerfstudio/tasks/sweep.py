@@ -36,6 +36,19 @@ class Cell:
     arguments: tuple[Any, ...] = field(repr=False)
 
 
+def require_distinct(paths: Sequence[Path]) -> None:
+    """Cells and tables call inputs by the stems of their files, which therefore have to differ.
+
+    Raises:
+        UsageError: where two do not.
+    """
+    by_stem: dict[str, Path] = {}
+    for path in paths:
+        other = by_stem.setdefault(path.stem, path)
+        if other is not path:
+            raise UsageError(f"{other} and {path} would both be called {path.stem} in the table: rename or drop one.")
+
+
 def run_cells(
     cells: Sequence[Cell],
     folder: Path,

@@ -27,6 +27,10 @@ _SECONDS_BETWEEN_CHECKPOINTS = 20.0
 # A loss that lives on a GPU is looked at this often, because looking waits for the GPU.
 _STEPS_BETWEEN_LOOKS = 20
 _POINTS_OF_CURVE = 200
+# What runs leave in their folders.
+_WRITTEN = (
+    "checkpoint.safetensors", "curve.csv", "mesh.ply", "metrics.json", "model.safetensors", "reconstruction.png",
+)  # fmt: skip
 _STEPS_OF_TIMED_CURVE = 10
 
 
@@ -142,6 +146,8 @@ def train(
         if time.perf_counter() - saved > min(_SECONDS_BETWEEN_CHECKPOINTS, max(1.0, saved - started)):
             save()
             saved = time.perf_counter()
+    if not all(parameter.isfinite().all() for parameter in network.parameters()):
+        raise InputError(_diverged(f"the weights after step {training.step} are not finite", schedule))
     save()
     return training
 
@@ -154,10 +160,14 @@ def _progress(schedule: Schedule, step: int, seconds: float) -> float:
 
 def _require_finite(loss: float, step: int, schedule: Schedule) -> None:
     if not math.isfinite(loss):
-        raise InputError(
-            f"training diverged: the loss of step {step} is {loss}. Try a --learning-rate below "
-            f"{schedule.learning_rate:g}, or smaller scales (--omega-0, --s-0)."
-        )
+        raise InputError(_diverged(f"the loss of step {step} is {loss}", schedule))
+
+
+def _diverged(what: str, schedule: Schedule) -> str:
+    return (
+        f"training diverged: {what}. Try a --learning-rate below {schedule.learning_rate:g}, or smaller scales "
+        "(--omega-0, --s-0)."
+    )
 
 
 def _state(
@@ -214,6 +224,16 @@ def _restore(
         return Training(int(progress["step"]), float(progress["seconds"]), curve)
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(f"{checkpoint} is no checkpoint of this run ({str(error).splitlines()[0]}).") from error
+
+
+def require_not_written(source: Path | None, folder: Path) -> None:
+    """Refuse to replace the very file that is to be fitted.
+
+    Raises:
+        UsageError: where a run in ``folder`` would write a file of that name.
+    """
+    if source is not None and source.name in _WRITTEN and source.resolve().parent == folder.resolve():
+        raise UsageError(f"{source} would be overwritten by the results: choose another --output-dir.")
 
 
 def prepare_output(folder: Path, *, resume: bool, overwrite: bool) -> None:

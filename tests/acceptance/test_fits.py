@@ -205,7 +205,8 @@ def images() -> dict[str, bytes]:
     content = io.BytesIO()
     Image.fromarray(sample_image(64).pixels).save(content, "PNG")
     whole = content.getvalue()
-    return {"empty.png": b"", "text.png": b"no image", "cut.png": whole[: len(whole) // 2], "good.png": whole}
+    cut = whole[: len(whole) // 2]
+    return {"empty.png": b"", "text.png": b"no image", "cut.png": cut, "good.png": whole, "reconstruction.png": whole}
 
 
 @pytest.mark.parametrize(
@@ -236,6 +237,12 @@ def images() -> dict[str, bytes]:
         (["--image", "good.png", "--steps", "1", "--output-dir", "text.png"], 1, "is a file"),
         (["--image", "good.png", "--steps", "1", "--output-dir", "text.png/below"], 1, "text.png"),
         (["--image", "good.png", "--compare", "siren", "relu"], 2, "compare"),
+        (["--size", "0"], 2, "--size"),
+        (["--image", "good.png", "--seed", "100000000000000000000"], 2, "--seed"),
+        (["--image", "good.png", "--width", "10000000000"], 2, "--width"),
+        (["--image", "good.png", "--learning-rate", "1e38", "--steps", "1"], 1, "diverged"),
+        (["--image", "reconstruction.png", "--output-dir", "."], 2, "overwritten"),
+        (["--image", "good.png", "--bias-range", "auto", "--method", "siren"], 2, "FINER++"),
     ],
 )
 def test_what_is_wrong_with_an_image_run_is_said(
@@ -265,6 +272,7 @@ def test_what_is_wrong_with_an_image_run_is_said(
         (["--mesh", "ball.ply", "--batch-size", "1"], 2, "--batch-size"),
         (["--mesh", "ball.ply", "--resolution", "4"], 2, "--resolution"),
         (["--mesh", "ball.ply", "--resolution", "100000"], 2, "--resolution"),
+        (["--mesh", "ball.ply", "--bias-range", "auto"], 2, "images"),
         (["--mesh", "ball.ply", "--steps", "1", "--resolution", "8", "--omega-0", "1e-9"], 1, "no surface"),
     ],
 )
@@ -292,6 +300,7 @@ def test_what_is_wrong_with_a_shape_run_is_said(
         (["--model", "model.safetensors", "--scale", "2", "--width", "10"], 2, "exclude"),
         (["--model", "model.safetensors", "--height", "0"], 2, "--height"),
         (["--model", "model.safetensors", "--scale", "1e6"], 2, "gigapixel"),
+        (["--model", "model.safetensors", "--scale", "1e308"], 2, "--scale"),
         (["--model", "model.safetensors", "--crop", "0", "0", "99", "8"], 2, "--crop"),
         (["--model", "model.safetensors", "--crop", "5", "5", "5", "8"], 2, "--crop"),
         (["--model", "model.safetensors", "--output", "."], 2, "--output"),
@@ -325,6 +334,35 @@ def test_a_run_is_neither_lost_nor_mixed_with_another(command: Command, picture:
     assert (tmp_path / "out" / "metrics.json").read_text() == before
     assert command("fit_image.py", *options, "--steps", "4", "--overwrite")[0] == 0
     assert (tmp_path / "out" / "metrics.json.previous").read_text() == before
+
+
+def test_what_is_wrong_with_a_table_is_said(command: Command, picture: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / picture.name).write_bytes(picture.read_bytes())
+    for arguments, words in (
+        (["table1", "--images", picture, tmp_path / "a"], "both be called"),
+        (["table1", "--images", picture, "--steps", "0"], "--steps"),
+        (["table1", "--images", picture, "--size", "0"], "--size"),
+        (["table2", "--resolution", "1"], "--resolution"),
+    ):
+        code, output = command("reproduce.py", *arguments)
+        assert code == 2, output
+        assert words in output
+
+
+def test_a_refused_command_leaves_the_run_alone(command: Command, picture: Path, tmp_path: Path) -> None:
+    options = ["--image", picture, *SMALL, "--steps", "2", "--output-dir", "out"]
+    assert command("fit_image.py", *options)[0] == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    for wrong in (["--overwrite", "--omega-f", "5"], ["--compare", "siren", "gauss"]):
+        code, output = command("fit_image.py", *options, *wrong)
+        assert code == 2, output
+    assert command("fit_image.py", *options, "--resume", "--compare", "siren")[0] == 2
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    (tmp_path / "out" / "checkpoint.safetensors").unlink()
+    code, output = command("fit_image.py", *options, "--seed", "5", "--resume")
+    assert code == 2, output
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == before[tmp_path / "out" / "model.safetensors"]
 
 
 def test_a_full_disk_is_said(command: Command, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,7 +190,7 @@ def _up_to_a_gigapixel() -> Iterator[None]:
 def _pixels_of(picture: Image.Image, path: Path, notes: list[str]) -> np.ndarray:
     """``[height, width, channels]`` uint8 or uint16."""
     if picture.format == "PNG" and _is_16_bit_color(path):
-        return _read_16_bit(path)
+        return _turned(_read_16_bit(path), picture, path, notes)
     mode = picture.mode
     turned = ImageOps.exif_transpose(picture)
     if turned.size != picture.size or picture.getexif().get(0x0112, 1) != 1:
@@ -208,7 +208,8 @@ def _pixels_of(picture: Image.Image, path: Path, notes: list[str]) -> np.ndarray
             notes.append(f"{path.name} has values from {low:g} to {high:g}, which became 0 to 65535.")
             values = (values - low) / max(high - low, 1e-300)
         return (65535.0 * values).round().astype(np.uint16)[..., None]
-    has_alpha = "A" in turned.getbands() or "transparency" in turned.info
+    # LAB has a band called A too.
+    has_alpha = (mode != "LAB" and "A" in turned.getbands()) or "transparency" in turned.info
     target = ("L" if mode in ("L", "LA", "1", "La") else "RGB") + ("A" if has_alpha else "")
     if mode not in ("L", "LA", "RGB", "RGBA", "1", "P", "PA"):
         notes.append(f"{path.name} was converted from {mode} to {target}.")
@@ -255,6 +256,18 @@ def _is_16_bit_color(path: Path) -> bool:
     with path.open("rb") as file:
         header = file.read(26)
     return len(header) == 26 and header[24] == 16 and header[25] in (2, 6)
+
+
+def _turned(pixels: np.ndarray, picture: Image.Image, path: Path, notes: list[str]) -> np.ndarray:
+    """What Pillow does to its own images, done to an array."""
+    orientation = picture.getexif().get(0x0112, 1)
+    # EXIF 2.32, tag 0x0112: where the first row and the first column belong.
+    mirrored = {2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1], 5: pixels.swapaxes(0, 1)}
+    rotated = {6: np.rot90(pixels, -1), 7: np.rot90(pixels, 2).swapaxes(0, 1), 8: np.rot90(pixels, 1)}
+    if orientation not in mirrored | rotated:
+        return pixels
+    notes.append(f"{path.name} was turned as its EXIF orientation says.")
+    return np.ascontiguousarray((mirrored | rotated)[orientation])
 
 
 def _read_16_bit(path: Path) -> np.ndarray:

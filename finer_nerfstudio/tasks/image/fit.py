@@ -63,6 +63,18 @@ def psnr_of_loss(loss: float) -> float:
     return 10.0 * math.log10(4.0 / loss) if loss > 0 else math.inf
 
 
+def require_possible(options: ImageOptions, image: SourceImage) -> None:
+    """Find out what :func:`fit_image` would refuse, before anything is read or written.
+
+    Raises:
+        UsageError: for options that cannot mean anything.
+    """
+    device_named(options.device)
+    chosen, protocol = preset_of(options, "image"), protocol_of(options, "image")
+    Schedule(protocol.steps, chosen.learning_rate, minutes=options.minutes)
+    points_per_step(options.batch_size, image.height * image.width)
+
+
 def fit_image(
     image: SourceImage,
     options: ImageOptions,

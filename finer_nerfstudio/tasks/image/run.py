@@ -12,6 +12,7 @@ import numpy as np
 
 from finer_nerfstudio.atomic_files import write_json
 from finer_nerfstudio.checkpoint import load_model, save_model
+from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.tasks.image.files import SourceImage, write_image
 from finer_nerfstudio.tasks.image.fit import (
     ImageOptions,
@@ -20,6 +21,7 @@ from finer_nerfstudio.tasks.image.fit import (
     fit_image,
     measure,
     psnr_of_loss,
+    require_possible,
 )
 from finer_nerfstudio.tasks.image.report import FittedMethod, comparison_report, image_report
 from finer_nerfstudio.tasks.options import Method
@@ -61,6 +63,7 @@ def run_image(
         UsageError: for options that cannot mean anything, and for a folder that holds another run.
         InputError: when training diverges or something cannot be read or written.
     """
+    require_possible(options, image)
     prepare_output(folder, resume=resume, overwrite=overwrite)
     request = request_of(options, image=image.description)
     if resume and (finished := finished_run(folder, request)) is not None:
@@ -124,6 +127,11 @@ def compare_on_image(
     Returns:
         The metrics by method, which ``metrics.json`` holds too.
     """
+    for method in methods:
+        require_possible(replace(options, method=method), image)
+    prepare_output(folder, resume=resume, overwrite=overwrite)
+    if resume and (folder / "checkpoint.safetensors").exists():
+        raise UsageError(f"{folder} holds the run of a single method: choose another --output-dir for a comparison.")
     results: dict[str, dict[str, Any]] = {}
     rows = []
     for method in dict.fromkeys(methods):

@@ -60,12 +60,22 @@ def image_cells(
     return [image_cell(path, chosen, size=size) for path in images]
 
 
-def learning_rate_cells(image: Path, method: Method, options: ImageOptions, *, size: int | None) -> list[Cell]:
+def learning_rate_cells(
+    image: Path,
+    method: Method,
+    options: ImageOptions,
+    *,
+    size: int | None,
+    bias_range: float | Literal["auto"] | None = None,
+) -> list[Cell]:
     """One cell per fraction of the published learning rate, for one method on one image."""
     published = preset(method, "image", options.preset_source).learning_rate
     return [
-        image_cell(image, replace(options, method=method, learning_rate=published * fraction), size=size)
+        cell
         for fraction in LEARNING_RATE_FRACTIONS
+        for cell in image_cells(
+            [image], method, options, size=size, learning_rate=published * fraction, bias_range=bias_range
+        )
     ]
 
 

@@ -76,6 +76,19 @@ def distance_to(shape: Shape) -> SignedDistance:
     return mesh_distance(shape.vertices, shape.faces)
 
 
+def require_possible(options: ShapeOptions) -> None:
+    """Find out what :func:`fit_shape` would refuse, before anything is written.
+
+    Raises:
+        UsageError: for options that cannot mean anything.
+    """
+    device_named(options.device)
+    chosen, protocol = preset_of(options, "sdf"), protocol_of(options, "sdf")
+    Schedule(protocol.steps, chosen.learning_rate, minutes=options.minutes)
+    if options.batch_size is not None and options.batch_size < 2:
+        raise UsageError(f"--batch-size must be at least 2, not {options.batch_size}.")
+
+
 def fit_shape(
     shape: Shape,
     options: ShapeOptions,
@@ -97,13 +110,13 @@ def fit_shape(
         UsageError: for options that cannot mean anything.
         InputError: when training diverges or a file cannot be read or written.
     """
+    require_possible(options)
     device = device_named(options.device)
     protocol = protocol_of(options, "sdf")
     batch_size = options.batch_size
     if batch_size is None:
         batch_size = protocol.batch_size if options.minutes is None else _SHORT_RUN_BATCH
-    if batch_size is None or batch_size < 2:
-        raise UsageError(f"--batch-size must be at least 2, not {batch_size}.")
+    assert batch_size is not None
     chosen = preset_of(options, "sdf")
     if options.minutes is not None and options.learning_rate is None:
         chosen = replace(chosen, learning_rate=_SHORT_RUN_LEARNING_RATE)
@@ -194,7 +207,8 @@ def measure_shape(
     distance, consistency = metrics.chamfer_and_normal_consistency(points, normals, true_points, true_normals)
     truth = distance_to(unit)
     tight, paper = (
-        metrics.iou(inside_of_field(field_of(network), half), inside_of_distance(truth, half)) for half in (0.5, 1.0)
+        metrics.iou(inside_of_field(field_of(network), half), inside_of_distance(truth, half, closed=shape.watertight))
+        for half in (0.5, 1.0)
     )
     return {
         "chamfer": distance / normalization.scale**2,
@@ -218,11 +232,16 @@ def inside_of_field(field: Field, half: float, resolution: int = IOU_RESOLUTION)
     return np.stack([(field(plane.reshape(-1, 3)) < 0).reshape(plane.shape[:-1]).numpy() for plane in points])
 
 
-def inside_of_distance(distance: SignedDistance, half: float, resolution: int = IOU_RESOLUTION) -> np.ndarray:
-    """The same for a true distance, which need not be asked everywhere: around a point that is far from the surface,
-    everything nearer than the surface is on the same side.
+def inside_of_distance(
+    distance: SignedDistance, half: float, resolution: int = IOU_RESOLUTION, *, closed: bool
+) -> np.ndarray:
+    """The same for a true distance. That of a closed surface need not be asked everywhere: around a point that is far
+    from the surface, everything nearer than the surface is on the same side. Across a hole the side changes far from
+    any surface.
     """
     points = _grid_points(half, resolution)
+    if not closed:
+        return np.stack([(distance(plane.reshape(-1, 3)) < 0).reshape(plane.shape[:-1]).numpy() for plane in points])
     count = len(points)
     inside = np.zeros(points.shape[:-1], bool)
     starts = range(0, count, _BLOCK)

@@ -18,6 +18,7 @@ from finer_nerfstudio.tasks.sdf.fit import (
     fit_shape,
     in_unit_frame,
     measure_shape,
+    require_possible,
     surface_of,
 )
 from finer_nerfstudio.tasks.sdf.report import shape_report
@@ -56,8 +57,8 @@ def run_shape(
         UsageError: for options that cannot mean anything, and for a folder that holds another run.
         InputError: when training diverges or something cannot be read or written.
     """
-    if not 8 <= resolution <= LARGEST_RESOLUTION:
-        raise UsageError(f"--resolution must be between 8 and {LARGEST_RESOLUTION}, not {resolution}.")
+    require_resolution(resolution)
+    require_possible(options)
     prepare_output(folder, resume=resume, overwrite=overwrite)
     request = request_of(options, shape=shape.description, resolution=resolution)
     if resume and (finished := finished_run(folder, request)) is not None:
@@ -101,6 +102,16 @@ def run_shape(
     return finish_run(folder, numbers, settings=fitted.settings, notes=shape.notes, request=request)
 
 
+def require_resolution(resolution: int) -> None:
+    """Refuse grids on which nothing could be seen, or that memory could not hold.
+
+    Raises:
+        UsageError: for a resolution out of range.
+    """
+    if not 8 <= resolution <= LARGEST_RESOLUTION:
+        raise UsageError(f"--resolution must be between 8 and {LARGEST_RESOLUTION}, not {resolution}.")
+
+
 def surface_error(truth: Shape, vertices: np.ndarray) -> np.ndarray:
     """Distances ``[n_vertices]`` of points to the true surface, positive outside."""
     import torch
@@ -111,12 +122,23 @@ def surface_error(truth: Shape, vertices: np.ndarray) -> np.ndarray:
 def write_mesh(path: Path, vertices: np.ndarray, faces: np.ndarray) -> None:
     """Write a mesh as binary PLY.
 
+    In double precision, which trimesh's writer has not: shapes far from the origin would lose their surface.
+
     Raises:
         InputError: where the file cannot be written.
     """
-    import trimesh
-
-    content = trimesh.Trimesh(vertices, faces, process=False).export(file_type="ply")
-    assert isinstance(content, bytes)
+    corners = np.empty(len(faces), [("count", "u1"), ("corners", "<i4", (3,))])
+    corners["count"] = 3
+    corners["corners"] = faces
+    header = [
+        "ply",
+        "format binary_little_endian 1.0",
+        f"element vertex {len(vertices)}",
+        *(f"property double {axis}" for axis in "xyz"),
+        f"element face {len(faces)}",
+        "property list uchar int vertex_indices",
+        "end_header",
+    ]
     with replacing(path) as unfinished:
+        content = "\n".join(header).encode() + b"\n" + vertices.astype("<f8").tobytes() + corners.tobytes()
         unfinished.write_bytes(content)

@@ -48,6 +48,8 @@ class Shape:
         """Counts and a digest: enough to tell whether two runs saw the same shape."""
         digest = hashlib.blake2b(self.vertices.tobytes(), digest_size=16)
         digest.update(self.faces.tobytes())
+        if self.normals is not None:
+            digest.update(self.normals.tobytes())
         return {"vertices": len(self.vertices), "faces": len(self.faces), "blake2": digest.hexdigest()}
 
 
@@ -123,6 +125,10 @@ def _mesh(path: Path, mesh: Trimesh) -> Shape:
     faces = len(mesh.faces)
     if faces and (int(mesh.faces.max()) >= len(mesh.vertices) or int(mesh.faces.min()) < 0):
         raise InputError(f"{path} has faces of vertices that are not there: is it cut short?")
+    # The tolerances of what follows are absolute.
+    low, extent = mesh.vertices.min(axis=0), float(np.ptp(mesh.vertices, axis=0).max())
+    extent = extent if extent > 0 else 1.0
+    mesh.vertices = (mesh.vertices - low) / extent
     # Formats such as STL repeat a vertex for every face, and then no edge would have two faces.
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
     mesh.update_faces(mesh.nondegenerate_faces())
@@ -151,9 +157,12 @@ def _mesh(path: Path, mesh: Trimesh) -> Shape:
         )
     components = int(mesh.body_count)
     if components > 1:
-        notes.append(f"The mesh has {components:,} separate parts; inside is what any of them encloses.")
+        notes.append(
+            f"The mesh has {components:,} separate parts, which are kept as they face: a part that faces inward "
+            "inside another is a cavity, and by itself it has no inside."
+        )
     return Shape(
-        np.ascontiguousarray(mesh.vertices, np.float64),
+        np.ascontiguousarray(mesh.vertices * extent + low, np.float64),
         np.ascontiguousarray(mesh.faces, np.int64),
         None,
         watertight,

@@ -55,6 +55,28 @@ def test_exif_orientation(tmp_path: Path) -> None:
     assert any("EXIF" in note for note in image.notes)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_of_16_bits(orientation: int, tmp_path: Path) -> None:
+    """As Pillow turns the same picture in 8 bits."""
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "small.png", exif=exif)
+    write_image(tmp_path / "large.png", pixels.astype(np.uint16) * 257)
+    whole, marked = (tmp_path / "large.png").read_bytes(), (tmp_path / "small.png").read_bytes()
+    start = marked.index(b"eXIf") - 4
+    chunk = marked[start : start + 12 + int.from_bytes(marked[start : start + 4], "big")]
+    end_of_header = 8 + 25
+    (tmp_path / "large.png").write_bytes(whole[:end_of_header] + chunk + whole[end_of_header:])
+    expected = read_image(tmp_path / "small.png").pixels
+    np.testing.assert_array_equal(read_image(tmp_path / "large.png").pixels, expected.astype(np.uint16) * 257)
+
+
+def test_lab_has_no_transparency(tmp_path: Path) -> None:
+    Image.fromarray(sample_image(16).pixels).convert("RGB").convert("LAB").save(tmp_path / "lab.tif")
+    assert read_image(tmp_path / "lab.tif").channels == 3
+
+
 def test_animation(tmp_path: Path) -> None:
     frames = [Image.fromarray(np.full((8, 8), level, np.uint8)) for level in (10, 200, 90)]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])

@@ -258,11 +258,22 @@ def test_blocks_far_from_the_surface_need_no_distances(half: float) -> None:
         asked += len(points)
         return exact(points)
 
-    found = inside_of_distance(distance, half, resolution=60)
+    found = inside_of_distance(distance, half, resolution=60, closed=True)
     evaluated = asked
     np.testing.assert_array_equal(found, inside_of_field(exact, half, resolution=60))
     assert found.any()
     assert evaluated < 0.7 * found.size
+
+
+def test_an_open_surface_has_its_inside_far_from_it_too() -> None:
+    ball = trimesh.creation.icosphere(subdivisions=3, radius=0.4)
+    bowl = ball.submesh([np.flatnonzero(ball.triangles_center[:, 1] < 0.1)], append=True)
+    assert isinstance(bowl, trimesh.Trimesh)
+    distance = mesh_distance(np.asarray(bowl.vertices), np.asarray(bowl.faces))
+    shape = Shape(np.asarray(bowl.vertices), np.asarray(bowl.faces), None, bool(bowl.is_watertight))
+    assert not shape.watertight
+    found = inside_of_distance(distance, 0.5, resolution=50, closed=shape.watertight)
+    np.testing.assert_array_equal(found, inside_of_field(distance, 0.5, resolution=50))
 
 
 # Pictures

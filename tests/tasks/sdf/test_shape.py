@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from finer_nerfstudio.errors import InputError
-from finer_nerfstudio.tasks.sdf.shape import normalization_of, read_shape, sample_shape
+from finer_nerfstudio.tasks.sdf.run import write_mesh
+from finer_nerfstudio.tasks.sdf.shape import Shape, normalization_of, read_shape, sample_shape
 
 
 @given(
@@ -166,3 +167,33 @@ def test_the_shared_bunny_has_a_hole(shared_shapes: Path) -> None:
     assert not shape.watertight
     assert any("not watertight" in note for note in shape.notes)
     assert read_shape(shared_shapes / "armadillo.obj").watertight
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e-6, 1.0, 1e6])
+def test_small_units_lose_no_face(size: float, tmp_path: Path) -> None:
+    ball = trimesh.creation.icosphere(subdivisions=3)
+    content = "".join(f"v {x:.12e} {y:.12e} {z:.12e}\n" for x, y, z in ball.vertices * size)
+    content += "".join(f"f {a + 1} {b + 1} {c + 1}\n" for a, b, c in ball.faces)
+    (tmp_path / "ball.obj").write_text(content)
+    shape = read_shape(tmp_path / "ball.obj")
+    assert len(shape.faces) == len(ball.faces)
+    assert shape.watertight
+    assert float(np.ptp(shape.vertices[:, 0])) == pytest.approx(2 * size, rel=1e-3)
+
+
+def test_far_from_the_origin_a_written_mesh_keeps_its_surface(tmp_path: Path) -> None:
+    ball = trimesh.creation.icosphere(subdivisions=2)
+    vertices = ball.vertices + np.array([500_000.0, 5_400_000.0, 100.0])
+    write_mesh(tmp_path / "ball.ply", vertices, np.asarray(ball.faces))
+    again = trimesh.load(tmp_path / "ball.ply", process=False)
+    assert isinstance(again, trimesh.Trimesh)
+    np.testing.assert_array_equal(again.vertices, vertices)
+    np.testing.assert_array_equal(again.faces, ball.faces)
+
+
+def test_normals_belong_to_a_cloud() -> None:
+    points = np.random.default_rng(0).normal(size=(30, 3))
+    normals = points / np.linalg.norm(points, axis=1, keepdims=True)
+    faces = np.zeros((0, 3), np.int64)
+    descriptions = [Shape(points, faces, sign * normals, False).description for sign in (1.0, -1.0)]
+    assert descriptions[0] != descriptions[1]
