@@ -20,6 +20,8 @@ DATA = ROOT.parent / "shared" / "data"
 LEGO = DATA / "blender" / "lego"
 
 
+# Before pytest-xdist's own hook, which reads the marks.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Several processes share the work by file, because what a file's tests prepare once serves all of them."""
     for item in items:

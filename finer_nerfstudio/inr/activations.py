@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from finer_nerfstudio.inr import kernels
+from finer_nerfstudio.inr.kernels.form import KernelForm
 
 Features = Float[Tensor, "*batch features"]
 Outputs = Float[Tensor, "*batch outputs"]  # as many as features, or twice that where real becomes complex
@@ -63,6 +64,10 @@ class Activation:
         """
         raise NotImplementedError
 
+    def kernel_form(self) -> KernelForm | None:
+        """The numbers that fused kernels compute this activation from, or None where there is no such kernel."""
+        return None
+
     def for_first_layer(self) -> Activation:
         """The same activation for a real pre-activation, as the first layer of a complex network has it."""
         return self
@@ -89,6 +94,9 @@ class Sine(Activation):
     def init_omega(self) -> float | None:
         return self.omega_0
 
+    def kernel_form(self) -> KernelForm:
+        return KernelForm("sine", omega=self.omega_0)
+
     def value(self, x: Features) -> Outputs:
         return torch.sin(self.omega_0 * x)
 
@@ -108,6 +116,9 @@ class Gauss(Activation):
     def __post_init__(self) -> None:
         _require_positive("Gauss", s_0=self.s_0)
 
+    def kernel_form(self) -> KernelForm:
+        return KernelForm("gauss", s=self.s_0)
+
     def value(self, x: Features) -> Outputs:
         return _envelope(torch.square(x).mul(-(self.s_0**2)))
 
@@ -121,6 +132,9 @@ class Gauss(Activation):
 @dataclass(frozen=True)
 class ReLU(Activation):
     """``max(x, 0)``; piecewise linear, so it has no variable-periodic version."""
+
+    def kernel_form(self) -> KernelForm:
+        return KernelForm("relu")
 
     def value(self, x: Features) -> Outputs:
         return torch.relu(x)
@@ -145,6 +159,9 @@ class Wavelet(Activation):
     def __post_init__(self) -> None:
         _require_positive("Wavelet", omega_0=self.omega_0, s_0=self.s_0)
 
+    def kernel_form(self) -> KernelForm:
+        return KernelForm("wavelet", omega=self.omega_0, s=self.s_0)
+
     def value(self, x: Features) -> Outputs:
         p, q = x.chunk(2, dim=-1)
         return torch.cat(_gabor(p, q, self.omega_0, self.s_0), dim=-1)
@@ -167,6 +184,9 @@ class _RealInputWavelet(Activation):
 
     omega_0: float
     s_0: float
+
+    def kernel_form(self) -> KernelForm:
+        return KernelForm("wavelet", omega=self.omega_0, s=self.s_0, real_input=True)
 
     def value(self, x: Features) -> Outputs:
         modulus = _envelope(torch.square(x).mul(-(self.s_0**2)))
@@ -255,6 +275,12 @@ class VariablePeriodic(Activation):
 
     def with_scale_gradient(self, scale_gradient: bool) -> VariablePeriodic:
         return replace(self, scale_gradient=scale_gradient)
+
+    def kernel_form(self) -> KernelForm | None:
+        base = self.base.kernel_form()
+        if base is None:
+            return None
+        return replace(base, variable=True, omega_f=self.omega_f or 0.0, scale_gradient=self.scale_gradient)
 
     def value(self, x: Features) -> Outputs:
         magnitude = x.abs() if self.scale_gradient else x.detach().abs()
