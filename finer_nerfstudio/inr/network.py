@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from finer_nerfstudio.inr import kernels
 from finer_nerfstudio.inr.activations import Activation
 from finer_nerfstudio.inr.initialization import bias_bound, uniform_, weight_bound
 
@@ -167,7 +168,7 @@ class CoordinateNetwork(nn.Module):
         scale_gradient: bool | None = None,
     ) -> Float[Tensor, "*batch out_dim"]:
         """Evaluate the signal; the arguments are those of :meth:`hidden_features`."""
-        return self.readout(self.hidden_features(coords, neuron_mask=neuron_mask, scale_gradient=scale_gradient))
+        return self._evaluate(coords, [self._last_layer()], neuron_mask=neuron_mask, scale_gradient=scale_gradient)
 
     def hidden_features(
         self,
@@ -184,31 +185,11 @@ class CoordinateNetwork(nn.Module):
             scale_gradient: overrides the activation's own setting. Pass True where the gradient with respect to
                 ``coords`` has to be the true one, as for normals.
         """
-        activation = self.activation
-        if scale_gradient is not None:
-            activation = activation.with_scale_gradient(scale_gradient)
-        z = self.first_layer(coords, activation)
-        if neuron_mask is not None:
-            z = z * (neuron_mask.repeat(2) if activation.complex_valued else neuron_mask)
-        for layer in self.hidden:
-            z = activation(layer(z))
-        return z
+        return self._evaluate(coords, [], neuron_mask=neuron_mask, scale_gradient=scale_gradient)
 
-    def first_layer(
-        self, coords: Float[Tensor, "*batch in_dim"], activation: Activation | None = None
-    ) -> Float[Tensor, "*batch hidden"]:
-        """Outputs of the first hidden layer.
-
-        Args:
-            coords: coordinates ``[*batch, in_dim]``.
-            activation: another version of the network's activation, such as one with another scale gradient.
-        """
-        activation = self.activation if activation is None else activation
-        # The first layer turns coordinates into phases: half precision there would blur the signal itself.
-        with torch.autocast(coords.device.type, enabled=False):
-            coords = coords.to(self.first.weight.dtype)
-            x = positional_encoding(coords, self.encoding_frequencies) if self.encoding_frequencies else coords
-            return activation.for_first_layer()(self.first(x))
+    def first_layer(self, coords: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "*batch hidden"]:
+        """Outputs of the first hidden layer at coordinates ``[*batch, in_dim]``."""
+        return kernels.evaluate_layers(self._encoded(coords), [self._first_layer(self.activation)])
 
     def readout(
         self, features: Float[Tensor, "*batch hidden"], outputs: slice = slice(None)
@@ -220,3 +201,34 @@ class CoordinateNetwork(nn.Module):
             outputs: which of the ``out_dim`` signal values are wanted.
         """
         return F.linear(features, self.last.weight[outputs], self.last.bias[outputs])
+
+    def _evaluate(
+        self,
+        coords: Tensor,
+        last: list[kernels.Layer],
+        *,
+        neuron_mask: Tensor | None,
+        scale_gradient: bool | None,
+    ) -> Tensor:
+        activation = self.activation
+        if scale_gradient is not None:
+            activation = activation.with_scale_gradient(scale_gradient)
+        first = self._first_layer(activation)
+        hidden = [layer for layer in self.hidden if isinstance(layer, (nn.Linear, ComplexLinear))]
+        rest = [*(kernels.Layer(layer.weight, layer.bias, activation) for layer in hidden), *last]
+        x = self._encoded(coords)
+        if neuron_mask is None:
+            return kernels.evaluate_layers(x, [first, *rest])
+        z = kernels.evaluate_layers(x, [first]) * (neuron_mask.repeat(2) if activation.complex_valued else neuron_mask)
+        return kernels.evaluate_layers(z, rest) if rest else z
+
+    def _encoded(self, coords: Tensor) -> Tensor:
+        coords = coords.to(self.first.weight.dtype)
+        return positional_encoding(coords, self.encoding_frequencies) if self.encoding_frequencies else coords
+
+    def _first_layer(self, activation: Activation) -> kernels.Layer:
+        # It turns coordinates into phases: half precision there would blur the signal itself.
+        return kernels.Layer(self.first.weight, self.first.bias, activation.for_first_layer(), full_precision=True)
+
+    def _last_layer(self) -> kernels.Layer:
+        return kernels.Layer(self.last.weight, self.last.bias, None)

@@ -31,7 +31,7 @@ def test_a_half_precision_step_is_close_to_a_float32_one(
         field.zero_grad()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
             hidden = field.hidden_features(positions)
-            assert hidden.dtype == (torch.bfloat16 if half else torch.float32)
+            assert hidden.dtype == torch.float32  # phases would drown in half precision
             density, color = field.density(hidden), field.color(hidden, directions)
             loss = density.square().mean() + (color - 0.3).square().mean()
         loss.backward()

@@ -1,31 +1,38 @@
-"""The one place that decides how an activation is computed.
+"""The one place that decides how activations and the layers around them are computed.
 
-Today there is one way: plain tensor functions inside an autograd function that stores the pre-activation alone and
-recomputes everything else. On a CPU they run over blocks that fit into the cache, because a chain of elementwise
-operations over a whole batch would fetch every intermediate result from main memory.
+Three ways give the same numbers up to rounding: compiled kernels on processors (``compiled.py``), Triton kernels on
+GPUs (``triton_activation.py``, ``triton_network.py``), and tensor functions everywhere else (``plain.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from finer_nerfstudio.inr.kernels import compiled, plain
+from finer_nerfstudio.inr.kernels.layers import ActivationKernel, Layer, fused_chain
+from finer_nerfstudio.inr.kernels.plain import ElementwiseMap, in_float32
 
-@runtime_checkable
-class ElementwiseMap(Protocol):
-    """What a kernel needs of an activation."""
-
-    def value(self, x: Tensor) -> Tensor: ...
-
-    def vjp(self, x: Tensor, grad: Tensor) -> Tensor: ...
+__all__ = ["ElementwiseMap", "Layer", "activate", "evaluate_layers"]
 
 
-# Elements per block: with a handful of float32 intermediates a block stays within 2-4 MB of second-level cache, and is
-# still large enough that starting an operation costs little beside running it.
-_BLOCK_ELEMENTS = 1 << 18
+def evaluate_layers(x: Tensor, layers: Sequence[Layer]) -> Tensor:
+    """``x`` through affine maps and activations, one after the other.
+
+    Under autocast, operands of matrix products are rounded to its type, unless a layer asks for full precision.
+    Products are summed up in float32, and activations get their phases in float32.
+
+    Args:
+        x: ``[*batch, n_in]``, of the weights' type.
+        layers: at least one; all but the last have an activation.
+
+    Returns:
+        ``[*batch, n_out]``, differentiable any number of times.
+    """
+    return fused_chain(x, layers, _kernel_for(x, [layer.activation for layer in layers if layer.activation]))
 
 
 def activate(x: Tensor, activation: ElementwiseMap) -> Tensor:
@@ -35,44 +42,37 @@ def activate(x: Tensor, activation: ElementwiseMap) -> Tensor:
         x: pre-activations ``[*batch, features]``, any real range. Half-precision values are computed in float32,
             because phases grow beyond what half precision resolves, and given back in their own type.
     """
-    return _Activate.apply(x, activation)  # pyright: ignore[reportReturnType]
+    return _Activate.apply(x, activation, _kernel_for(x, [activation]))  # pyright: ignore[reportReturnType]
+
+
+def _kernel_for(x: Tensor, activations: Sequence[ElementwiseMap]) -> ActivationKernel:
+    return compiled if all(compiled.supports(x, activation) for activation in activations) else plain
 
 
 class _Activate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, activation: ElementwiseMap) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, x: Tensor, activation: ElementwiseMap, kernel: ActivationKernel
+    ) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.activation = activation
-        return _blockwise(activation.value, x)
+        ctx.activation, ctx.kernel = activation, kernel
+        rows = x.reshape(-1, x.shape[-1]).contiguous()
+        form = activation.kernel_form()
+        out = rows.new_empty(len(rows), rows.shape[1] * (1 if form is None else form.outputs_per_input))
+        kernel.forward(rows, rows.new_zeros(rows.shape[1]), activation, out)
+        return out.reshape(*x.shape[:-1], out.shape[-1])
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (x,) = ctx.saved_tensors
         if torch.is_grad_enabled():
             # Somebody asked for a second derivative: leave a graph of plain operations behind.
-            value = _in_float32(ctx.activation.value, x)
-            return torch.autograd.grad(value, x, grad, create_graph=True)[0], None
-        return _blockwise(ctx.activation.vjp, x, grad), None
-
-
-def _in_float32(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    dtype = tensors[0].dtype
-    if dtype in (torch.float16, torch.bfloat16):
-        return function(*(tensor.float() for tensor in tensors)).to(dtype)
-    return function(*tensors)
-
-
-def _blockwise(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    first = tensors[0]
-    if first.device.type != "cpu" or first.dim() < 2 or first.numel() <= 2 * _BLOCK_ELEMENTS:
-        return _in_float32(function, *tensors)
-    rows = [tensor.reshape(-1, tensor.shape[-1]) for tensor in tensors]
-    block = max(1, _BLOCK_ELEMENTS // first.shape[-1])
-    out: Tensor | None = None
-    for start in range(0, rows[0].shape[0], block):
-        part = _in_float32(function, *(tensor[start : start + block] for tensor in rows))
-        if out is None:
-            out = part.new_empty(rows[0].shape[0], part.shape[-1])
-        out[start : start + block] = part
-    assert out is not None
-    return out.reshape(*first.shape[:-1], out.shape[-1])
+            value = in_float32(ctx.activation.value, x)
+            return torch.autograd.grad(value, x, grad, create_graph=True)[0], None, None
+        rows = x.reshape(-1, x.shape[-1]).contiguous()
+        grad_rows = grad.reshape(-1, grad.shape[-1]).contiguous()
+        features = rows.shape[1]
+        dx, sums = torch.empty_like(rows), rows.new_zeros(torch.get_num_threads(), features)
+        value = torch.empty_like(grad_rows)
+        ctx.kernel.backward(rows, rows.new_zeros(features), grad_rows, ctx.activation, value, dx, sums)
+        return dx.reshape(x.shape), None, None

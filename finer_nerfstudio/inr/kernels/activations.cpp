@@ -1,0 +1,372 @@
+// Activations and their derivatives in one pass over memory, for float32 on processors.
+//
+// Every function here works on rows of a row-major matrix of pre-activations without their bias; the formulas are those
+// of form.py. Loops are written so that a compiler turns them into vector instructions: no branches, no calls that it
+// cannot inline. The elementary functions are therefore our own, with coefficients fitted to least maximal error.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+// FINER_FAMILY is one of the first four, as in _FAMILIES of compiled.py: a network has one, and one is built quickly.
+enum Family { kReLU = 0, kSine = 1, kGauss = 2, kWavelet = 3, kRealInputWavelet = 4 };
+
+constexpr float kLargestImaginaryPhase = 15.0f;  // see activations.py for both limits
+constexpr float kLowestExponent = -60.0f;
+
+// Up to here |phase| / pi rounds to the right integer, or misses by so little that the polynomials still hold; beyond,
+// the multiple of pi is subtracted in double precision.
+constexpr float kLargestFastPhase = 30000.0f;
+
+inline float with_sign_of_parity(float value, int32_t n) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  bits ^= static_cast<uint32_t>(n) << 31;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+// phase - n pi, and n. Each product below is exact inside its fused multiply-add, so that three parts of pi suffice.
+template <bool wide>
+inline float reduced(float phase, int32_t& n) {
+  if (wide) {
+    const double nearest = __builtin_rint(static_cast<double>(phase) * 0.31830988618379067);
+    n = static_cast<int32_t>(nearest - 2.0 * __builtin_floor(0.5 * nearest));  // its parity is all that counts
+    return static_cast<float>(
+        __builtin_fma(-nearest, 1.2246467991473532e-16, __builtin_fma(-nearest, 3.141592653589793, phase)));
+  }
+  const float nearest = __builtin_rintf(phase * 0.31830988618f);
+  n = static_cast<int32_t>(nearest);
+  float r = __builtin_fmaf(-nearest, 0x1.921fb6p+1f, phase);
+  r = __builtin_fmaf(-nearest, -0x1.777a5cp-24f, r);
+  return __builtin_fmaf(-nearest, -0x1.ee59dap-49f, r);
+}
+
+inline float sine_of_reduced(float r) {  // |r| <= pi / 2, relative error 5e-9 before rounding
+  const float r2 = r * r;
+  float p = 2.608360138e-06f * r2 + -1.981087503e-04f;
+  p = p * r2 + 8.333085250e-03f;
+  p = p * r2 + -1.66666603635e-01f;
+  return p * (r2 * r) + r;
+}
+
+inline float cosine_of_reduced(float r) {  // |r| <= pi / 2, absolute error 4e-10 before rounding
+  const float r2 = r * r;
+  float p = -2.618848723e-07f * r2 + 2.476904941e-05f;
+  p = p * r2 + -1.388856535e-03f;
+  p = p * r2 + 4.16666555994e-02f;
+  return p * (r2 * r2) + (1.0f - 0.5f * r2);
+}
+
+template <bool wide>
+inline float sine(float phase) {
+  int32_t n;
+  const float r = reduced<wide>(phase, n);
+  return with_sign_of_parity(sine_of_reduced(r), n);
+}
+
+template <bool wide>
+inline void sine_and_cosine(float phase, float& s, float& c) {
+  int32_t n;
+  const float r = reduced<wide>(phase, n);
+  s = with_sign_of_parity(sine_of_reduced(r), n);
+  c = with_sign_of_parity(cosine_of_reduced(r), n);
+}
+
+// For arguments from -87 to 88; above, infinity.
+inline float exponential(float x) {
+  const float nearest = __builtin_rintf(x * 1.44269504f);
+  float r = __builtin_fmaf(-nearest, 0x1.62e430p-1f, x);
+  r = __builtin_fmaf(-nearest, -0x1.05c610p-29f, r);
+  float p = 0.001381432052f * r + 0.008368851069f;
+  p = p * r + 0.041668401085f;
+  p = p * r + 0.166665195241f;
+  p = p * r + 0.499999933731f;
+  p = p * (r * r) + r + 1.0f;
+  const uint32_t bits = static_cast<uint32_t>(static_cast<int32_t>(nearest) + 127) << 23;
+  float power;
+  std::memcpy(&power, &bits, 4);
+  return p * power;
+}
+
+inline float envelope(float exponent) {
+  const float e = exponential(exponent > 88.7f ? 89.0f : exponent);
+  return exponent < kLowestExponent ? 0.0f : e;
+}
+
+struct Numbers {
+  float omega, s, omega_f;
+  float slope;        // the derivative of alpha(x) x is 1 + slope |x|: 2 by the formula, 1 with alpha held constant
+  float outer_omega;  // omega / omega_f or omega
+  float outer_s;      // s / omega_f or s
+};
+
+template <bool variable>
+inline float stretched(float x) {
+  return variable ? __builtin_fmaf(__builtin_fabsf(x), x, x) : x;
+}
+
+template <bool variable>
+inline float steepness(float x, const Numbers& k) {
+  return variable ? __builtin_fmaf(k.slope, __builtin_fabsf(x), 1.0f) : 1.0f;
+}
+
+// Real activations ---------------------------------------------------------------------------------------------------
+
+template <int family, bool variable, bool wide>
+inline float real_value(float x, const Numbers& k) {
+  if (family == kReLU) return x < 0.0f ? 0.0f : x;
+  if (family == kSine) return sine<wide>(k.omega * stretched<variable>(x));
+  const float u = variable ? k.outer_s * sine<wide>(k.omega_f * stretched<true>(x)) : k.s * x;
+  return envelope(-u * u);
+}
+
+template <int family, bool variable, bool wide>
+inline void real_value_and_slope(float x, const Numbers& k, float& value, float& slope) {
+  if (family == kReLU) {
+    value = x < 0.0f ? 0.0f : x;
+    slope = x > 0.0f ? 1.0f : 0.0f;
+  } else if (family == kSine) {
+    float c;
+    sine_and_cosine<wide>(k.omega * stretched<variable>(x), value, c);
+    slope = c * (k.omega * steepness<variable>(x, k));
+  } else if (variable) {
+    float s, c;
+    sine_and_cosine<wide>(k.omega_f * stretched<true>(x), s, c);
+    const float u = k.outer_s * s;
+    value = envelope(-u * u);
+    slope = value * (-2.0f * k.s) * (u * c) * steepness<true>(x, k);
+  } else {
+    const float u = k.s * x;
+    value = envelope(-u * u);
+    slope = value * (-2.0f * k.s) * u;
+  }
+}
+
+// Wavelets -----------------------------------------------------------------------------------------------------------
+
+// exp(j omega (p + jq)) exp(-s^2 |p + jq|^2)
+template <bool wide>
+inline void gabor(float p, float q, const Numbers& k, float& re, float& im) {
+  const float modulus = envelope(-k.outer_omega * q - (k.outer_s * k.outer_s) * (p * p + q * q));
+  float s, c;
+  sine_and_cosine<wide>(k.outer_omega * p, s, c);
+  re = modulus * c;
+  im = modulus * s;
+}
+
+// Gradients with respect to p and q of the above.
+inline void gabor_gradient(float p, float q, float re, float im, float grad_re, float grad_im, const Numbers& k,
+                           float& grad_p, float& grad_q) {
+  const float along_modulus = grad_re * re + grad_im * im;
+  const float along_phase = grad_im * re - grad_re * im;
+  const float twice = 2.0f * k.outer_s * k.outer_s;
+  grad_p = k.outer_omega * along_phase - twice * p * along_modulus;
+  grad_q = -along_modulus * (twice * q + k.outer_omega);
+}
+
+struct ComplexSine {
+  float sin_cosh, cos_sinh, cos_cosh, sin_sinh;
+};
+
+template <bool wide>
+inline ComplexSine complex_sine(float a, float b) {
+  float s, c;
+  sine_and_cosine<wide>(a, s, c);
+  b = b > kLargestImaginaryPhase ? kLargestImaginaryPhase : b < -kLargestImaginaryPhase ? -kLargestImaginaryPhase : b;
+  const float growing = 0.5f * exponential(b);
+  const float shrinking = 0.25f / growing;
+  const float cosh = growing + shrinking, sinh = growing - shrinking;
+  return {s * cosh, c * sinh, c * cosh, s * sinh};
+}
+
+// Rows ---------------------------------------------------------------------------------------------------------------
+
+template <int family, bool variable, bool wide>
+void forward_row(const float* x, const float* bias, float* z, int64_t units, const Numbers& k) {
+  if (family == kWavelet) {
+    const float *x_im = x + units, *bias_im = bias + units;
+    float* z_im = z + units;
+#pragma GCC ivdep
+    for (int64_t j = 0; j < units; ++j) {
+      float p = x[j] + bias[j], q = x_im[j] + bias_im[j];
+      if (variable) {
+        const ComplexSine u = complex_sine<wide>(k.omega_f * stretched<true>(p), k.omega_f * stretched<true>(q));
+        p = u.sin_cosh;
+        q = u.cos_sinh;
+      }
+      float re, im;
+      gabor<wide>(p, q, k, re, im);
+      z[j] = re;
+      z_im[j] = im;
+    }
+  } else if (family == kRealInputWavelet) {
+    float* z_im = z + units;
+#pragma GCC ivdep
+    for (int64_t j = 0; j < units; ++j) {
+      const float v = x[j] + bias[j];
+      const float p = variable ? sine<wide>(k.omega_f * stretched<true>(v)) : v;
+      float re, im;
+      gabor<wide>(p, 0.0f, k, re, im);
+      z[j] = re;
+      z_im[j] = im;
+    }
+  } else {
+#pragma GCC ivdep
+    for (int64_t j = 0; j < units; ++j) z[j] = real_value<family, variable, wide>(x[j] + bias[j], k);
+  }
+}
+
+// dx may be the same memory as grad.
+template <int family, bool variable, bool wide>
+void backward_row(const float* x, const float* bias, const float* grad, float* z, float* dx, float* bias_grad,
+                  int64_t units, const Numbers& k) {
+  if (family == kWavelet) {
+    const float *x_im = x + units, *bias_im = bias + units, *grad_im = grad + units;
+    float *z_im = z + units, *dx_im = dx + units, *bias_grad_im = bias_grad + units;
+#pragma GCC ivdep
+    for (int64_t j = 0; j < units; ++j) {
+      const float v = x[j] + bias[j], w = x_im[j] + bias_im[j];
+      float p = v, q = w, grad_v, grad_w, re, im;
+      ComplexSine u{};
+      if (variable) {
+        u = complex_sine<wide>(k.omega_f * stretched<true>(v), k.omega_f * stretched<true>(w));
+        p = u.sin_cosh;
+        q = u.cos_sinh;
+      }
+      gabor<wide>(p, q, k, re, im);
+      gabor_gradient(p, q, re, im, grad[j], grad_im[j], k, grad_v, grad_w);
+      if (variable) {
+        const float along_p = grad_v, along_q = grad_w;
+        grad_v = (along_p * u.cos_cosh - along_q * u.sin_sinh) * (k.omega_f * steepness<true>(v, k));
+        grad_w = (along_p * u.sin_sinh + along_q * u.cos_cosh) * (k.omega_f * steepness<true>(w, k));
+      }
+      z[j] = re;
+      z_im[j] = im;
+      dx[j] = grad_v;
+      dx_im[j] = grad_w;
+      bias_grad[j] += grad_v;
+      bias_grad_im[j] += grad_w;
+    }
+  } else if (family == kRealInputWavelet) {
+    const float* grad_im = grad + units;
+    float* z_im = z + units;
+#pragma GCC ivdep
+    for (int64_t j = 0; j < units; ++j) {
+      const float v = x[j] + bias[j];
+      float p = v, inner_slope = 1.0f, re, im, grad_v, unused;
+      if (variable) {
+        float c;
+        sine_and_cosine<wide>(k.omega_f * stretched<true>(v), p, c);
+        inner_slope = c * (k.omega_f * steepness<true>(v, k));
+      }
+      gabor<wide>(p, 0.0f, k, re, im);
+      gabor_gradient(p, 0.0f, re, im, grad[j], grad_im[j], k, grad_v, unused);
+      z[j] = re;
+      z_im[j] = im;
+      dx[j] = grad_v * inner_slope;
+      bias_grad[j] += grad_v * inner_slope;
+    }
+  } else {
+#pragma GCC ivdep
+    for (int64_t j = 0; j < units; ++j) {
+      float value, slope;
+      real_value_and_slope<family, variable, wide>(x[j] + bias[j], k, value, slope);
+      const float change = grad[j] * slope;  // read before dx is written, which may be the same memory
+      z[j] = value;
+      dx[j] = change;
+      bias_grad[j] += change;
+    }
+  }
+}
+
+// Whether some real phase of the row is too large for the fast reduction. The comparison is true for infinities and NaN.
+bool has_wide_phase(const float* x, const float* bias, int64_t features, float largest_x) {
+  int far = 0;
+  for (int64_t j = 0; j < features; ++j) far |= !(__builtin_fabsf(x[j] + bias[j]) <= largest_x);
+  return far != 0;
+}
+
+struct FlushDenormals {  // in this thread, until the end of the scope
+#if defined(__SSE2__)
+  unsigned int before = _mm_getcsr();
+  FlushDenormals() { _mm_setcsr(before | 0x8040); }
+  ~FlushDenormals() { _mm_setcsr(before); }
+#endif
+};
+
+template <int family, bool variable>
+void run(const float* x, const float* bias, const float* grad, float* z, float* dx, float* bias_grad, int64_t rows,
+         int64_t features, const Numbers& k, int threads) {
+  const int64_t units = family == kWavelet ? features / 2 : features;
+  const int64_t z_stride = family == kRealInputWavelet ? 2 * features : features;
+  // Where the frequency times x, or alpha(x) x, reaches the limit.
+  const float frequency = (variable && k.omega_f > 0.0f) ? k.omega_f : k.omega;
+  const float scaled = kLargestFastPhase / (frequency > 1e-6f ? frequency : 1e-6f);
+  float largest_x = variable ? 0.5f * (std::sqrt(1.0f + 4.0f * scaled) - 1.0f) : scaled;
+  if (family == kWavelet && variable) {
+    // A complex sine grows without bound, and a wavelet's own phase with it; as a rule its envelope is zero by then.
+    const float decay = k.outer_s * kLargestFastPhase / k.outer_omega, crest = 0.5f * k.outer_omega / k.outer_s;
+    if (!(decay * decay > crest * crest - kLowestExponent)) largest_x = -1.0f;
+  }
+#ifdef _OPENMP
+#pragma omp parallel num_threads(threads)
+#endif
+  {
+    int thread = 0, team = 1;
+#ifdef _OPENMP
+    thread = omp_get_thread_num();
+    team = omp_get_num_threads();
+#endif
+    FlushDenormals flush;
+    float* own_bias_grad = bias_grad ? bias_grad + thread * features : nullptr;
+    for (int64_t row = rows * thread / team; row < rows * (thread + 1) / team; ++row) {
+      const float* x_row = x + row * features;
+      float* z_row = z + row * z_stride;
+      const bool wide = family != kReLU && has_wide_phase(x_row, bias, features, largest_x);
+      if (grad == nullptr) {
+        if (wide) forward_row<family, variable, true>(x_row, bias, z_row, units, k);
+        else forward_row<family, variable, false>(x_row, bias, z_row, units, k);
+      } else {
+        const float* grad_row = grad + row * z_stride;
+        float* dx_row = dx + row * features;
+        if (wide) backward_row<family, variable, true>(x_row, bias, grad_row, z_row, dx_row, own_bias_grad, units, k);
+        else backward_row<family, variable, false>(x_row, bias, grad_row, z_row, dx_row, own_bias_grad, units, k);
+      }
+    }
+  }
+}
+
+template <int family>
+void choose(int variable, const float* x, const float* bias, const float* grad, float* z, float* dx, float* bias_grad,
+            int64_t rows, int64_t features, const Numbers& k, int threads) {
+  if (variable) run<family, true>(x, bias, grad, z, dx, bias_grad, rows, features, k, threads);
+  else run<family, false>(x, bias, grad, z, dx, bias_grad, rows, features, k, threads);
+}
+
+}  // namespace
+
+// x: [rows, features]; bias: [features]; z and grad: [rows, features], twice as wide for a wavelet of real input.
+// Without grad, z becomes the activation of x + bias. With it, dx: [rows, features] becomes the gradient with respect to
+// x too, and its sums over the rows of every thread are added to bias_grad: [threads, features].
+extern "C" void finer_activate(int real_input, int variable, float omega, float s, float omega_f, float slope,
+                               const float* x, const float* bias, const float* grad, float* z, float* dx,
+                               float* bias_grad, int64_t rows, int64_t features, int threads) {
+  const bool inner = variable && omega_f > 0.0f;
+  const Numbers k{omega, s, omega_f, slope, inner ? omega / omega_f : omega, inner ? s / omega_f : s};
+#if FINER_FAMILY == 3
+  if (real_input) {
+    choose<kRealInputWavelet>(variable, x, bias, grad, z, dx, bias_grad, rows, features, k, threads);
+    return;
+  }
+#endif
+  choose<FINER_FAMILY>(variable, x, bias, grad, z, dx, bias_grad, rows, features, k, threads);
+}
