@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from finer_nerfstudio.inr import kernels
 from finer_nerfstudio.inr.activations import Activation
+from finer_nerfstudio.inr.inference import InferenceNetwork
 from finer_nerfstudio.inr.initialization import bias_bound, uniform_, weight_bound
 
 
@@ -168,7 +169,7 @@ class CoordinateNetwork(nn.Module):
         scale_gradient: bool | None = None,
     ) -> Float[Tensor, "*batch out_dim"]:
         """Evaluate the signal; the arguments are those of :meth:`hidden_features`."""
-        return self._evaluate(coords, [self._last_layer()], neuron_mask=neuron_mask, scale_gradient=scale_gradient)
+        return self._evaluate(coords, with_readout=True, neuron_mask=neuron_mask, scale_gradient=scale_gradient)
 
     def hidden_features(
         self,
@@ -185,11 +186,11 @@ class CoordinateNetwork(nn.Module):
             scale_gradient: overrides the activation's own setting. Pass True where the gradient with respect to
                 ``coords`` has to be the true one, as for normals.
         """
-        return self._evaluate(coords, [], neuron_mask=neuron_mask, scale_gradient=scale_gradient)
+        return self._evaluate(coords, with_readout=False, neuron_mask=neuron_mask, scale_gradient=scale_gradient)
 
     def first_layer(self, coords: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "*batch hidden"]:
         """Outputs of the first hidden layer at coordinates ``[*batch, in_dim]``."""
-        return kernels.evaluate_layers(self._encoded(coords), [self._first_layer(self.activation)])
+        return kernels.evaluate_layers(self._encoded(coords), self._layers(self.activation)[:1])
 
     def readout(
         self, features: Float[Tensor, "*batch hidden"], outputs: slice = slice(None)
@@ -202,33 +203,35 @@ class CoordinateNetwork(nn.Module):
         """
         return F.linear(features, self.last.weight[outputs], self.last.bias[outputs])
 
+    def compile_for_inference(self) -> InferenceNetwork:
+        """The network as it is now, as a function for rendering: no autograd, bounded memory, fastest kernels."""
+        return InferenceNetwork(self._encoded, self._layers(self.activation))
+
     def _evaluate(
-        self,
-        coords: Tensor,
-        last: list[kernels.Layer],
-        *,
-        neuron_mask: Tensor | None,
-        scale_gradient: bool | None,
+        self, coords: Tensor, *, with_readout: bool, neuron_mask: Tensor | None, scale_gradient: bool | None
     ) -> Tensor:
         activation = self.activation
         if scale_gradient is not None:
             activation = activation.with_scale_gradient(scale_gradient)
-        first = self._first_layer(activation)
-        hidden = [layer for layer in self.hidden if isinstance(layer, (nn.Linear, ComplexLinear))]
-        rest = [*(kernels.Layer(layer.weight, layer.bias, activation) for layer in hidden), *last]
+        layers = self._layers(activation)
+        if not with_readout:
+            del layers[-1]
         x = self._encoded(coords)
         if neuron_mask is None:
-            return kernels.evaluate_layers(x, [first, *rest])
-        z = kernels.evaluate_layers(x, [first]) * (neuron_mask.repeat(2) if activation.complex_valued else neuron_mask)
-        return kernels.evaluate_layers(z, rest) if rest else z
+            return kernels.evaluate_layers(x, layers)
+        z = kernels.evaluate_layers(x, layers[:1])
+        z = z * (neuron_mask.repeat(2) if activation.complex_valued else neuron_mask)
+        return kernels.evaluate_layers(z, layers[1:]) if layers[1:] else z
 
     def _encoded(self, coords: Tensor) -> Tensor:
         coords = coords.to(self.first.weight.dtype)
         return positional_encoding(coords, self.encoding_frequencies) if self.encoding_frequencies else coords
 
-    def _first_layer(self, activation: Activation) -> kernels.Layer:
-        # It turns coordinates into phases: half precision there would blur the signal itself.
-        return kernels.Layer(self.first.weight, self.first.bias, activation.for_first_layer(), full_precision=True)
-
-    def _last_layer(self) -> kernels.Layer:
-        return kernels.Layer(self.last.weight, self.last.bias, None)
+    def _layers(self, activation: Activation) -> list[kernels.Layer]:
+        hidden = [layer for layer in self.hidden if isinstance(layer, (nn.Linear, ComplexLinear))]
+        return [
+            # It turns coordinates into phases: half precision there would blur the signal itself.
+            kernels.Layer(self.first.weight, self.first.bias, activation.for_first_layer(), full_precision=True),
+            *(kernels.Layer(layer.weight, layer.bias, activation) for layer in hidden),
+            kernels.Layer(self.last.weight, self.last.bias, None),
+        ]

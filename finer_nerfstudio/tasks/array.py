@@ -40,7 +40,8 @@ class FittedArray:
             resolution: samples along each axis; those of the original unless given.
         """
         shape = self.signal.shape if resolution is None else tuple(resolution)
-        parts = decode(self.network, self.signal.shape, device=self.network.device, resolution=shape)
+        evaluate = self.network.compile_for_inference()
+        parts = decode(evaluate, self.signal.shape, device=self.network.device, resolution=shape)
         values = self.signal.from_network(torch.cat(list(parts)))
         return values.reshape(*shape, self.signal.channels).numpy()
 

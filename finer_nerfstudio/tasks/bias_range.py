@@ -27,7 +27,7 @@ _TRIAL_STEPS = 24
 _PIECE = 576
 # A larger k has to fit at least this many decibels better than the next smaller one: it also means more detail between
 # the samples than anybody has seen.
-_GAIN_DB = 0.2
+_GAIN_DB = 0.5
 
 
 def bias_range_for(signal: GridSignal, preset: Preset, *, width: int, depth: int, device: torch.device) -> float:

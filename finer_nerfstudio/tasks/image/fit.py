@@ -153,7 +153,8 @@ def decode_image(
         out = np.empty((rows, columns, network.out_dim), np.uint8 if maximum == 255 else np.uint16)
     flat = out.reshape(rows * columns, network.out_dim)
     done = 0
-    for part in decode(network, (height, width), device=network.device, resolution=(rows, columns), region=region):
+    evaluate = network.compile_for_inference()
+    for part in decode(evaluate, (height, width), device=network.device, resolution=(rows, columns), region=region):
         flat[done : done + len(part)] = (_intensity(part) * maximum).round_().numpy()
         done += len(part)
         if report is not None:
@@ -187,7 +188,7 @@ def measure(
     flat = out.reshape(-1, channels)
     signal = signal_of(image)
     squared, start = 0.0, 0
-    for part in decode(network, (height, width), device=network.device):
+    for part in decode(network.compile_for_inference(), (height, width), device=network.device):
         intensity, truth = _intensity(part), _intensity(signal.targets(slice(start, start + len(part))))
         squared += float((intensity - truth).double().square().sum())
         flat[start : start + len(part)] = (intensity * image.maximum).round_().numpy()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from finer_nerfstudio import METHODS, CoordinateNetwork, Custom, Gauss, Sine, Wavelet, preset, variable_periodic
-from finer_nerfstudio.inr import kernels
+from finer_nerfstudio.inr import inference, kernels
 from finer_nerfstudio.inr.activations import Activation
 from finer_nerfstudio.inr.kernels import compiled, layers, plain
 
@@ -43,9 +43,7 @@ def network(method: str, in_dim: int = 2, depth: int = 3) -> CoordinateNetwork:
 
 def by_autograd(net: CoordinateNetwork, x: Tensor) -> Tensor:
     """The network by its definition: tensor functions in float64, every derivative by autograd."""
-    chain = [net._first_layer(net.activation)]
-    chain += [kernels.Layer(layer.weight, layer.bias, net.activation) for layer in net.hidden]  # pyright: ignore
-    return layers.plain_chain(net._encoded(x), [*chain, net._last_layer()])
+    return layers.plain_chain(net._encoded(x), net._layers(net.activation))
 
 
 def gradients(out: Tensor, net: CoordinateNetwork, x: Tensor) -> list[Tensor]:
@@ -168,3 +166,19 @@ def test_one_tensor_is_kept_for_each_hidden_layer(method: str) -> None:
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         net(x)
     assert sum(tensor.shape[0] == 500 and tensor.shape[-1] > 2 for tensor in kept) == len(net.hidden)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_network_for_inference_is_the_network_as_it_was(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "_ROWS_ON_PROCESSORS", 64)
+    net = network(method)
+    coords = torch.rand(10, 31, 2)
+    expected = net(coords).detach()
+    render = net.compile_for_inference()
+    with torch.no_grad():
+        net.first.weight.mul_(2.0)
+    out = render(coords)
+    assert not out.requires_grad
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
+    assert render(torch.empty(0, 2)).shape == (0, 3)
+    out.add_(1.0).requires_grad_().sum().backward()  # an ordinary tensor
