@@ -52,7 +52,7 @@ def test_detail_asks_for_more_than_a_ramp() -> None:
     ramp = GridSignal(np.broadcast_to(4 * rows, (64, 64, 1)).astype(np.uint8), 0.0, 255.0)
     checkers = GridSignal(np.indices((64, 64)).sum(0)[..., None].astype(np.uint8) // 2 % 2, 0.0, 1.0)
     published = preset("finer-sine", "image")
-    smooth, rough = (bias_range_for(signal, published, width=64, depth=2, device=CPU) for signal in (ramp, checkers))
+    smooth, rough = (bias_range_for(signal, published, width=256, depth=4, device=CPU) for signal in (ramp, checkers))
     assert smooth <= rough
     assert rough > published.bias_range  # pyright: ignore[reportOperatorIssue]
 
