@@ -538,9 +538,9 @@ def main(command: Benchmark) -> None:
     Raises:
         UsageError: for options out of range.
     """
-    for name in ("points", "repeats", "fit_steps", "fit_size"):
-        if getattr(command, name) < 1:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(command, name)}.")
+    for name, least in (("points", 1), ("repeats", 1), ("fit_steps", 1), ("fit_size", 16)):
+        if getattr(command, name) < least:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(command, name)}.")
     unknown = sorted(set(command.methods) - set(METHODS))
     if unknown or not command.methods:
         raise UsageError(f"--methods {' '.join(unknown)}: known are {', '.join(METHODS)}.")

@@ -98,6 +98,20 @@ def shortened(command: str) -> str:
         # The IoU of a shape takes millions of points, however small the rest is.
         arguments += ["--methods", "siren", *(["finer-sine"] if "table1" in command else [])]
         arguments += ["--size", "16"] if "table1" in command else ["--resolution", "16"]
+    elif "benchmark.py" in command:
+        arguments += [
+            "--points",
+            "64",
+            "--repeats",
+            "1",
+            "--methods",
+            "finer-sine",
+            "--fit-steps",
+            "2",
+            "--fit-size",
+            "8",
+        ]
+        arguments += ["--output-dir", f"outputs/{place_of(command)}"]
     if "--num-points" in arguments:
         arguments[arguments.index("--num-points") + 1] = "2000"
     return " ".join([program, *arguments]).replace("@", "$")
