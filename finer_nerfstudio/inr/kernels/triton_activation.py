@@ -49,6 +49,9 @@ _COSINE_8: tl.constexpr = tl.constexpr(2.445124846417457e-05)
 _LOWEST_EXPONENT: tl.constexpr = tl.constexpr(-60.0)
 _LARGEST_IMAGINARY_PHASE: tl.constexpr = tl.constexpr(15.0)
 
+# Fusing multiplications and additions was Triton's default once and will not be.
+_COMPILER_OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
+
 
 @triton.jit
 @no_type_check
@@ -94,10 +97,7 @@ def _stretched(x, SWITCHES: tl.constexpr):
     if SWITCHES.variable:
         magnitude = tl.abs(x)
         stretched = x + magnitude * x
-        if SWITCHES.scale_gradient:
-            slope = 1.0 + 2.0 * magnitude
-        else:
-            slope = 1.0 + magnitude
+        slope = 1.0 + (2.0 if SWITCHES.scale_gradient else 1.0) * magnitude
     return stretched, slope
 
 
@@ -215,9 +215,8 @@ def _activation_kernel(
         )
         if z_ptr is not None:
             tl.store(z_ptr + z_index + units, z_imaginary, mask=inside)
-        if grad_ptr is not None:
-            if not SWITCHES.real_input:
-                tl.store(x_grad_ptr + x_index + units, imaginary_x_grad, mask=inside)
+        if grad_ptr is not None and not SWITCHES.real_input:
+            tl.store(x_grad_ptr + x_index + units, imaginary_x_grad, mask=inside)
     else:
         z, derivative = real_activation(x, numbers, SWITCHES)
         x_grad = derivative
@@ -321,6 +320,5 @@ def _launch(
             SWITCHES=switches,
             ROWS=tile_rows,
             UNITS=tile_units,
-            num_warps=4,
-            enable_fp_fusion=True,
+            **_COMPILER_OPTIONS,
         )
