@@ -2,13 +2,13 @@
 
 A small network spends its time on memory traffic: every layer of a batch is written and read several times. Here one
 program takes a tile of rows through all layers. Its activations stay in registers, split along the features into
-chunks of at most 128 that products can take as operands, weights come from the second-level cache, and of the batch
+chunks of at most 64 that products can take as operands, weights come from the second-level cache, and of the batch
 only coordinates are read and outputs written.
 
 The backward pass recomputes the forward pass and so needs every layer's pre-activations once more, in reverse order.
 They do not fit into registers, and recomputing each from the coordinates would cost products that grow with the square
 of the depth. So each program spills them to a scratch of its own, which its next tile overwrites: ``depth * tile_rows *
-width`` numbers a program, at most 64 KB a layer, that stay in the second-level cache and cost memory nothing. Programs
+width`` numbers a program, at most 32 KB a layer, that stay in the second-level cache and cost memory nothing. Programs
 are as many as multiprocessors, take tiles by turns, and add to weight gradients of their own, which are summed at the
 end: no atomic operations, so that equal inputs give equal gradients, bit for bit.
 
@@ -45,6 +45,8 @@ _LARGEST_WIDTH = 256
 _LARGEST_INPUT = 128
 # What a product needs of each of its sides.
 _SMALLEST_SIDE = 16
+# Features of a register tile.
+_LARGEST_CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -125,11 +127,12 @@ def _affine(
     INTERPRETED: tl.constexpr,
 ):
     """``z @ weight.T + bias`` of a tile's chunks ``z``, as ``CHUNKS`` chunks of ``CHUNK`` features."""
+    chunks: tl.constexpr = TILING.chunks
     results = ()
     for n in tl.static_range(CHUNKS):
         b = tl.load(bias + n * CHUNK + tl.arange(0, CHUNK))
         total = tl.zeros((TILING.rows, CHUNK), tl.float32) + b[None, :]
-        for k in tl.static_range(TILING.chunks):
+        for k in tl.static_range(chunks):
             w = tl.load(_block(weight, n * CHUNK, k * TILING.chunk, TILING.width, CHUNK, TILING.chunk))
             total = _product(z[k], tl.trans(w), total, PRECISION, INTERPRETED)
         results = results + (total,)
@@ -164,7 +167,9 @@ def _parts(x):
 @triton.jit
 @no_type_check
 def _neighbours(real, imaginary):
-    return tl.reshape(tl.join(real, imaginary), (real.shape[0], 2 * real.shape[1]))
+    # Adding nothing keeps the reshape away from a product, where Triton 3.9 gives up on it for Hopper
+    # ("Illegal shared layout" in TritonGPUOptimizeDotOperands).
+    return tl.reshape(tl.join(real, imaginary), (real.shape[0], 2 * real.shape[1])) + 0.0
 
 
 @triton.jit
@@ -228,10 +233,12 @@ def _forward_kernel(
     INTERPRETED: tl.constexpr,
 ):
     numbers = (omega, s_squared, omega_f)
+    chunks: tl.constexpr = TILING.chunks
+    output_chunks: tl.constexpr = TILING.output_chunks
     row = tl.program_id(0).to(tl.int64) * TILING.rows + tl.arange(0, TILING.rows)
     inside = row < rows
     z = ()
-    for n in tl.static_range(TILING.chunks):
+    for n in tl.static_range(chunks):
         pre = _first_affine(coords, row, inside, n_in, first, biases, n, TILING)
         z = z + (_activate(pre, numbers, FIRST_SWITCHES),)
     for layer in range(TILING.hidden):
@@ -239,11 +246,11 @@ def _forward_kernel(
         bias = biases + (layer + 1) * TILING.bias_stride
         pres = _affine(z, weight, bias, TILING.chunk, TILING.chunks, TILING, PRECISION, INTERPRETED)
         z = ()
-        for n in tl.static_range(TILING.chunks):
+        for n in tl.static_range(chunks):
             z = z + (_activate(pres[n], numbers, SWITCHES),)
     bias = biases + (TILING.hidden + 1) * TILING.bias_stride
     values = _affine(z, last, bias, TILING.output_chunk, TILING.output_chunks, TILING, PRECISION, INTERPRETED)
-    for n in tl.static_range(TILING.output_chunks):
+    for n in tl.static_range(output_chunks):
         column = n * TILING.output_chunk + tl.arange(0, TILING.output_chunk)
         mask = inside[:, None] & (column < n_out)[None, :]
         tl.store(y + row[:, None] * n_out + column[None, :], values[n], mask=mask)
@@ -279,9 +286,10 @@ def _backward_through(
 
     ``grads`` are ``CHUNKS`` chunks of ``CHUNK`` features; ``pre`` is the address of a tile of pre-activations.
     """
+    chunks: tl.constexpr = TILING.chunks
     pre_chunk: tl.constexpr = TILING.first_chunk if SWITCHES.real_input else TILING.chunk
     results = ()
-    for n in tl.static_range(TILING.chunks):
+    for n in tl.static_range(chunks):
         z_grad = tl.zeros((TILING.rows, TILING.chunk), tl.float32)
         for m in tl.static_range(CHUNKS):
             w = tl.load(_block(weight, m * CHUNK, n * TILING.chunk, TILING.width, CHUNK, TILING.chunk))
@@ -327,6 +335,8 @@ def _backward_kernel(
     INTERPRETED: tl.constexpr,
 ):
     numbers = (omega, s_squared, omega_f)
+    chunks: tl.constexpr = TILING.chunks
+    output_chunks: tl.constexpr = TILING.output_chunks
     program = tl.program_id(0).to(tl.int64)
     matrix: tl.constexpr = TILING.width * TILING.width
     tile_size: tl.constexpr = TILING.rows * TILING.width
@@ -342,7 +352,7 @@ def _backward_kernel(
         row = tile * TILING.rows + tl.arange(0, TILING.rows).to(tl.int64)
         inside = row < rows
         z = ()
-        for n in tl.static_range(TILING.chunks):
+        for n in tl.static_range(chunks):
             pre = _first_affine(coords, row, inside, n_in, first, biases, n, TILING)
             tl.store(_block(scratch, 0, n * TILING.first_chunk, TILING.width, TILING.rows, TILING.first_chunk), pre)
             z = z + (_activate(pre, numbers, FIRST_SWITCHES),)
@@ -352,14 +362,14 @@ def _backward_kernel(
             pres = _affine(z, weight, bias, TILING.chunk, TILING.chunks, TILING, PRECISION, INTERPRETED)
             spilled = scratch + (layer + 1) * tile_size
             z = ()
-            for n in tl.static_range(TILING.chunks):
+            for n in tl.static_range(chunks):
                 tl.store(_block(spilled, 0, n * TILING.chunk, TILING.width, TILING.rows, TILING.chunk), pres[n])
                 z = z + (_activate(pres[n], numbers, SWITCHES),)
         # A thread may read what another one spilled.
         tl.debug_barrier()
 
         grads = ()
-        for n in tl.static_range(TILING.output_chunks):
+        for n in tl.static_range(output_chunks):
             column = n * TILING.output_chunk + tl.arange(0, TILING.output_chunk)
             mask = inside[:, None] & (column < n_out)[None, :]
             grads = grads + (tl.load(y_grad + row[:, None] * n_out + column[None, :], mask=mask, other=0.0),)
@@ -392,7 +402,7 @@ def _backward_kernel(
         mask = inside[:, None] & (column < n_in)[None, :]
         x = tl.load(coords + coordinates, mask=mask, other=0.0)
         x_grad = tl.zeros((TILING.rows, TILING.inputs), tl.float32)
-        for n in tl.static_range(TILING.chunks):
+        for n in tl.static_range(chunks):
             amount = tl.zeros((TILING.inputs, TILING.first_chunk), tl.float32)
             amount = _product(tl.trans(x), grads[n], amount, PRECISION, INTERPRETED)
             unit = n * TILING.first_chunk + tl.arange(0, TILING.first_chunk)
@@ -456,7 +466,7 @@ def forward(
     Raises:
         ValueError: for a network that :func:`supports` refuses.
     """
-    network = _Network(weights, biases, forms, precision)
+    network = _Network(weights, biases, forms, precision, backward=False)
     x = coords.reshape(-1, coords.shape[-1]).float().contiguous()
     y = x.new_empty(x.shape[0], network.n_out)
     if x.shape[0]:
@@ -490,7 +500,7 @@ def backward(
     Returns:
         Gradients with respect to ``coords`` (or None), to each weight, and to each bias; float32.
     """
-    network = _Network(weights, biases, forms, precision)
+    network = _Network(weights, biases, forms, precision, backward=True)
     tiling = network.tiling
     x = coords.reshape(-1, coords.shape[-1]).float().contiguous()
     y_grad = grad_y.reshape(-1, network.n_out).float().contiguous()
@@ -523,7 +533,13 @@ class _Network:
     """
 
     def __init__(
-        self, weights: Sequence[Tensor], biases: Sequence[Tensor], forms: Sequence[KernelForm], precision: Precision
+        self,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        forms: Sequence[KernelForm],
+        precision: Precision,
+        *,
+        backward: bool,
     ) -> None:
         widths = [weight.shape[1] for weight in weights[1:]]
         n_in, self.n_out = weights[0].shape[1], weights[-1].shape[0]
@@ -534,7 +550,9 @@ class _Network:
             )
         self.shapes = [weight.shape for weight in weights]
         self.is_complex = forms[0].family == "wavelet"
-        self.tiling = _tiling(n_in, max(widths), self.n_out, len(weights) - 2, forms[0])
+        self.tiling = _tiling(
+            n_in, max(widths), self.n_out, len(weights) - 2, complex_first=forms[0].real_input, backward=backward
+        )
         # The first form differs from the others in what its input is, and in no number.
         self.numbers, first_switches = numbers_and_switches(forms[0])
         self.switches = {
@@ -544,8 +562,11 @@ class _Network:
             "PRECISION": precision,
             # Triton's decorator makes other objects for its interpreter.
             "INTERPRETED": not isinstance(_forward_kernel, triton.JITFunction),
-            "num_warps": 4 if self.tiling.width <= 64 else 8,
+            "num_warps": 8 if backward or self.tiling.width > 64 else 4,
+            # A second stage would keep twice the weights in shared memory.
             "num_stages": 1,
+            # Left alone, the assembler of CUDA 13.4 gives some of these kernels 32 registers and spills the rest.
+            "maxnreg": 255,
             "enable_fp_fusion": True,
         }
         self.packed = self._pack(weights, biases, torch.bfloat16 if precision == "bf16" else torch.float32)
@@ -596,17 +617,21 @@ def _neighbours_as_halves(tensor: Tensor, dim: int) -> Tensor:
     return tensor.unflatten(dim, (-1, 2)).transpose(dim, dim + 1)
 
 
-def _tiling(n_in: int, width: int, n_out: int, hidden: int, first_form: KernelForm) -> _Tiling:
-    complex_first = first_form.real_input
+def _tiling(n_in: int, width: int, n_out: int, hidden: int, *, complex_first: bool, backward: bool) -> _Tiling:
+    """Tiles for any GPU since Ampere: 64 K registers a multiprocessor, and 99 KB of shared memory a block at least.
+
+    Chunks of 64 make a block of weights 16 KB. In the forward pass, 64 rows of the widest network, twice, are half of
+    the registers; the backward pass holds gradients and sums beside them and takes half the rows.
+    """
     width = max(2 * _SMALLEST_SIDE if complex_first else _SMALLEST_SIDE, triton.next_power_of_2(width))
     outputs = max(_SMALLEST_SIDE, triton.next_power_of_2(n_out))
     return _Tiling(
-        rows=128 if width <= 64 else 64,
+        rows=32 if backward and width > _LARGEST_CHUNK else 64,
         inputs=max(_SMALLEST_SIDE, triton.next_power_of_2(n_in)),
         width=width,
-        chunk=min(width, 128),
+        chunk=min(width, _LARGEST_CHUNK),
         outputs=outputs,
-        output_chunk=min(outputs, 128),
+        output_chunk=min(outputs, _LARGEST_CHUNK),
         hidden=hidden,
         complex_first=complex_first,
     )
