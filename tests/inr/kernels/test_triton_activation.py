@@ -153,13 +153,13 @@ def test_sine_and_cosine_of_anything_stay_in_range() -> None:
 
 
 @every_activation
-@pytest.mark.parametrize("scale", [1e3, 1e10, 1e30])
+@pytest.mark.parametrize("scale", [1e3, 1e10, 1e18])
 def test_values_and_gradients_stay_finite(name: str, scale: float) -> None:
+    """As far as float32 can hold x^2, and with it the phase of a variable-periodic activation."""
     activation = ACTIVATIONS[name]
-    if scale > 1e18 and ACTIVATIONS[name].kernel_form().variable:  # pyright: ignore[reportOptionalMemberAccess]
-        pytest.skip("x^2 is infinite in float32, and so is the phase")
     x, bias = sample(64, 8, activation, scale=scale)
-    value, x_grad = triton_activation.backward(x, bias, torch.ones_like(activation.value(x)), activation.kernel_form())
+    ones = torch.ones_like(activation.value(x))
+    value, x_grad = triton_activation.backward(x, bias, ones, activation.kernel_form())
     assert value.isfinite().all()
     assert x_grad.isfinite().all()
 

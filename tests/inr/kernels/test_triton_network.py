@@ -9,6 +9,7 @@ import math
 import os
 from dataclasses import dataclass
 from itertools import chain, pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -62,8 +63,9 @@ def layers_of(name: str, *, width: int, depth: int, n_in: int = 2, n_out: int = 
     net = CoordinateNetwork(
         n_in, n_out, width=width, depth=depth, activation=activation, bias_range=0.7, generator=generator
     )
-    weights = [layer.weight.detach() for layer in (net.first, *net.hidden, net.last)]
-    biases = [layer.bias.detach() for layer in (net.first, *net.hidden, net.last)]
+    linears: list[Any] = [net.first, *net.hidden, net.last]
+    weights = [layer.weight.detach() for layer in linears]
+    biases = [layer.bias.detach() for layer in linears]
     activations = [activation.for_first_layer() if real_first else activation, *[activation] * (depth - 1)]
     if activation.complex_valued and not real_first:
         weights[0] = torch.randn(2 * net.units, n_in, generator=generator) / n_in
