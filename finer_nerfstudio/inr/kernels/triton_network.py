@@ -99,7 +99,7 @@ def _product(a, b, total, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
         a = a.to(tl.bfloat16)
         b = b.to(tl.bfloat16)
         if INTERPRETED:
-            # Rounded as on a GPU, but NumPy has no bfloat16 and would multiply the bits.
+            # The same products of the same numbers: NumPy has no bfloat16 and would multiply the bits.
             a = a.to(tl.float32)
             b = b.to(tl.float32)
     return tl.dot(a, b, total, input_precision="tf32" if PRECISION == "tf32" else "ieee")

@@ -66,6 +66,7 @@ def test_kernels_are_right_in_the_interpreter(file: str) -> None:
         env=os.environ | {"TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,
+        timeout=600,
     )
     assert process.returncode == 0, process.stdout[-6000:] + process.stderr[-2000:]
     assert " passed" in process.stdout
@@ -80,6 +81,7 @@ def test_kernels_compile_to_machine_code(capability: int, tmp_path: Path) -> Non
         env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
         capture_output=True,
         text=True,
+        timeout=600,
     )
     assert process.returncode == 0, process.stderr[-4000:]
     compiled = [line.split() for line in process.stdout.splitlines()]

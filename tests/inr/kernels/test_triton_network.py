@@ -150,7 +150,7 @@ def test_a_complex_first_layer() -> None:
 @pytest.mark.parametrize("name", ["variable-sine", "variable-wavelet"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("tf32", 1e-2), ("bf16", 8e-2)])
 def test_rounded_operands_give_rounded_results(name: str, precision: str, tolerance: float) -> None:
-    """The interpreter does not round to tf32, but does to bfloat16."""
+    """The interpreter knows bfloat16, which it cuts numbers off to, but not tf32."""
     layers = layers_of(name, width=32, depth=2)
     coords = coordinates(300)
     assert_network_is_right(layers, coords, precision, tolerance)
