@@ -355,6 +355,20 @@ def variable_periodic(
     return VariablePeriodic(base, omega_f, scale_gradient)
 
 
+def activation_of_form(form: KernelForm) -> Activation:
+    """The activation whose :meth:`Activation.kernel_form` is ``form``."""
+    bases: dict[str, Activation] = {
+        "relu": ReLU(),
+        "sine": Sine(form.omega or 1.0),
+        "gauss": Gauss(form.s or 1.0),
+        "wavelet": Wavelet(form.omega or 1.0, form.s or 1.0),
+    }
+    base = bases[form.family]
+    if form.variable:
+        base = VariablePeriodic(base, form.omega_f or None, form.scale_gradient)
+    return base.for_first_layer() if form.real_input else base
+
+
 def _envelope(exponent: Tensor) -> Tensor:
     return torch.exp(F.threshold(exponent, _LOWEST_EXPONENT, -math.inf))
 

@@ -1,19 +1,22 @@
 """The one place that decides how activations and the layers around them are computed.
 
 Three ways give the same numbers up to rounding: compiled kernels on processors (``compiled.py``), Triton kernels on
-GPUs (``triton_activation.py``, ``triton_network.py``), and tensor functions everywhere else (``plain.py``).
+GPUs (``triton_program.py``), and tensor functions everywhere else (``plain.py``).
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from finer_nerfstudio.inr.kernels import compiled, plain
-from finer_nerfstudio.inr.kernels.layers import ActivationKernel, Layer, fused_chain
+from finer_nerfstudio.inr.kernels.blocks import ActivationKernel, BlockProgram
+from finer_nerfstudio.inr.kernels.layers import ChainProgram, Layer, autocast_operands, fused_chain
 from finer_nerfstudio.inr.kernels.plain import ElementwiseMap, in_float32
 
 __all__ = ["ElementwiseMap", "Layer", "activate", "evaluate_layers"]
@@ -32,7 +35,7 @@ def evaluate_layers(x: Tensor, layers: Sequence[Layer]) -> Tensor:
     Returns:
         ``[*batch, n_out]``, differentiable any number of times.
     """
-    return fused_chain(x, layers, _kernel_for(x, [layer.activation for layer in layers if layer.activation]))
+    return fused_chain(x, layers, _program_for(x, layers))
 
 
 def activate(x: Tensor, activation: ElementwiseMap) -> Tensor:
@@ -42,11 +45,30 @@ def activate(x: Tensor, activation: ElementwiseMap) -> Tensor:
         x: pre-activations ``[*batch, features]``, any real range. Half-precision values are computed in float32,
             because phases grow beyond what half precision resolves, and given back in their own type.
     """
-    return _Activate.apply(x, activation, _kernel_for(x, [activation]))  # pyright: ignore[reportReturnType]
+    return _Activate.apply(x, activation, _kernel_for(x, activation))  # pyright: ignore[reportReturnType]
 
 
-def _kernel_for(x: Tensor, activations: Sequence[ElementwiseMap]) -> ActivationKernel:
-    return compiled if all(compiled.supports(x, activation) for activation in activations) else plain
+def _program_for(x: Tensor, layers: Sequence[Layer]) -> ChainProgram:
+    if x.device.type == "cuda" and _has_triton():
+        from finer_nerfstudio.inr.kernels import triton_program
+
+        return triton_program.program_for(x, layers, autocast_operands(x))
+    if autocast_operands(x) is None and compiled.supports(x, [layer.activation for layer in layers]):
+        return compiled
+    return BlockProgram(plain)
+
+
+def _kernel_for(x: Tensor, activation: ElementwiseMap) -> ActivationKernel:
+    if x.device.type == "cuda" and _has_triton():
+        from finer_nerfstudio.inr.kernels import triton_program
+
+        return triton_program.kernel_for(x, activation)
+    return compiled if compiled.supports(x, [activation]) else plain
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 class _Activate(torch.autograd.Function):

@@ -1,4 +1,4 @@
-// Activations and their derivatives in one pass over memory, for float32 on processors.
+// Activations and their derivatives in one pass over memory, and chains of layers around them, for float32 on processors.
 //
 // Every function here works on rows of a row-major matrix of pre-activations without their bias; the formulas are those
 // of form.py. Loops are written so that a compiler turns them into vector instructions: no branches, no calls that it
@@ -304,8 +304,8 @@ struct FlushDenormals {  // in this thread, until the end of the scope
 };
 
 template <int family, bool variable>
-void run(const float* x, const float* bias, const float* grad, float* z, float* dx, float* bias_grad, int64_t rows,
-         int64_t features, const Numbers& k, int threads) {
+void activate_rows(const float* x, const float* bias, const float* grad, float* z, float* dx, float* bias_grad,
+                   int64_t rows, int64_t features, const Numbers& k) {
   const int64_t units = family == kWavelet ? features / 2 : features;
   const int64_t z_stride = family == kRealInputWavelet ? 2 * features : features;
   // Where the frequency times x, or alpha(x) x, reaches the limit.
@@ -317,56 +317,207 @@ void run(const float* x, const float* bias, const float* grad, float* z, float* 
     const float decay = k.outer_s * kLargestFastPhase / k.outer_omega, crest = 0.5f * k.outer_omega / k.outer_s;
     if (!(decay * decay > crest * crest - kLowestExponent)) largest_x = -1.0f;
   }
-#ifdef _OPENMP
-#pragma omp parallel num_threads(threads)
-#endif
-  {
-    int thread = 0, team = 1;
-#ifdef _OPENMP
-    thread = omp_get_thread_num();
-    team = omp_get_num_threads();
-#endif
-    FlushDenormals flush;
-    float* own_bias_grad = bias_grad ? bias_grad + thread * features : nullptr;
-    for (int64_t row = rows * thread / team; row < rows * (thread + 1) / team; ++row) {
-      const float* x_row = x + row * features;
-      float* z_row = z + row * z_stride;
-      const bool wide = family != kReLU && has_wide_phase(x_row, bias, features, largest_x);
-      if (grad == nullptr) {
-        if (wide) forward_row<family, variable, true>(x_row, bias, z_row, units, k);
-        else forward_row<family, variable, false>(x_row, bias, z_row, units, k);
-      } else {
-        const float* grad_row = grad + row * z_stride;
-        float* dx_row = dx + row * features;
-        if (wide) backward_row<family, variable, true>(x_row, bias, grad_row, z_row, dx_row, own_bias_grad, units, k);
-        else backward_row<family, variable, false>(x_row, bias, grad_row, z_row, dx_row, own_bias_grad, units, k);
-      }
+  for (int64_t row = 0; row < rows; ++row) {
+    const float* x_row = x + row * features;
+    float* z_row = z + row * z_stride;
+    const bool wide = family != kReLU && has_wide_phase(x_row, bias, features, largest_x);
+    if (grad == nullptr) {
+      if (wide) forward_row<family, variable, true>(x_row, bias, z_row, units, k);
+      else forward_row<family, variable, false>(x_row, bias, z_row, units, k);
+    } else {
+      const float* grad_row = grad + row * z_stride;
+      float* dx_row = dx + row * features;
+      if (wide) backward_row<family, variable, true>(x_row, bias, grad_row, z_row, dx_row, bias_grad, units, k);
+      else backward_row<family, variable, false>(x_row, bias, grad_row, z_row, dx_row, bias_grad, units, k);
     }
   }
 }
 
-template <int family>
-void choose(int variable, const float* x, const float* bias, const float* grad, float* z, float* dx, float* bias_grad,
-            int64_t rows, int64_t features, const Numbers& k, int threads) {
-  if (variable) run<family, true>(x, bias, grad, z, dx, bias_grad, rows, features, k, threads);
-  else run<family, false>(x, bias, grad, z, dx, bias_grad, rows, features, k, threads);
+}  // namespace
+
+// As _Form in compiled.py.
+extern "C" struct FinerForm {
+  int32_t active;  // 0 for an affine map alone
+  int32_t variable;
+  int32_t real_input;
+  float omega, s, omega_f;
+  float slope;  // of alpha(x) x's derivative, see Numbers
+};
+
+namespace {
+
+// Without grad, z becomes the activation of x + bias. With it, dx becomes the gradient with respect to x too, and its
+// sums over the rows are added to bias_grad.
+void activate(const FinerForm& form, const float* x, const float* bias, const float* grad, float* z, float* dx,
+              float* bias_grad, int64_t rows, int64_t features) {
+  const bool inner = form.variable && form.omega_f > 0.0f;
+  const Numbers k{form.omega,
+                  form.s,
+                  form.omega_f,
+                  form.slope,
+                  inner ? form.omega / form.omega_f : form.omega,
+                  inner ? form.s / form.omega_f : form.s};
+#if FINER_FAMILY == 3
+  if (form.real_input) {
+    if (form.variable) activate_rows<kRealInputWavelet, true>(x, bias, grad, z, dx, bias_grad, rows, features, k);
+    else activate_rows<kRealInputWavelet, false>(x, bias, grad, z, dx, bias_grad, rows, features, k);
+    return;
+  }
+#endif
+  if (form.variable) activate_rows<FINER_FAMILY, true>(x, bias, grad, z, dx, bias_grad, rows, features, k);
+  else activate_rows<FINER_FAMILY, false>(x, bias, grad, z, dx, bias_grad, rows, features, k);
+}
+
+// Calls work(thread, first_row, last_row) on every thread, each with rows of its own.
+template <class Work>
+void share_rows(int64_t rows, int threads, Work work) {
+#ifdef _OPENMP
+#pragma omp parallel num_threads(threads)
+  {
+    const int thread = omp_get_thread_num(), team = omp_get_num_threads();
+    FlushDenormals flush;
+    work(thread, rows * thread / team, rows * (thread + 1) / team);
+  }
+#else
+  FlushDenormals flush;
+  work(0, static_cast<int64_t>(0), rows);
+#endif
+}
+
+// The matrix product of the BLAS that PyTorch brings, by Fortran's convention.
+using Sgemm = void (*)(const char*, const char*, const int*, const int*, const int*, const float*, const float*,
+                       const int*, const float*, const int*, const float*, float*, const int*);
+
+// For row-major matrices: y [rows, n_out] = x [rows, n_in] weight^T [n_in, n_out].
+void times_transposed(Sgemm sgemm, const float* x, const float* weight, float* y, int rows, int n_in, int n_out) {
+  const float one = 1.0f, zero = 0.0f;
+  sgemm("T", "N", &n_out, &rows, &n_in, &one, weight, &n_in, x, &n_in, &zero, y, &n_out);
+}
+
+// dx [rows, n_in] = dy [rows, n_out] weight [n_out, n_in].
+void times(Sgemm sgemm, const float* dy, const float* weight, float* dx, int rows, int n_in, int n_out) {
+  const float one = 1.0f, zero = 0.0f;
+  sgemm("N", "N", &n_in, &rows, &n_out, &one, weight, &n_in, dy, &n_out, &zero, dx, &n_in);
+}
+
+// weight_grad [n_out, n_in] += dy^T [n_out, rows] x [rows, n_in].
+void add_outer(Sgemm sgemm, const float* dy, const float* x, float* weight_grad, int rows, int n_in, int n_out) {
+  const float one = 1.0f;
+  sgemm("N", "T", &n_in, &n_out, &rows, &one, x, &n_in, dy, &n_out, &one, weight_grad, &n_in);
 }
 
 }  // namespace
 
+// As _Layer in compiled.py: x -> activation(x weight^T + bias), weight being [n_out, n_in].
+extern "C" struct FinerLayer {
+  FinerForm form;
+  int64_t n_in, n_out;
+  int64_t width;        // features of the result
+  const float* weight;
+  const float* bias;
+  float* stored;        // x weight^T for all rows, or null where it is computed anew in the backward pass
+  float* weight_grad;   // one after the other for every thread, or null if nobody wants it
+  float* bias_grad;     // likewise
+};
+
 // x: [rows, features]; bias: [features]; z and grad: [rows, features], twice as wide for a wavelet of real input.
-// Without grad, z becomes the activation of x + bias. With it, dx: [rows, features] becomes the gradient with respect to
-// x too, and its sums over the rows of every thread are added to bias_grad: [threads, features].
-extern "C" void finer_activate(int real_input, int variable, float omega, float s, float omega_f, float slope,
-                               const float* x, const float* bias, const float* grad, float* z, float* dx,
-                               float* bias_grad, int64_t rows, int64_t features, int threads) {
-  const bool inner = variable && omega_f > 0.0f;
-  const Numbers k{omega, s, omega_f, slope, inner ? omega / omega_f : omega, inner ? s / omega_f : s};
-#if FINER_FAMILY == 3
-  if (real_input) {
-    choose<kRealInputWavelet>(variable, x, bias, grad, z, dx, bias_grad, rows, features, k, threads);
-    return;
+// bias_grad: [threads, features], added to.
+extern "C" void finer_activate(const FinerForm* form, const float* x, const float* bias, const float* grad, float* z,
+                               float* dx, float* bias_grad, int64_t rows, int64_t features, int threads) {
+  const int64_t z_features = form->real_input ? 2 * features : features;
+  share_rows(rows, threads, [&](int thread, int64_t first, int64_t last) {
+    activate(*form, x + first * features, bias, grad ? grad + first * z_features : nullptr, z + first * z_features,
+             dx ? dx + first * features : nullptr, bias_grad ? bias_grad + thread * features : nullptr, last - first,
+             features);
+  });
+}
+
+// Floats of scratch memory that one thread needs for blocks of so many rows.
+extern "C" int64_t finer_scratch(const FinerLayer* layers, int depth, int64_t block) {
+  int64_t widest = 0;
+  for (int i = 0; i < depth; ++i) {
+    widest = layers[i].width > widest ? layers[i].width : widest;
+    widest = layers[i].n_out > widest ? layers[i].n_out : widest;
   }
-#endif
-  choose<FINER_FAMILY>(variable, x, bias, grad, z, dx, bias_grad, rows, features, k, threads);
+  return 5 * block * widest;
+}
+
+// out: [rows, width of the last layer]; scratch: finer_scratch() floats for every thread.
+extern "C" void finer_forward(Sgemm sgemm, const FinerLayer* layers, int depth, const float* x, float* out,
+                              float* scratch, int64_t rows, int64_t block, int threads) {
+  const int64_t own = finer_scratch(layers, depth, block), part = own / 5;
+  share_rows(rows, threads, [&](int thread, int64_t first, int64_t last) {
+    float* memory = scratch + thread * own;
+    for (int64_t begin = first; begin < last; begin += block) {
+      const int n = static_cast<int>(last - begin < block ? last - begin : block);
+      const float* input = x + begin * layers[0].n_in;
+      for (int i = 0; i < depth; ++i) {
+        const FinerLayer& layer = layers[i];
+        const int n_in = static_cast<int>(layer.n_in), n_out = static_cast<int>(layer.n_out);
+        float* result = i == depth - 1 ? out + begin * layer.width : memory + (i % 2) * part;
+        if (layer.form.active) {
+          float* affine = layer.stored ? layer.stored + begin * n_out : memory + 2 * part;
+          times_transposed(sgemm, input, layer.weight, affine, n, n_in, n_out);
+          activate(layer.form, affine, layer.bias, nullptr, result, nullptr, nullptr, n, n_out);
+        } else {
+          for (int64_t row = 0; row < n; ++row) std::memcpy(result + row * n_out, layer.bias, 4 * n_out);
+          const float one = 1.0f;
+          sgemm("T", "N", &n_out, &n, &n_in, &one, layer.weight, &n_in, input, &n_in, &one, result, &n_out);
+        }
+        input = result;
+      }
+    }
+  });
+}
+
+// grad: [rows, width of the last layer]; x_grad: [rows, n_in of the first], or null.
+extern "C" void finer_backward(Sgemm sgemm, const FinerLayer* layers, int depth, const float* x, const float* grad,
+                               float* x_grad, float* scratch, int64_t rows, int64_t block, int threads) {
+  const int64_t own = finer_scratch(layers, depth, block), part = own / 5;
+  share_rows(rows, threads, [&](int thread, int64_t first, int64_t last) {
+    float* memory = scratch + thread * own;
+    float *value = memory + 2 * part, *anew = memory + 3 * part, *apart = memory + 4 * part;
+    auto weight_grad = [&](const FinerLayer& layer) { return layer.weight_grad + thread * layer.n_in * layer.n_out; };
+    for (int64_t begin = first; begin < last; begin += block) {
+      const int n = static_cast<int>(last - begin < block ? last - begin : block);
+      const float* input = x + begin * layers[0].n_in;
+      // Downwards: the gradient of a layer's affine map waits for the result of the layer below, which is computed
+      // anew together with that layer's derivative.
+      const float* above = grad + begin * layers[depth - 1].width;
+      for (int i = depth - 1; i >= 0; --i) {
+        const FinerLayer& layer = layers[i];
+        const int n_out = static_cast<int>(layer.n_out);
+        const bool is_top = i == depth - 1;
+        const float* result_grad = above;
+        float* own_grad = memory + (i % 2) * part;
+        if (!is_top) {
+          const FinerLayer& next = layers[i + 1];
+          times(sgemm, above, next.weight, own_grad, n, static_cast<int>(next.n_in), static_cast<int>(next.n_out));
+          result_grad = own_grad;
+        }
+        float* bias_grad = layer.bias_grad + thread * layer.n_out;
+        if (!layer.form.active) {
+          for (int64_t row = 0; row < n; ++row)
+            for (int64_t j = 0; j < n_out; ++j) bias_grad[j] += result_grad[row * n_out + j];
+          above = result_grad;
+          continue;
+        }
+        const float* affine = layer.stored ? layer.stored + begin * n_out : anew;
+        if (!layer.stored) times_transposed(sgemm, input, layer.weight, anew, n, static_cast<int>(layer.n_in), n_out);
+        // In place, unless the memory is the caller's or of another shape.
+        float* affine_grad = !is_top && layer.width == layer.n_out ? own_grad : apart;
+        activate(layer.form, affine, layer.bias, result_grad, value, affine_grad, bias_grad, n, n_out);
+        if (!is_top && layers[i + 1].weight_grad) {
+          const FinerLayer& next = layers[i + 1];
+          add_outer(sgemm, above, value, weight_grad(next), n, static_cast<int>(next.n_in),
+                    static_cast<int>(next.n_out));
+        }
+        above = affine_grad;
+      }
+      const FinerLayer& bottom = layers[0];
+      const int n_in = static_cast<int>(bottom.n_in), n_out = static_cast<int>(bottom.n_out);
+      if (bottom.weight_grad) add_outer(sgemm, above, input, weight_grad(bottom), n, n_in, n_out);
+      if (x_grad) times(sgemm, above, bottom.weight, x_grad + begin * n_in, n, n_in, n_out);
+    }
+  });
 }

@@ -1,7 +1,9 @@
-"""Activations on processors, from ``activations.cpp``, which the machine's own C++ compiler translates once.
+"""Chains of layers on processors, from ``activations.cpp``, which the machine's own C++ compiler translates once.
 
 A compiler that knows the processor makes vector instructions out of an activation, its derivative and its bias in one
-pass; a chain of PyTorch operations goes to memory and back for each. A family's library takes a second to build, is
+pass, where a chain of PyTorch operations goes to memory and back for each. Every thread takes rows of its own through
+all layers, block by block of what fits into its cache, with PyTorch's own matrix product in between: threads wait for
+each other once, at the end. A family's library takes a second to build, is
 kept in the user's cache folder, and knows nothing of Python or PyTorch, so that no header or version has to match.
 Without a compiler everything still runs, by the tensor functions of ``plain.py``: :func:`unavailable_because` says why.
 """
@@ -16,14 +18,21 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from finer_nerfstudio.inr.kernels.form import KernelForm
+from finer_nerfstudio.inr.kernels.layers import Layer
 from finer_nerfstudio.inr.kernels.plain import ElementwiseMap
 
 _SOURCE = Path(__file__).with_name("activations.cpp")
+# Bytes of a block of rows on each core, for as many matrices as are in use at one time; with a layer's weights beside
+# them, they stay in the second-level cache of a present core. From half to twice as much is as fast.
+_CACHE_BYTES = 1 << 20
+_BLOCKS_IN_USE = 4
 _FAMILIES = {"relu": 0, "sine": 1, "gauss": 2, "wavelet": 3}
 # Flags that change no value: no errno, no floating-point exceptions that anybody would look at. Not -ffast-math, which
 # would lose NaN and, in older compilers, switch denormal numbers off for the whole process.
@@ -36,27 +45,146 @@ def unavailable_because(family: str) -> str | None:
     return library if isinstance(library, str) else None
 
 
-def supports(x: Tensor, activation: ElementwiseMap) -> bool:
-    """Whether pre-activations like ``x`` and this activation can be computed here; builds the kernels if need be."""
-    form = activation.kernel_form()
-    return (
-        form is not None and x.device.type == "cpu" and x.dtype == torch.float32 and _library(form.family) is not None
-    )
+def supports(x: Tensor, activations: Sequence[ElementwiseMap | None]) -> bool:
+    """Whether input like ``x`` and these activations, None for affine maps alone, can be computed here.
+
+    Activations of one chain are of one family, whose kernels are built if need be.
+    """
+    forms = [None if activation is None else activation.kernel_form() for activation in activations]
+    if x.device.type != "cpu" or x.dtype != torch.float32:
+        return False
+    if any(form is None and activation is not None for form, activation in zip(forms, activations, strict=True)):
+        return False
+    families = {form.family for form in forms if form is not None}
+    return len(families) <= 1 and _library(next(iter(families), "relu")) is not None
 
 
 def forward(x: Tensor, bias: Tensor, activation: ElementwiseMap, out: Tensor) -> None:
-    """As :meth:`finer_nerfstudio.inr.kernels.layers.ActivationKernel.forward`."""
-    _call(activation, x, bias, None, out, None, None)
+    """As :meth:`finer_nerfstudio.inr.kernels.blocks.ActivationKernel.forward`."""
+    _activate(activation, x, bias, None, out, None, None)
 
 
 def backward(
     x: Tensor, bias: Tensor, grad: Tensor, activation: ElementwiseMap, value: Tensor, dx: Tensor, sums: Tensor
 ) -> None:
-    """As :meth:`finer_nerfstudio.inr.kernels.layers.ActivationKernel.backward`."""
-    _call(activation, x, bias, grad, value, dx, sums)
+    """As :meth:`finer_nerfstudio.inr.kernels.blocks.ActivationKernel.backward`."""
+    _activate(activation, x, bias, grad, value, dx, sums)
 
 
-def _call(
+def run(rows: Tensor, layers: Sequence[Layer], stored: Sequence[Tensor | None], operands: torch.dtype | None) -> Tensor:
+    """As :meth:`finer_nerfstudio.inr.kernels.layers.ChainProgram.run`."""
+    assert operands is None
+    rows = rows.contiguous()
+    call = _Call(rows, layers, stored)
+    out = rows.new_empty(len(rows), layers[-1].width())
+    call.library.finer_forward(
+        call.sgemm, call.layers, len(layers), _pointer(rows), _pointer(out), _pointer(call.scratch), *call.extent
+    )
+    return out
+
+
+def run_backward(
+    rows: Tensor,
+    grad: Tensor,
+    layers: Sequence[Layer],
+    stored: Sequence[Tensor | None],
+    operands: torch.dtype | None,
+    want_x_grad: bool,
+    want_weight_grads: Sequence[bool],
+) -> tuple[Tensor | None, list[Tensor | None]]:
+    """As :meth:`finer_nerfstudio.inr.kernels.layers.ChainProgram.run_backward`."""
+    assert operands is None
+    rows, grad = rows.contiguous(), grad.contiguous()
+    call = _Call(rows, layers, stored)
+    # Every thread adds up its own.
+    pairs = zip(layers, want_weight_grads, strict=True)
+    weights = [rows.new_zeros(call.threads, *layer.weight.shape) if wanted else None for layer, wanted in pairs]
+    biases = [rows.new_zeros(call.threads, len(layer.bias)) for layer in layers]
+    for described, weight, bias in zip(call.layers, weights, biases, strict=True):
+        described.weight_grad, described.bias_grad = _pointer(weight), _pointer(bias)
+    x_grad = torch.empty_like(rows) if want_x_grad else None
+    call.library.finer_backward(
+        call.sgemm,
+        call.layers,
+        len(layers),
+        _pointer(rows),
+        _pointer(grad),
+        _pointer(x_grad),
+        _pointer(call.scratch),
+        *call.extent,
+    )
+    summed = [None if each is None else each.sum(dim=0) for pair in zip(weights, biases, strict=True) for each in pair]
+    return x_grad, summed
+
+
+class _Form(ctypes.Structure):
+    """FinerForm of activations.cpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("active", "variable", "real_input")),
+        *((name, ctypes.c_float) for name in ("omega", "s", "omega_f", "slope")),
+    )
+
+
+class _Layer(ctypes.Structure):
+    """FinerLayer of activations.cpp."""
+
+    _fields_ = (
+        ("form", _Form),
+        *((name, ctypes.c_int64) for name in ("n_in", "n_out", "width")),
+        *((name, ctypes.c_void_p) for name in ("weight", "bias", "stored", "weight_grad", "bias_grad")),
+    )
+
+
+class _Call:
+    """What both directions tell the library; it keeps alive the memory that it points to."""
+
+    def __init__(self, rows: Tensor, layers: Sequence[Layer], stored: Sequence[Tensor | None]) -> None:
+        forms = [None if layer.activation is None else layer.activation.kernel_form() for layer in layers]
+        library = _library(next((form.family for form in forms if form is not None), "relu"))
+        assert library is not None
+        self.library = library
+        self.sgemm = _sgemm()
+        self._parameters = [(layer.weight.contiguous(), layer.bias.contiguous()) for layer in layers]
+        self.layers = (_Layer * len(layers))()
+        for described, form, (weight, bias), kept, layer in zip(
+            self.layers, forms, self._parameters, stored, layers, strict=True
+        ):
+            described.form = _form(form)
+            described.n_out, described.n_in = weight.shape
+            described.width = layer.width()
+            described.weight, described.bias, described.stored = _pointer(weight), _pointer(bias), _pointer(kept)
+        # Threads are worth waking for a few dozen rows each.
+        self.threads = max(1, min(torch.get_num_threads(), len(rows) // 32))
+        self.block = self._block_rows(len(rows))
+        self.scratch = rows.new_empty(self.threads, library.finer_scratch(self.layers, len(layers), self.block))
+        self.extent = (len(rows), self.block, self.threads)
+
+    def _block_rows(self, rows: int) -> int:
+        widest = max(max(layer.width, layer.n_out) for layer in self.layers)
+        fitting = max(32, _CACHE_BYTES // (4 * _BLOCKS_IN_USE * widest))
+        return max(1, min(fitting, -(-rows // self.threads)))
+
+
+def _form(form: KernelForm | None) -> _Form:
+    if form is None:
+        return _Form(active=0)
+    return _Form(
+        active=1,
+        variable=int(form.variable),
+        real_input=int(form.real_input),
+        omega=form.omega,
+        s=form.s,
+        omega_f=form.omega_f,
+        slope=2.0 if form.scale_gradient else 1.0,
+    )
+
+
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _activate(
     activation: ElementwiseMap,
     x: Tensor,
     bias: Tensor,
@@ -69,23 +197,8 @@ def _call(
     assert form is not None
     library = _library(form.family)
     assert library is not None
-    library.finer_activate(
-        int(form.real_input),
-        int(form.variable),
-        form.omega,
-        form.s,
-        form.omega_f,
-        2.0 if form.scale_gradient else 1.0,
-        x.data_ptr(),
-        bias.data_ptr(),
-        None if grad is None else grad.data_ptr(),
-        z.data_ptr(),
-        None if dx is None else dx.data_ptr(),
-        None if sums is None else sums.data_ptr(),
-        x.shape[0],
-        x.shape[1],
-        torch.get_num_threads(),
-    )
+    pointers = [_pointer(tensor) for tensor in (x, bias, grad, z, dx, sums)]
+    library.finer_activate(ctypes.byref(_form(form)), *pointers, *x.shape, torch.get_num_threads())
 
 
 def _library(family: str) -> ctypes.CDLL | None:
@@ -102,6 +215,7 @@ def _build(family: str) -> ctypes.CDLL | str:
     if compiler is None:
         return "there is no C++ compiler (g++ or clang++); set CXX to name one"
     try:
+        _sgemm()
         try:
             return _load(_compiled(compiler, family))
         except OSError:
@@ -164,12 +278,30 @@ def _processor() -> bytes:
 def _load(path: Path) -> ctypes.CDLL:
     # After torch, so that both share one OpenMP runtime and its threads.
     library = ctypes.CDLL(str(path))
-    pointer, number, whole = ctypes.c_void_p, ctypes.c_float, ctypes.c_int
-    library.finer_activate.argtypes = [
-        *(whole, whole),
-        *(number, number, number, number),
-        *(pointer, pointer, pointer, pointer, pointer, pointer),
-        *(ctypes.c_int64, ctypes.c_int64, whole),
-    ]
+    pointer, whole, long = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+    library.finer_activate.argtypes = [pointer] * 7 + [long, long, whole]
     library.finer_activate.restype = None
+    library.finer_scratch.argtypes = [pointer, whole, long]
+    library.finer_scratch.restype = long
+    library.finer_forward.argtypes = [pointer, pointer, whole] + [pointer] * 3 + [long, long, whole]
+    library.finer_forward.restype = None
+    library.finer_backward.argtypes = [pointer, pointer, whole] + [pointer] * 4 + [long, long, whole]
+    library.finer_backward.restype = None
     return library
+
+
+@functools.cache
+def _sgemm() -> int:
+    """The address of the matrix product that PyTorch itself uses.
+
+    Raises:
+        OSError: where it is not to be found.
+    """
+    folder = Path(torch.__file__).parent / "lib"
+    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
+        if (folder / name).exists():
+            try:
+                return ctypes.cast(ctypes.CDLL(str(folder / name)).sgemm_, ctypes.c_void_p).value or 0
+            except AttributeError as error:
+                raise OSError(f"{name} shows no sgemm_") from error
+    raise OSError(f"PyTorch's library is not in {folder}")

@@ -1,8 +1,7 @@
 """A chain of affine maps and activations as one operation for autograd.
 
-Computed block of rows by block of rows, so that what one layer gives is still in the cache when the next one reads it.
 For the backward pass only pre-activations are stored, one tensor per hidden layer; activations and derivatives are
-computed anew from them in one pass, and gradients between layers never leave the block.
+computed anew from them in one pass. How that is done is up to a program: ``compiled.py`` or ``blocks.py``.
 """
 
 from __future__ import annotations
@@ -16,39 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from finer_nerfstudio.inr.kernels.plain import ElementwiseMap
-
-
-@runtime_checkable
-class ActivationKernel(Protocol):
-    """How activations are computed inside the chain: one of the modules next to this one."""
-
-    def forward(self, x: Tensor, bias: Tensor, activation: ElementwiseMap, out: Tensor) -> None:
-        """``out = activation(x + bias)``.
-
-        Args:
-            x: ``[rows, features]``, contiguous.
-            bias: ``[features]``, contiguous.
-            activation: what to compute.
-            out: ``[rows, form.outputs_per_input * features]``, contiguous.
-        """
-        ...
-
-    def backward(
-        self, x: Tensor, bias: Tensor, grad: Tensor, activation: ElementwiseMap, value: Tensor, dx: Tensor, sums: Tensor
-    ) -> None:
-        """Value and derivative in one pass.
-
-        Args:
-            x: ``[rows, features]``, contiguous.
-            bias: ``[features]``, contiguous.
-            grad: gradient with respect to the result, ``[rows, form.outputs_per_input * features]``, contiguous.
-            activation: what to compute.
-            value: receives the activation of ``x + bias``; shaped like ``grad``.
-            dx: receives the gradient with respect to ``x``; may be ``grad`` itself where shapes agree.
-            sums: ``[torch.get_num_threads(), features]``; the sum of ``dx`` over the rows is added, spread over the
-                rows of ``sums`` in any way.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -77,10 +43,51 @@ class Layer:
         return self.weight.shape[0] * (1 if form is None else form.outputs_per_input)
 
 
-# Bytes of a block on each core, as many as a present core has at its second level, for a layer's pre-activations, its
-# result and one gradient.
-_CACHE_BYTES = 2 << 20
-_PRODUCTS_HAVE_OUT_DTYPE = "out_dtype" in (torch.mm.__doc__ or "")
+@runtime_checkable
+class ChainProgram(Protocol):
+    """How a chain is computed."""
+
+    def run(
+        self,
+        rows: Tensor,
+        layers: Sequence[Layer],
+        stored: Sequence[Tensor | None],
+        operands: torch.dtype | None,
+    ) -> Tensor:
+        """What the last layer gives.
+
+        Args:
+            rows: input ``[rows, n_in]``.
+            layers: the chain; all but the last have an activation.
+            stored: for every layer memory ``[rows, n_out]`` to leave its affine map without bias in, or None.
+            operands: what operands of matrix products are rounded to, or None for no rounding.
+        """
+        ...
+
+    def run_backward(
+        self,
+        rows: Tensor,
+        grad: Tensor,
+        layers: Sequence[Layer],
+        stored: Sequence[Tensor | None],
+        operands: torch.dtype | None,
+        want_x_grad: bool,
+        want_weight_grads: Sequence[bool],
+    ) -> tuple[Tensor | None, list[Tensor | None]]:
+        """Gradients with respect to the rows, and to weight and bias of every layer by turns.
+
+        Args:
+            rows: input of :meth:`run`.
+            grad: gradient with respect to its result.
+            layers: the chain.
+            stored: what :meth:`run` left behind.
+            operands: as for :meth:`run`.
+            want_x_grad: whether anybody wants the gradient with respect to ``rows``.
+            want_weight_grads: whether anybody wants that of a layer's weight.
+        """
+        ...
+
+
 # From so few inputs a layer's pre-activations are computed anew in the backward pass rather than stored.
 _FEW_INPUTS = 16
 
@@ -94,32 +101,32 @@ def plain_chain(x: Tensor, layers: Sequence[Layer]) -> Tensor:
     return x
 
 
-def fused_chain(x: Tensor, layers: Sequence[Layer], kernel: ActivationKernel) -> Tensor:
-    """The chain by blocks.
+def fused_chain(x: Tensor, layers: Sequence[Layer], program: ChainProgram) -> Tensor:
+    """The chain as one operation.
 
     Args:
         x: ``[*batch, n_in]``, of the layers' type.
         layers: at least one.
-        kernel: computes the activations.
+        program: computes it.
     """
     # Autograd has to see every tensor as an argument of its own.
     shells = tuple(replace(layer, weight=_NOTHING, bias=_NOTHING) for layer in layers)
     parameters = [tensor for layer in layers for tensor in (layer.weight, layer.bias.contiguous())]
-    return _Chain.apply(x, shells, kernel, *parameters)  # pyright: ignore[reportReturnType]
+    return _Chain.apply(x, shells, program, *parameters)  # pyright: ignore[reportReturnType]
 
 
 class _Chain(torch.autograd.Function):
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, x: Tensor, shells: tuple[Layer, ...], kernel: ActivationKernel, *parameters: Tensor
+        ctx: Any, x: Tensor, shells: tuple[Layer, ...], program: ChainProgram, *parameters: Tensor
     ) -> Tensor:
         layers = _filled(shells, parameters)
         rows = x.reshape(-1, x.shape[-1])
         needed = any(ctx.needs_input_grad)
         stored = [_storage(rows, layer, is_first=i == 0) if needed else None for i, layer in enumerate(layers)]
-        ctx.shells, ctx.kernel, ctx.operands = shells, kernel, _operands(x)
+        ctx.shells, ctx.program, ctx.operands = shells, program, autocast_operands(x)
         with torch.autocast(x.device.type, enabled=False):
-            out = _run(rows, layers, kernel, stored, ctx.operands)
+            out = program.run(rows, layers, stored, ctx.operands)
         ctx.kept = [tensor is not None for tensor in stored]
         ctx.save_for_backward(x, *parameters, *(tensor for tensor in stored if tensor is not None))
         return out.reshape(*x.shape[:-1], out.shape[-1])
@@ -139,11 +146,10 @@ class _Chain(torch.autograd.Function):
         pre_activations = iter(saved[2 * len(layers) :])
         stored = [next(pre_activations) if kept else None for kept in ctx.kept]
         rows, grad_rows = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
-        x_grad, parameter_grads = _run_backward(
+        x_grad, parameter_grads = ctx.program.run_backward(
             rows,
             grad_rows,
             layers,
-            ctx.kernel,
             stored,
             ctx.operands,
             ctx.needs_input_grad[0],
@@ -166,139 +172,8 @@ def _storage(rows: Tensor, layer: Layer, *, is_first: bool) -> Tensor | None:
     return rows.new_empty(rows.shape[0], layer.weight.shape[0])
 
 
-def _block_rows(rows: Tensor, layers: Sequence[Layer]) -> int:
-    if rows.device.type != "cpu":
-        return max(1, rows.shape[0])
-    widest = max(layer.width() for layer in layers)
-    return max(16, _CACHE_BYTES // (3 * rows.element_size() * widest)) * torch.get_num_threads()
-
-
-def _run(
-    rows: Tensor,
-    layers: Sequence[Layer],
-    kernel: ActivationKernel,
-    stored: Sequence[Tensor | None],
-    operands: torch.dtype | None,
-) -> Tensor:
-    block = _block_rows(rows, layers)
-    scratch = _Scratch(rows)
-    out = rows.new_empty(rows.shape[0], layers[-1].width())
-    for start in range(0, rows.shape[0], block):
-        chosen = slice(start, start + block)
-        x = rows[chosen]
-        for i, layer in enumerate(layers):
-            y = out[chosen] if i == len(layers) - 1 else scratch.get(f"result {i % 2}", len(x), layer.width())
-            if layer.activation is None:
-                _product(x, layer.weight.t(), y, layer.operands(operands)).add_(layer.bias)
-            else:
-                kept = stored[i]
-                pre = _pre_activation(x, layer, None if kept is None else kept[chosen], scratch, operands)
-                kernel.forward(pre, layer.bias, layer.activation, y)
-            x = y
-    return out
-
-
-def _run_backward(
-    rows: Tensor,
-    grad: Tensor,
-    layers: Sequence[Layer],
-    kernel: ActivationKernel,
-    stored: Sequence[Tensor | None],
-    operands: torch.dtype | None,
-    want_x_grad: bool,
-    want_weight_grads: Sequence[bool],
-) -> tuple[Tensor | None, list[Tensor | None]]:
-    block = _block_rows(rows, layers)
-    scratch = _Scratch(rows)
-    pairs = zip(layers, want_weight_grads, strict=True)
-    weight_grads = [torch.zeros_like(layer.weight) if wanted else None for layer, wanted in pairs]
-    sums = [rows.new_zeros(torch.get_num_threads(), layer.weight.shape[0]) for layer in layers]
-    x_grad = torch.empty_like(rows) if want_x_grad else None
-    for start in range(0, rows.shape[0], block):
-        chosen = slice(start, start + block)
-        x = rows[chosen]
-        # Downwards: the gradient of a layer's affine map waits for the result of the layer below, which is computed
-        # anew together with that layer's derivative.
-        above = grad[chosen].contiguous()
-        for i in range(len(layers) - 1, -1, -1):
-            layer = layers[i]
-            is_top = i == len(layers) - 1
-            if is_top:
-                result_grad = above
-            else:
-                result_grad = scratch.get(f"gradient {i % 2}", len(x), layer.width())
-                _product(above, layers[i + 1].weight, result_grad, layers[i + 1].operands(operands))
-            if layer.activation is None:
-                sums[i][0] += result_grad.sum(dim=0)
-                affine_grad = result_grad
-            else:
-                value = scratch.get("result", len(x), layer.width())
-                # In place, unless the memory is the caller's or of another shape.
-                in_place = not is_top and layer.width() == layer.weight.shape[0]
-                affine_grad = result_grad if in_place else scratch.get("affine", len(x), layer.weight.shape[0])
-                pre = stored[i]
-                pre = pre[chosen] if pre is not None else _pre_activation(x, layer, None, scratch, operands)
-                kernel.backward(pre, layer.bias, result_grad, layer.activation, value, affine_grad, sums[i])
-                if not is_top:
-                    _add_product(above.t(), value, weight_grads[i + 1], layers[i + 1].operands(operands))
-            above = affine_grad
-        _add_product(above.t(), x, weight_grads[0], layers[0].operands(operands))
-        if x_grad is not None:
-            _product(above, layers[0].weight, x_grad[chosen], layers[0].operands(operands))
-    bias_grads = [partial.sum(dim=0) for partial in sums]
-    return x_grad, [tensor for pair in zip(weight_grads, bias_grads, strict=True) for tensor in pair]
-
-
-def _pre_activation(
-    x: Tensor, layer: Layer, kept: Tensor | None, scratch: _Scratch, operands: torch.dtype | None
-) -> Tensor:
-    """The affine map without its bias, in memory that is kept for the backward pass or else in scratch."""
-    pre = scratch.get("pre-activation", len(x), layer.weight.shape[0]) if kept is None else kept
-    return _product(x, layer.weight.t(), pre, layer.operands(operands))
-
-
-def _operands(x: Tensor) -> torch.dtype | None:
+def autocast_operands(x: Tensor) -> torch.dtype | None:
     """What autocast rounds the operands of matrix products to, or None where they stay as they are."""
     if not torch.is_autocast_enabled(x.device.type) or x.dtype != torch.float32:
         return None
     return torch.get_autocast_dtype(x.device.type)
-
-
-def _product(a: Tensor, b: Tensor, out: Tensor, operands: torch.dtype | None) -> Tensor:
-    """``out = a b``."""
-    if operands is None:
-        return torch.mm(a, b, out=out)
-    return out.copy_(_rounded_product(a, b, operands))
-
-
-def _add_product(a: Tensor, b: Tensor, out: Tensor | None, operands: torch.dtype | None) -> None:
-    """``out += a b``, unless nobody wants it."""
-    if out is None:
-        return
-    if operands is None:
-        out.addmm_(a, b)
-    else:
-        out.add_(_rounded_product(a, b, operands))
-
-
-def _rounded_product(a: Tensor, b: Tensor, operands: torch.dtype) -> Tensor:
-    """``a b`` of rounded operands, summed up and given back in float32: half-precision phases would be noise."""
-    a, b = a.to(operands), b.to(operands)
-    if a.device.type == "cuda" and _PRODUCTS_HAVE_OUT_DTYPE:
-        return torch.mm(a, b, out_dtype=torch.float32)
-    return torch.mm(a.float(), b.float())
-
-
-class _Scratch:
-    """Memory for one block at a time, set aside once and used for every block."""
-
-    def __init__(self, like: Tensor) -> None:
-        self._like = like
-        self._memory: dict[str, Tensor] = {}
-
-    def get(self, purpose: str, rows: int, width: int) -> Tensor:
-        """``[rows, width]``, contiguous; what it held for the same purpose before is lost."""
-        memory = self._memory.get(purpose)
-        if memory is None or memory.numel() < rows * width:
-            memory = self._memory[purpose] = self._like.new_empty(rows * width)
-        return memory[: rows * width].view(rows, width)

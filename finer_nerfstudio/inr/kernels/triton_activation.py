@@ -260,7 +260,7 @@ def forward(
         As many features as ``x`` has, twice that where real becomes complex.
     """
     z = x.new_empty(*x.shape[:-1], x.shape[-1] * form.outputs_per_input, dtype=out_dtype or x.dtype)
-    _launch(x, bias, None, z, None, form)
+    launch(x, bias, None, z, None, form)
     return z
 
 
@@ -287,13 +287,14 @@ def backward(
     """
     z = torch.empty_like(grad, memory_format=torch.contiguous_format) if want_value else None
     x_grad = torch.empty_like(x, memory_format=torch.contiguous_format)
-    _launch(x, bias, grad, z, x_grad, form)
+    launch(x, bias, grad, z, x_grad, form)
     return z, x_grad
 
 
-def _launch(
+def launch(
     x: Tensor, bias: Tensor | None, grad: Tensor | None, z: Tensor | None, x_grad: Tensor | None, form: KernelForm
 ) -> None:
+    """The kernel itself: fills contiguous ``z`` and, where there is a ``grad``, ``x_grad``, which may be ``grad``."""
     if x.dtype == torch.float64:
         raise TypeError("the fused activations compute in float32, which is not what float64 features are for")
     units = x.shape[-1]

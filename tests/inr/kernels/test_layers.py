@@ -13,17 +13,19 @@ from torch import Tensor
 from finer_nerfstudio import METHODS, CoordinateNetwork, Custom, Gauss, Sine, Wavelet, preset, variable_periodic
 from finer_nerfstudio.inr import inference, kernels
 from finer_nerfstudio.inr.activations import Activation
-from finer_nerfstudio.inr.kernels import compiled, layers, plain
+from finer_nerfstudio.inr.kernels import blocks, compiled, layers, plain
+from finer_nerfstudio.inr.kernels.blocks import BlockProgram
 
 
 @pytest.fixture(params=["compiled", "plain"])
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to compute activations; blocks so small that there are several, the last one not full."""
     if request.param == "plain":
-        monkeypatch.setattr(kernels, "_kernel_for", lambda x, activations: plain)
+        monkeypatch.setattr(kernels, "_program_for", lambda x, layers: BlockProgram(plain))
     elif compiled.unavailable_because("sine") is not None:
         pytest.skip(str(compiled.unavailable_because("sine")))
-    monkeypatch.setattr(layers, "_CACHE_BYTES", 1)
+    monkeypatch.setattr(blocks, "_CACHE_BYTES", 1)
+    monkeypatch.setattr(compiled, "_CACHE_BYTES", 1)
     return request.param
 
 

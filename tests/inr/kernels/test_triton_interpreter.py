@@ -57,7 +57,7 @@ for forms, sizes in (([real_wavelet, wavelet], ((16, 2), (32, 32), (3, 32))), ([
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU runs these tests itself")
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="this is the interpreter's process")
-@pytest.mark.parametrize("file", ["test_triton_activation.py", "test_triton_network.py"])
+@pytest.mark.parametrize("file", ["test_triton_activation.py", "test_triton_network.py", "test_triton_program.py"])
 def test_kernels_are_right_in_the_interpreter(file: str) -> None:
     """In a process of their own: Triton must learn of the interpreter before anything imports it."""
     process = subprocess.run(

@@ -1,0 +1,161 @@
+"""Chains of layers on GPUs: which Triton kernels compute them, and whether they may.
+
+``activations`` runs bias and activation as one kernel each way between PyTorch's matrix products; ``networks`` runs
+whole networks as one kernel each way where they are small enough. Compilers and GPUs are many, so before the first use
+for a kind of activation the kernels are checked against tensor functions on the GPU at hand; where they fail to compile
+or to agree, everything runs by tensor functions, and a warning says so once.
+
+This module needs Triton: import it where a CUDA tensor has arrived, not before.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, cast
+
+import torch
+from torch import Tensor
+
+from finer_nerfstudio.inr.kernels import plain, triton_activation, triton_network
+from finer_nerfstudio.inr.kernels.blocks import ActivationKernel, BlockProgram
+from finer_nerfstudio.inr.kernels.form import KernelForm
+from finer_nerfstudio.inr.kernels.layers import ChainProgram, Layer
+from finer_nerfstudio.inr.kernels.plain import ElementwiseMap
+
+Kernels = Literal["plain", "activations", "networks"]
+
+# Wider ones have more to spill than a register file holds.
+_LARGEST_TRAINED_WIDTH = 128
+# Relative to the largest number of a result; phases of the check are below ten.
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class TritonActivations:
+    """Activations by :mod:`triton_activation`, see :class:`finer_nerfstudio.inr.kernels.blocks.ActivationKernel`."""
+
+    def forward(self, x: Tensor, bias: Tensor, activation: ElementwiseMap, out: Tensor) -> None:
+        triton_activation.launch(x, bias, None, out, None, _form(activation))
+
+    def backward(
+        self, x: Tensor, bias: Tensor, grad: Tensor, activation: ElementwiseMap, value: Tensor, dx: Tensor, sums: Tensor
+    ) -> None:
+        triton_activation.launch(x, bias, grad, value, dx, _form(activation))
+        sums[0] += dx.sum(dim=0)
+
+
+@dataclass(frozen=True)
+class TritonNetworks:
+    """Whole networks by :mod:`triton_network`, see :class:`finer_nerfstudio.inr.kernels.layers.ChainProgram`.
+
+    Nothing that :meth:`run` was given to store in is used: the backward pass starts from the input.
+    """
+
+    def run(
+        self, rows: Tensor, layers: Sequence[Layer], stored: Sequence[Tensor | None], operands: torch.dtype | None
+    ) -> Tensor:
+        weights, biases, forms = _parts(layers)
+        return triton_network.forward(rows, weights, biases, forms, precision=_precision(operands) or "tf32")
+
+    def run_backward(
+        self,
+        rows: Tensor,
+        grad: Tensor,
+        layers: Sequence[Layer],
+        stored: Sequence[Tensor | None],
+        operands: torch.dtype | None,
+        want_x_grad: bool,
+        want_weight_grads: Sequence[bool],
+    ) -> tuple[Tensor | None, list[Tensor | None]]:
+        weights, biases, forms = _parts(layers)
+        x_grad, weight_grads, bias_grads = triton_network.backward(
+            rows, weights, biases, forms, grad, want_input_grad=want_x_grad, precision=_precision(operands) or "tf32"
+        )
+        pairs = zip(weight_grads, bias_grads, strict=True)
+        return x_grad, [tensor for pair in pairs for tensor in pair]
+
+
+def program_for(x: Tensor, layers: Sequence[Layer], operands: torch.dtype | None) -> ChainProgram:
+    """The program for a chain on a GPU.
+
+    FINER_GPU_KERNELS in the environment chooses: ``activations`` unless given, ``networks`` to have small networks as
+    one kernel, which rounds operands to tf32 as PyTorch does when it is allowed to, or ``plain``.
+    """
+    forms = [layer.activation.kernel_form() for layer in layers if layer.activation is not None]
+    wanted = os.environ.get("FINER_GPU_KERNELS", "activations")
+    if x.dtype != torch.float32 or wanted == "plain" or not all(_checked(form, x.device) for form in forms):
+        return BlockProgram(plain)
+    if wanted == "networks" and _is_small(layers) and _precision(operands) is not None:
+        return TritonNetworks()
+    return BlockProgram(TritonActivations())
+
+
+def kernel_for(x: Tensor, activation: ElementwiseMap) -> ActivationKernel:
+    """The kernel for an activation by itself on a GPU."""
+    usable = x.dtype == torch.float32 and _checked(activation.kernel_form(), x.device)
+    return TritonActivations() if usable and os.environ.get("FINER_GPU_KERNELS") != "plain" else plain
+
+
+def _checked(form: KernelForm | None, device: torch.device) -> bool:
+    # Scales change nothing of what is compiled.
+    return form is not None and _agrees(replace(form, omega=2.0, s=1.0, omega_f=3.0 if form.omega_f else 0.0), device)
+
+
+@functools.cache
+def _agrees(form: KernelForm, device: torch.device) -> bool:
+    """Whether the activation's kernels give what tensor functions give, on this very device."""
+    from finer_nerfstudio.inr.activations import activation_of_form
+
+    activation = activation_of_form(form)
+    generator = torch.Generator().manual_seed(0)
+    x, bias = torch.randn(33, 70, generator=generator).to(device), torch.randn(70, generator=generator).to(device)
+    grad = torch.randn(33, 70 * form.outputs_per_input, generator=generator).to(device)
+    results = []
+    try:
+        for kernel in (TritonActivations(), plain):
+            out, value = torch.empty_like(grad), torch.empty_like(grad)
+            dx, sums = torch.empty_like(x), x.new_zeros(torch.get_num_threads(), 70)
+            kernel.forward(x, bias, activation, out)
+            kernel.backward(x, bias, grad, activation, value, dx, sums)
+            results.append((out, value, dx, sums.sum(dim=0)))
+        pairs = list(zip(*results, strict=True))
+        agree = all(float((a - b).abs().max()) <= _TOLERANCE * float(b.abs().max()) for a, b in pairs)
+        reason = "results differ from those of tensor functions"
+    except Exception as error:  # whatever a compiler or a driver comes up with
+        agree, reason = False, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+    if not agree:
+        warnings.warn(f"The fused {form.family} kernels are not used on {device}: {reason}.", stacklevel=2)
+    return agree
+
+
+def _is_small(layers: Sequence[Layer]) -> bool:
+    """Whether the chain is a network that one kernel takes."""
+    *hidden, last = layers
+    if last.activation is not None or any(layer.activation is None for layer in hidden):
+        return False
+    widths = [layer.width() for layer in hidden]
+    forms = [_form(cast(ElementwiseMap, layer.activation)) for layer in hidden]
+    fits = triton_network.supports(layers[0].weight.shape[1], widths, last.weight.shape[0], forms)
+    return fits and (max(widths) <= _LARGEST_TRAINED_WIDTH or not torch.is_grad_enabled())
+
+
+def _precision(operands: torch.dtype | None) -> triton_network.Precision | None:
+    """What the network kernel rounds operands to, None where it has nothing that fits or pays."""
+    if operands == torch.bfloat16:
+        return "bf16"
+    return "tf32" if operands is None and torch.get_float32_matmul_precision() != "highest" else None
+
+
+def _form(activation: ElementwiseMap) -> KernelForm:
+    form = activation.kernel_form()
+    assert form is not None
+    return form
+
+
+def _parts(layers: Sequence[Layer]) -> tuple[list[Tensor], list[Tensor], list[KernelForm]]:
+    forms = [_form(layer.activation) for layer in layers if layer.activation is not None]
+    return [layer.weight for layer in layers], [layer.bias for layer in layers], forms
