@@ -60,7 +60,7 @@ class Table1(Sweep):
     bias_range: float | Literal["auto"] | None = None
     """Another k than the published one for the FINER++ methods; auto chooses one for each image."""
     sweep_learning_rate: tuple[Method, ...] = ("wire",)
-    """Methods for which fractions of the published learning rate are tried on the first image too; the best one then
+    """Methods for which multiples of the published learning rate are tried on the first image too; the best one then
     gets a row of its own. wire does not train in a few hundred steps at its published rate."""
     output_dir: Path = Path("outputs/table1")
     """Cells, table.md, table.csv, table.json and table.png are written here."""

@@ -17,8 +17,8 @@ from finer_nerfstudio.tasks.sweep import Cell
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
-# Learning rates that are tried for a method besides the published one, as fractions of that.
-LEARNING_RATE_FRACTIONS = (0.4, 0.2, 0.1)
+# Learning rates that are tried for a method besides the published one, as multiples of that.
+LEARNING_RATE_FACTORS = (4.0, 2.0, 0.4, 0.2, 0.1)
 
 
 def images_in(path: Path) -> list[Path]:
@@ -68,13 +68,13 @@ def learning_rate_cells(
     size: int | None,
     bias_range: float | Literal["auto"] | None = None,
 ) -> list[Cell]:
-    """One cell per fraction of the published learning rate, for one method on one image."""
+    """One cell for each multiple of the published learning rate, for one method on one image."""
     published = preset(method, "image", options.preset_source).learning_rate
     return [
         cell
-        for fraction in LEARNING_RATE_FRACTIONS
+        for factor in LEARNING_RATE_FACTORS
         for cell in image_cells(
-            [image], method, options, size=size, learning_rate=published * fraction, bias_range=bias_range
+            [image], method, options, size=size, learning_rate=published * factor, bias_range=bias_range
         )
     ]
 
