@@ -244,12 +244,13 @@ def products_of(subject: Subject, *, backward: bool) -> Callable[[], None]:
         for i, layer in enumerate([network.first, *network.hidden, network.last]):
             weight = layer.weight.detach()  # pyright: ignore
             n_out, n_in = weight.shape
-            before, after = matrix(n_in, "before"), matrix(n_out, "after")
-            plan.append((before, weight.t(), after))
+            # What is read is never written: results of results would grow or fade to numbers that take longer.
+            before, after = matrix(n_in, "read"), matrix(n_out, "read")
+            plan.append((before, weight.t(), matrix(n_out, "written")))
             if backward:
                 plan.append((after.t(), before, torch.empty_like(weight)))
                 if i or n:
-                    plan.append((after, weight, before))
+                    plan.append((after, weight, matrix(n_in, "written")))
 
     def products() -> None:
         for a, b, out in plan:
