@@ -109,7 +109,7 @@ def shortened(command: str) -> str:
             "--fit-steps",
             "2",
             "--fit-size",
-            "8",
+            "16",
         ]
         arguments += ["--output-dir", f"outputs/{place_of(command)}"]
     if "--num-points" in arguments:
