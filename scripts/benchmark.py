@@ -38,7 +38,7 @@ from finer_nerfstudio.inr.activations import Activation, Gauss, Sine
 from finer_nerfstudio.inr.kernels import compiled
 from finer_nerfstudio.inr.presets import PROTOCOLS
 from finer_nerfstudio.tasks.grid import sample_centers
-from finer_nerfstudio.tasks.image.files import sample_image
+from finer_nerfstudio.tasks.image.files import SourceImage, read_image, sample_image
 from finer_nerfstudio.tasks.image.fit import psnr_of_loss, signal_of
 from finer_nerfstudio.tasks.options import device_named
 from finer_nerfstudio.tasks.progress import stages
@@ -68,7 +68,9 @@ class Benchmark:
     fit_steps: int = 300
     """Training steps of the fits."""
     fit_size: int = 64
-    """Width and height in pixels of the image that is fitted."""
+    """Longer side in pixels of the image that is fitted."""
+    fit_image: Path | None = None
+    """Fit this image, averaged down, instead of the generated sample."""
     output_dir: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("outputs/benchmark")
     """Folder for benchmark.json, benchmark.md and benchmark.png; older ones are replaced."""
     device: str = "auto"
@@ -359,21 +361,25 @@ def measure(subject: Subject, repeats: int, device: torch.device) -> dict[str, A
     return result
 
 
-def fits(method: str, steps: int, size: int, device: torch.device, seed: int) -> dict[str, float]:
+def fits(method: str, steps: int, image: SourceImage, device: torch.device, seed: int) -> dict[str, float]:
     """PSNR in dB after training the same initial network on the same image by each program.
+
+    "plain, shuffled" is the plain reference with the pixels in another order. Only roundings differ then, and what
+    they make of the result is what no two programs can be expected to agree in.
 
     Half precision is that of operands of matrix products, by autocast; float16 with the loss scaled up, as gradients
     of a mean over all pixels are below what it can hold.
     """
-    signal = signal_of(sample_image(size))
+    signal = signal_of(image)
     everything = torch.arange(signal.samples)
-    coords = sample_centers(everything, signal.shape).to(device)
-    targets = signal.targets(slice(None)).to(device)
+    in_order = sample_centers(everything, signal.shape).to(device), signal.targets(slice(None)).to(device)
+    order = torch.randperm(signal.samples, generator=torch.Generator().manual_seed(seed)).to(device)
     row = preset(method, "image")
     width, depth = PROTOCOLS["image"].width, PROTOCOLS["image"].depth
     programs: dict[str, torch.dtype | None] = {
-        "ours": None,
         "plain": None,
+        "plain, shuffled": None,
+        "ours": None,
         "bfloat16": torch.bfloat16,
         "float16": torch.float16,
     }
@@ -381,7 +387,8 @@ def fits(method: str, steps: int, size: int, device: torch.device, seed: int) ->
     for name, dtype in programs.items():
         generator = torch.Generator().manual_seed(seed)
         network = row.network(2, signal.channels, width=width, depth=depth, generator=generator).to(device)
-        program = PlainNetwork(network) if name == "plain" else network
+        program = PlainNetwork(network) if name.startswith("plain") else network
+        coords, targets = (each[order] for each in in_order) if name == "plain, shuffled" else in_order
         scale = 2.0**10 if dtype == torch.float16 else 1.0
 
         # As in the protocol; not fused, because complex numbers cannot be.
@@ -494,7 +501,7 @@ def markdown(results: dict[str, Any]) -> str:
             )
         lines.append("")
     if "fits" in results:
-        programs = ("plain", "ours", "bfloat16", "float16")
+        programs = list(next(iter(results["fits"].values())))
         lines += [f"**fits**, PSNR in dB after {results['fit_steps']} steps", ""]
         lines += [f"| | {' | '.join(programs)} |", "|---|" + "---|" * len(programs)]
         for name, numbers in results["fits"].items():
@@ -548,6 +555,10 @@ def main(command: Benchmark) -> None:
     if command.flush_denormals:
         torch.set_flush_denormal(True)
     device = device_named(command.device)
+    image = None
+    if "fits" in command.cases:
+        given, size = command.fit_image, command.fit_size
+        image = sample_image(size) if given is None else read_image(given, size=size)
     results: dict[str, Any] = {
         "machine": description(device),
         "points": command.points,
@@ -556,15 +567,17 @@ def main(command: Benchmark) -> None:
         "denormals_flushed": command.flush_denormals,
         "fit_steps": command.fit_steps,
         "fit_size": command.fit_size,
+        "fit_image": "sample" if command.fit_image is None else command.fit_image.name,
         "cases": {},
     }
     networks = {"image": 1, "nerf": 1, "widths": len(WIDTHS), "fits": 0}
     todo = max(1, len(command.methods) * sum(networks[case] for case in command.cases))
     with stages() as stage:
-        for method in command.methods if "fits" in command.cases else ():
-            stage(f"fits {method}", 0, todo)
-            numbers = fits(method, command.fit_steps, command.fit_size, device, command.seed)
-            results.setdefault("fits", {})[method] = numbers
+        if image is not None:
+            results["fits"] = {}
+            for method in command.methods:
+                stage(f"fits {method}", 0, todo)
+                results["fits"][method] = fits(method, command.fit_steps, image, device, command.seed)
         for done, (case, subject) in enumerate(subjects(command, device)):
             stage(f"{case} {subject.name}", done, todo)
             agreement = require_agreement(subject)
