@@ -21,6 +21,7 @@ from finer_nerfstudio.inr import (
     preset,
     variable_periodic,
 )
+from finer_nerfstudio.inr.growth import GrowingNetwork, bias_shells
 from finer_nerfstudio.tasks.array import FittedArray, fit_array
 
 try:
@@ -35,6 +36,7 @@ __all__ = [
     "Custom",
     "FittedArray",
     "Gauss",
+    "GrowingNetwork",
     "Preset",
     "ReLU",
     "SavedModel",
@@ -42,6 +44,7 @@ __all__ = [
     "VariablePeriodic",
     "Wavelet",
     "__version__",
+    "bias_shells",
     "fit_array",
     "load_model",
     "positional_encoding",

@@ -42,12 +42,12 @@ def prepare_processor() -> None:
     torch.set_flush_denormal(True)
 
 
-def run_command(main: Callable[[Any], None], options: type, description: str | None) -> None:
+def run_command(main: Callable[[Any], None], options: Any, description: str | None) -> None:
     """Read a script's options from the command line, run it, and end with an exit code.
 
     Args:
         main: what the script does, given its options.
-        options: a dataclass, whose fields' docstrings are the help texts.
+        options: a dataclass or a union of some, whose fields' docstrings are the help texts.
         description: the script's docstring.
     """
     import tyro

@@ -52,7 +52,7 @@ def network_of(description: dict[str, Any]) -> CoordinateNetwork:
     bias_range = description.get("bias_range")
     if bias_range is not None:
         bias_range = _positive_number(description, "bias_range")
-    activation = _activation_of(description.get("activation"))
+    activation = activation_of(description.get("activation"))
     with torch.device("meta"):
         return CoordinateNetwork(
             sizes["in_dim"],
@@ -85,7 +85,12 @@ def describe_activation(activation: Activation) -> dict[str, Any]:
     return described
 
 
-def _activation_of(described: Any) -> Activation:
+def activation_of(described: Any) -> Activation:
+    """The activation that :func:`describe_activation` described.
+
+    Raises:
+        ValueError: for descriptions that are damaged, absurd or from a newer version.
+    """
     if not isinstance(described, dict) or described.get("family") not in _FAMILIES:
         raise ValueError(f"unknown activation {described!r}; known are {', '.join(_FAMILIES)}")
     family = _FAMILIES[described["family"]]

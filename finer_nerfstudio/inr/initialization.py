@@ -37,3 +37,11 @@ def uniform_(tensor: Tensor, bound: float, generator: torch.Generator | None) ->
     """Fill ``tensor`` in place with ``U(-bound, bound)``; complex numbers packed as real tensors fill alike."""
     with torch.no_grad():
         return tensor.uniform_(-bound, bound, generator=generator)
+
+
+def shell_(tensor: Tensor, low: float, high: float, generator: torch.Generator | None) -> Tensor:
+    """Fill ``tensor`` in place with ``U(-high, -low)`` or ``U(low, high)``, either half of the time."""
+    with torch.no_grad():
+        sides = torch.rand(tensor.shape, generator=generator, device=tensor.device) < 0.5
+        tensor.uniform_(low, high, generator=generator)
+        return tensor.copy_(torch.where(sides, -tensor, tensor))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from finer_nerfstudio.checkpoint import load_training, save_training
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.inr.growth import GrowthStage
 from finer_nerfstudio.inr.network import CoordinateNetwork
 
 # A checkpoint costs milliseconds; what a crash or Ctrl-C may lose is as much training as there was before the last one,
@@ -84,7 +85,7 @@ Report = Callable[[float, int, float], None]
 
 
 def train(
-    network: CoordinateNetwork,
+    network: CoordinateNetwork | GrowthStage,
     backward: Backward,
     schedule: Schedule,
     *,
@@ -171,7 +172,7 @@ def _diverged(what: str, schedule: Schedule) -> str:
 
 
 def _state(
-    network: CoordinateNetwork,
+    network: CoordinateNetwork | GrowthStage,
     optimizer: torch.optim.Adam,
     generator: torch.Generator,
     training: Training,
@@ -192,7 +193,7 @@ def _state(
 
 def _restore(
     checkpoint: Path,
-    network: CoordinateNetwork,
+    network: CoordinateNetwork | GrowthStage,
     optimizer: torch.optim.Adam,
     generator: torch.Generator,
     settings: dict[str, Any],

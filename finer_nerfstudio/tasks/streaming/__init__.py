@@ -1,0 +1,1 @@
+"""Networks that are sent stage by stage: encode, decode, serve, compare."""

@@ -1,0 +1,142 @@
+"""A small web server for one stream, with ranges, and the page that decodes it in the browser."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from pathlib import Path
+
+from finer_nerfstudio.errors import InputError, UsageError
+
+STREAM_NAME = "stream.finer"
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".finer": "application/cbor-seq",
+}
+_TICKS_PER_SECOND = 20
+
+
+def page_files() -> dict[str, bytes]:
+    """The page and its scripts, by name."""
+    folder = files("finer_nerfstudio.tasks.streaming") / "page"
+    return {entry.name: entry.read_bytes() for entry in folder.iterdir() if Path(entry.name).suffix in _TYPES}
+
+
+@contextmanager
+def serving(
+    path: Path, *, host: str = "127.0.0.1", port: int = 0, kilobytes: float | None = None
+) -> Iterator[ThreadingHTTPServer]:
+    """A server for the stream in ``path``; run it by ``serve_forever()``.
+
+    Args:
+        path: a file, which is read anew for every request, so that one that still grows can be served.
+        host: address to listen on.
+        port: 0 for any free one.
+        kilobytes: of the stream per second and connection (1,000 bytes), as over a slow link; None for no limit.
+
+    Raises:
+        UsageError: for a speed that is not positive, and for a port that cannot be had.
+        InputError: where the file cannot be read.
+    """
+    if kilobytes is not None and not kilobytes > 0:
+        raise UsageError(f"--kilobytes must be a positive number, not {kilobytes}.")
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}).") from error
+
+    class Handler(_Handler):
+        stream_path = path
+        speed = None if kilobytes is None else 1000.0 * kilobytes
+        page = page_files()
+
+    try:
+        server = ThreadingHTTPServer((host, port), Handler)
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"--host {host} --port {port}: cannot listen there ({error}).") from error
+    try:
+        yield server
+    finally:
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    stream_path: Path
+    speed: float | None
+    page: dict[str, bytes]
+
+    def do_GET(self) -> None:
+        self._answer(with_content=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(with_content=False)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: requests are no news."""
+
+    def _answer(self, *, with_content: bool) -> None:
+        name = self.path.split("?", 1)[0].lstrip("/") or "index.html"
+        if name == STREAM_NAME:
+            try:
+                content = self.stream_path.read_bytes()
+            except OSError:
+                self.send_error(404)
+                return
+            self._send_stream(content, with_content=with_content)
+        elif name in self.page:
+            self._send_head(200, name, len(self.page[name]))
+            if with_content:
+                self.wfile.write(self.page[name])
+        else:
+            self.send_error(404)
+
+    def _send_stream(self, content: bytes, *, with_content: bool) -> None:
+        size = len(content)
+        start, stop = 0, size
+        asked = self.headers.get("Range")
+        if asked is not None:
+            found = re.fullmatch(r"bytes=(\d*)-(\d*)", asked.strip())
+            # Several ranges, and what is not understood, may be answered by everything (RFC 9110, 14.2).
+            if found and any(found.groups()):
+                first, last = found.groups()
+                if first:
+                    start, stop = int(first), min(size, int(last) + 1) if last else size
+                else:
+                    start = max(0, size - int(last))
+                if start >= stop:
+                    self._send_head(416, STREAM_NAME, 0, {"Content-Range": f"bytes */{size}"})
+                    return
+            else:
+                asked = None
+        extra = {"Accept-Ranges": "bytes", "Access-Control-Allow-Origin": "*"}
+        if asked is not None:
+            extra["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+        self._send_head(200 if asked is None else 206, STREAM_NAME, stop - start, extra)
+        if not with_content:
+            return
+        portion = stop - start if self.speed is None else max(1, int(self.speed / _TICKS_PER_SECOND))
+        try:
+            for position in range(start, stop, max(1, portion)):
+                self.wfile.write(content[position : min(stop, position + portion)])
+                self.wfile.flush()
+                if self.speed is not None:
+                    time.sleep(portion / self.speed)
+        except OSError:
+            # Whoever asked has seen enough.
+            self.close_connection = True
+
+    def _send_head(self, status: int, name: str, length: int, extra: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", _TYPES[Path(name).suffix])
+        self.send_header("Content-Length", str(length))
+        self.send_header("Cache-Control", "no-store")
+        for header, value in (extra or {}).items():
+            self.send_header(header, value)
+        self.end_headers()

@@ -1,0 +1,296 @@
+"""Send images and shapes stage by stage: every prefix of the file is a picture, and later bytes sharpen it.
+
+    python scripts/stream.py encode photo.jpg --steps 2000
+    python scripts/stream.py decode outputs/stream/photo/photo.finer --max-bytes 20000
+    python scripts/stream.py serve outputs/stream/photo/photo.finer
+    python scripts/stream.py compare photo.jpg --size 256 --steps 500
+
+A network is trained narrow and then widened several times; a stage of the file holds what a widening adds. Any HTTP
+server can serve the file, and any client can stop reading at any byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from finer_nerfstudio.command_line import prepare_processor, run_command
+from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.tasks.streaming.encode import StreamOptions
+
+_SHAPES = (".obj", ".ply", ".stl", ".off", ".glb", ".gltf", ".xyz", ".3mf", ".dae")
+
+
+@dataclass(frozen=True)
+class Encode(StreamOptions):
+    """Train an image or a mesh into a stream."""
+
+    source: tyro.conf.Positional[Path | None] = None
+    """An image that Pillow reads, or a mesh or point cloud that trimesh reads; a generated sample image unless given.
+    """
+    size: int | None = None
+    """Average the image down first, so that its longer side has this many pixels."""
+    output_dir: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """Folder for the results; outputs/stream/<name of the source> unless given."""
+    resume: bool = False
+    """Go on with the run in the output folder; with more --widths, widen a finished stream further."""
+    overwrite: bool = False
+    """Replace the run in the output folder; its old metrics.json gets the ending .previous."""
+    width: Annotated[int | None, tyro.conf.Suppress] = None
+
+
+@dataclass(frozen=True)
+class Compare(Encode):
+    """Hold a stream against growth without shells, the base method, single networks and a slimmable one, and against
+    JPEG and WebP."""
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Decode a file, or whatever has arrived of it, into pictures or surfaces."""
+
+    source: tyro.conf.Positional[str]
+    """File, or http(s) address of one."""
+    stage: int | None = None
+    """Stop after this stage, counted from 0; all that there are unless given."""
+    max_bytes: int | None = None
+    """Read no more than this many bytes; a web server is asked for no more."""
+    size: int | None = None
+    """Longer side of the pictures in pixels; that of the original unless given."""
+    resolution: int = 128
+    """Samples along each axis from which surfaces are extracted."""
+    max_pixels: int = 1 << 26
+    """Refuse pictures of more pixels than this, whatever the file claims."""
+    output_dir: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """Folder for stage-0.png, stage-1.png, ... (.ply for shapes), written as the stages arrive; outputs/decoded/<name>
+    unless given."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, ..."""
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Say what a file holds, without decoding a picture."""
+
+    source: tyro.conf.Positional[str]
+    """File, or http(s) address of one."""
+    json: bool = False
+    """Print JSON instead of tables."""
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Serve a stream with a page on which the picture sharpens as it arrives, decoded in the browser."""
+
+    source: tyro.conf.Positional[Path]
+    """A file that encode wrote."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all of this machine's."""
+    port: int = 8000
+    """Port to listen on, 0 for any free one."""
+    kilobytes: float | None = None
+    """Send no more kilobytes per second than this to each visitor, to see what slow links are like."""
+
+
+def encode(command: Encode) -> None:
+    from finer_nerfstudio.tasks.streaming.run import run_encode
+
+    name, folder, options, signal = _prepared(command, "outputs/stream")
+    metrics = run_encode(signal, options, folder, name, resume=command.resume, overwrite=command.overwrite)
+    for note in signal.notes:
+        print(f"note: {note}")
+    _print_stages(metrics["stages"])
+    for file in (f"{name}.finer", "report.html", "metrics.json"):
+        print(folder / file)
+
+
+def compare(command: Compare) -> None:
+    from finer_nerfstudio.tasks.image.files import SourceImage
+    from finer_nerfstudio.tasks.streaming.compare import run_comparison
+    from finer_nerfstudio.tasks.streaming.report import comparison_table
+
+    _, folder, options, signal = _prepared(command, "outputs/stream-comparison")
+    if not isinstance(signal, SourceImage):
+        raise UsageError("compare is for images.")
+    metrics = run_comparison(signal, options, folder, resume=command.resume, overwrite=command.overwrite)
+    for note in signal.notes:
+        print(f"note: {note}")
+    _print_table(comparison_table(metrics["ways"]))
+    for file in ("report.html", "metrics.json"):
+        print(folder / file)
+
+
+def _prepared(command: Encode, folders: str) -> tuple[str, Path, StreamOptions, Any]:
+    """Name, folder, options and signal of a command that trains."""
+    from finer_nerfstudio.tasks.image.files import read_image, sample_image
+    from finer_nerfstudio.tasks.training import require_not_written
+
+    name = "sample" if command.source is None else command.source.stem
+    folder = command.output_dir or Path(folders) / name
+    options = StreamOptions(**{item.name: getattr(command, item.name) for item in fields(StreamOptions)})
+    require_not_written(command.source, folder)
+    prepare_processor()
+    if command.source is not None and command.source.suffix.lower() in _SHAPES:
+        from finer_nerfstudio.tasks.sdf.shape import read_shape
+
+        if command.size is not None:
+            raise UsageError("--size is for images.")
+        return name, folder, options, read_shape(command.source)
+    if command.source is not None:
+        image = read_image(command.source, size=command.size, scratch=folder / "scratch")
+        return name, folder, options, image
+    if command.size is not None and command.size < 1:
+        raise UsageError(f"--size must be at least 1, not {command.size}.")
+    return name, folder, options, sample_image(256 if command.size is None else command.size)
+
+
+def decode(command: Decode) -> None:
+    from finer_nerfstudio.stream_format import Stream, StreamReader
+    from finer_nerfstudio.tasks.image.files import write_image
+    from finer_nerfstudio.tasks.options import device_named
+    from finer_nerfstudio.tasks.sdf.run import require_resolution, write_mesh
+    from finer_nerfstudio.tasks.streaming.decode import portions_of
+    from finer_nerfstudio.tasks.streaming.subjects import image_size, picture_of, surface_in_units
+
+    if command.stage is not None and command.stage < 0:
+        raise UsageError(f"--stage must be at least 0, not {command.stage}.")
+    if command.size is not None and command.size < 1:
+        raise UsageError(f"--size must be at least 1, not {command.size}.")
+    require_resolution(command.resolution)
+    prepare_processor()
+    wanted = None if command.stage is None else command.stage + 1
+    reader = StreamReader(device_named(command.device), most_stages=wanted)
+    folder = command.output_dir or Path("outputs/decoded") / Path(command.source.rstrip("/")).stem
+    read = 0
+    for portion in portions_of(command.source, max_bytes=command.max_bytes):
+        read += len(portion)
+        for index in reader.feed(portion):
+            assert reader.header is not None
+            stream = Stream(reader.header, reader.networks, index + 1, reader.header_bytes, None)
+            if reader.header.task == "sdf":
+                target = folder / f"stage-{index}.ply"
+                write_mesh(target, *surface_in_units(stream, command.resolution))
+            else:
+                height, width, _ = image_size(reader.header)
+                resolution = None
+                if command.size is not None:
+                    scale = command.size / max(height, width)
+                    resolution = max(1, round(scale * height)), max(1, round(scale * width))
+                target = folder / f"stage-{index}.png"
+                write_image(target, picture_of(stream, resolution=resolution, largest=command.max_pixels))
+            print(f"{target}: {read:,} bytes read", flush=True)
+        if reader.damage is not None or (wanted is not None and reader.stages >= wanted):
+            break
+    if reader.header is None:
+        raise InputError(f"{command.source} ends within its header: nothing can be decoded yet.")
+    if reader.damage is not None:
+        kept = f"the {reader.stages} stages before it are decoded" if reader.stages else "nothing can be decoded"
+        raise InputError(f"{command.source}: {reader.damage}; {kept}.")
+    if wanted is not None and wanted > len(reader.header.stages):
+        raise UsageError(f"--stage {command.stage}: the stream has stages 0 to {len(reader.header.stages) - 1}.")
+    if not reader.stages:
+        raise InputError(f"{command.source} ends within its first stage: nothing can be decoded yet.")
+
+
+def inspect(command: Inspect) -> None:
+    import json
+    from dataclasses import asdict
+
+    from finer_nerfstudio.stream_format import StreamReader
+    from finer_nerfstudio.tasks.streaming.decode import portions_of
+
+    reader, read = StreamReader(), 0
+    for portion in portions_of(command.source):
+        read += len(portion)
+        reader.feed(portion)
+    if reader.header is None:
+        raise InputError(f"{command.source} ends within its header.")
+    header = reader.header
+    total = reader.header_bytes + sum(stage.bytes for stage in header.stages)
+    content = {
+        **asdict(header),
+        "header_bytes": reader.header_bytes,
+        "bytes": read,
+        "bytes_when_complete": total,
+        "complete_stages": reader.stages,
+        "damage": reader.damage,
+    }
+    if command.json:
+        print(json.dumps(content, indent=2))
+        return
+    arrived = f"{reader.stages} of {len(header.stages)} stages"
+    print(f"{header.task} by {header.encoder}: {read:,} of {total:,} bytes, {arrived}")
+    print(f"signal: {json.dumps(header.signal)}")
+    for network in header.networks:
+        print(
+            f"network {network.name}: {network.in_dim} -> {network.depth} hidden layers -> {network.out_dim}, ", end=""
+        )
+        print(json.dumps(network.activation))
+    so_far, rows = reader.header_bytes, []
+    for stage in header.stages:
+        so_far += stage.bytes
+        widths = " ".join(map(str, stage.widths))
+        rows.append({"width": widths, "bytes": so_far, "precision": stage.precision, **stage.quality})
+    _print_stages(rows)
+    if reader.damage is not None:
+        raise InputError(f"{command.source}: {reader.damage}.")
+
+
+def serve(command: Serve) -> None:
+    from finer_nerfstudio.stream_format import read_stream
+    from finer_nerfstudio.tasks.streaming.serve import serving
+
+    with serving(command.source, host=command.host, port=command.port, kilobytes=command.kilobytes) as server:
+        stream = read_stream(command.source.read_bytes())
+        host, port = server.server_address[:2]
+        if stream.header.task != "image":
+            raise InputError(f"{command.source} is no image: the page shows images; use decode.")
+        print(f"http://{host}:{port}/ shows {command.source}; Ctrl-C ends it", flush=True)
+        server.serve_forever()
+
+
+def _print_stages(rows: list[dict[str, Any]]) -> None:
+    from finer_nerfstudio.tasks.report import Table
+    from finer_nerfstudio.tasks.streaming.report import stage_table
+
+    columns = ("width", "bytes", "bits_per_pixel", "psnr", "ssim", "iou", "precision")
+    cells = stage_table([{name: row.get(name) for name in columns} for row in rows])
+    _print_table(Table(["stage", *cells.header], [[str(i), *row] for i, row in enumerate(cells.rows)]))
+
+
+def _print_table(content: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*content.header)
+    for row in content.rows:
+        table.add_row(*row)
+    Console(highlight=False, soft_wrap=True).print(table)
+
+
+Command = (
+    Annotated[Encode, tyro.conf.subcommand("encode", prefix_name=False)]
+    | Annotated[Compare, tyro.conf.subcommand("compare", prefix_name=False)]
+    | Annotated[Decode, tyro.conf.subcommand("decode", prefix_name=False)]
+    | Annotated[Inspect, tyro.conf.subcommand("inspect", prefix_name=False)]
+    | Annotated[Serve, tyro.conf.subcommand("serve", prefix_name=False)]
+)
+_VERBS: dict[type, Callable[[Any], None]] = {
+    Encode: encode,
+    Compare: compare,
+    Decode: decode,
+    Inspect: inspect,
+    Serve: serve,
+}
+
+
+def main(command: Encode | Compare | Decode | Inspect | Serve) -> None:
+    _VERBS[type(command)](command)
+
+
+if __name__ == "__main__":
+    run_command(main, Command, __doc__)
