@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,11 +31,20 @@ import tyro
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from finer_nerfstudio import METHODS, CoordinateNetwork, VariablePeriodic, Wavelet, preset
+from finer_nerfstudio import (
+    METHODS,
+    CoordinateNetwork,
+    GrowingNetwork,
+    VariablePeriodic,
+    Wavelet,
+    bias_shells,
+    preset,
+)
 from finer_nerfstudio.atomic_files import replacing, write_json, write_text
 from finer_nerfstudio.command_line import run_command
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.inr.activations import Activation, Gauss, Sine
+from finer_nerfstudio.inr.growth import FrozenPart, GrowthStage
 from finer_nerfstudio.inr.kernels import compiled
 from finer_nerfstudio.inr.presets import PROTOCOLS
 from finer_nerfstudio.tasks.grid import sample_centers
@@ -42,8 +52,10 @@ from finer_nerfstudio.tasks.image.files import SourceImage, read_image, sample_i
 from finer_nerfstudio.tasks.image.fit import psnr_of_loss, signal_of
 from finer_nerfstudio.tasks.options import device_named
 from finer_nerfstudio.tasks.progress import stages
+from finer_nerfstudio.tasks.streaming.encode import WIDTHS as WIDTHS_OF_STREAM
+from finer_nerfstudio.tasks.streaming.stage_training import grid_problem
 
-Case = Literal["image", "nerf", "widths", "fits"]
+Case = Literal["image", "nerf", "widths", "growth", "fits"]
 WIDTHS = (64, 128, 256, 512)
 PROGRAMS = ("ours", "plain", "relu", "products")
 
@@ -54,7 +66,8 @@ class Benchmark:
 
     cases: tuple[Case, ...] = ("image", "nerf", "widths")
     """image: 2 -> 256 x 4 -> 3; nerf: the paper's density and colour networks one after the other, 182 wide; widths:
-    the image network 64 to 512 wide, on a quarter of the points; fits: no times, but the PSNR of whole fits of the
+    the image network 64 to 512 wide, on a quarter of the points; growth: a step of each stage of a stream, beside its
+    new units alone and a network of all units; fits: no times, but the PSNR of whole fits of the
     sample image by this package, by the plain reference, and in half precision."""
     methods: tuple[str, ...] = tuple(METHODS)
     """Methods to compare."""
@@ -361,6 +374,68 @@ def measure(subject: Subject, repeats: int, device: torch.device) -> dict[str, A
     return result
 
 
+def _stage_step(
+    network: GrowingNetwork, stage: GrowthStage, before: FrozenPart, coords: Tensor, targets: Tensor, parts: list[slice]
+) -> None:
+    for rows in parts:
+        _, output = stage(network.encoded(coords[rows]), before[rows], network.activation)
+        (output - targets[rows]).square().mean().backward()
+
+
+def _dense_step(network: CoordinateNetwork, coords: Tensor, targets: Tensor, parts: list[slice]) -> None:
+    for rows in parts:
+        (network(coords[rows]) - targets[rows]).square().mean().backward()
+
+
+def growth(method: str, points: int, repeats: int, device: torch.device, seed: int) -> dict[str, dict[str, float]]:
+    """A training step of every widening of a stream on an image of about so many pixels.
+
+    Beside it the new units alone, reading constants instead of what old units give, and a dense network of all units.
+    """
+    signal = signal_of(sample_image(max(16, round(math.sqrt(points)))))
+    row = preset(method, "image")
+    network = GrowingNetwork(
+        2,
+        signal.channels,
+        depth=PROTOCOLS["image"].depth,
+        activation=row.activation,
+        encoding_frequencies=row.encoding_frequencies,
+    ).to(device)
+    generator = torch.Generator().manual_seed(seed)
+    found: dict[str, dict[str, float]] = {}
+    for width, shell in zip(WIDTHS_OF_STREAM, bias_shells(row.bias_range, len(WIDTHS_OF_STREAM)), strict=True):
+        stage = network.grow(width, bias_shell=shell, generator=generator)
+        if len(network.stages) == 1:
+            continue
+        problem = grid_problem(network, signal, "full", generator)
+        coords = sample_centers(torch.arange(signal.samples), signal.shape).to(device)
+        part = network.frozen_part(coords, stages=len(network.stages) - 1)
+        constants = FrozenPart([torch.rand_like(layer) for layer in part.features], torch.rand_like(part.output))
+        targets = signal.targets(slice(None)).to(device)
+        dense = network.merged().requires_grad_(True)
+        rows = 1 << 16
+        parts = [slice(start, start + rows) for start in range(0, signal.samples, rows)]
+
+        jobs: dict[str, Callable[[], Any]] = {
+            "ours": partial(problem.backward, generator),
+            "block": partial(_stage_step, network, stage, constants, coords, targets, parts),
+            "dense": partial(_dense_step, dense, coords, targets, parts),
+        }
+        times: dict[str, list[float]] = {name: [] for name in jobs}
+        for job in jobs.values():
+            job()
+        for _ in range(repeats):
+            for name, job in jobs.items():
+                times[name].append(seconds(job, device))
+        medians = {name: statistics.median(values) for name, values in times.items()}
+        found[str(width)] = {
+            **{f"{name}_seconds": value for name, value in medians.items()},
+            "ours_over_block": medians["ours"] / medians["block"],
+            "dense_over_ours": medians["dense"] / medians["ours"],
+        }
+    return found
+
+
 def fits(method: str, steps: int, image: SourceImage, device: torch.device, seed: int) -> dict[str, float]:
     """PSNR in dB after training the same initial network on the same image by each program.
 
@@ -467,7 +542,7 @@ def description(device: torch.device) -> dict[str, Any]:
 def subjects(command: Benchmark, device: torch.device) -> Iterator[tuple[Case, Subject]]:
     """Every case for every method, made when its turn comes."""
     for case in command.cases:
-        for method in command.methods if case != "fits" else ():
+        for method in command.methods if case not in ("growth", "fits") else ():
             if case == "widths":
                 for width in WIDTHS:
                     subject = subject_of(method, case, width, max(1, command.points // 4), device, command.seed)
@@ -499,6 +574,13 @@ def markdown(results: dict[str, Any]) -> str:
                 f"| {name} | {step['plain_over_ours']:.2f} | {forward['plain_over_ours']:.2f} | "
                 f"{step['ours_over_relu']:.2f} | {step['ours_over_products']:.2f} | {memory['ours_over_plain']:.2f} |"
             )
+        lines.append("")
+    if "growth" in results:
+        lines += ["**growth**, a step of each stage: ours / new units alone (dense network / ours)", ""]
+        lines += [f"| | {' | '.join(map(str, WIDTHS_OF_STREAM[1:]))} |", "|---|" + "---|" * (len(WIDTHS_OF_STREAM) - 1)]
+        for name, found in results["growth"].items():
+            cells = [f"{row['ours_over_block']:.2f} ({row['dense_over_ours']:.2f})" for row in found.values()]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
         lines.append("")
     if "fits" in results:
         programs = list(next(iter(results["fits"].values())))
@@ -570,7 +652,7 @@ def main(command: Benchmark) -> None:
         "fit_image": "sample" if command.fit_image is None else command.fit_image.name,
         "cases": {},
     }
-    networks = {"image": 1, "nerf": 1, "widths": len(WIDTHS), "fits": 0}
+    networks = {"image": 1, "nerf": 1, "widths": len(WIDTHS), "growth": 0, "fits": 0}
     todo = max(1, len(command.methods) * sum(networks[case] for case in command.cases))
     with stages() as stage:
         if image is not None:
@@ -578,6 +660,11 @@ def main(command: Benchmark) -> None:
             for method in command.methods:
                 stage(f"fits {method}", 0, todo)
                 results["fits"][method] = fits(method, command.fit_steps, image, device, command.seed)
+        if "growth" in command.cases:
+            results["growth"] = {}
+            for method in command.methods:
+                stage(f"growth {method}", 0, todo)
+                results["growth"][method] = growth(method, command.points, command.repeats, device, command.seed)
         for done, (case, subject) in enumerate(subjects(command, device)):
             stage(f"{case} {subject.name}", done, todo)
             agreement = require_agreement(subject)

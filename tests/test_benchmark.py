@@ -74,7 +74,7 @@ def test_the_products_are_those_of_the_layers(benchmark: ModuleType, monkeypatch
 def test_results_as_numbers_table_and_picture(
     benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cases = ("image", "widths", "fits")
+    cases = ("image", "widths", "growth", "fits")
     options = {"points": 64, "repeats": 2, "fit_steps": 3, "fit_size": 16, "device": "cpu"}
     benchmark.main(benchmark.Benchmark(cases=cases, methods=("finer-sine",), output_dir=tmp_path, **options))
     results = json.loads((tmp_path / "benchmark.json").read_text())
@@ -84,6 +84,9 @@ def test_results_as_numbers_table_and_picture(
         assert set(times) == {"ours", "plain", "relu", "products"}
         assert numbers[quantity]["plain_over_ours"] == pytest.approx(times["plain"] / times["ours"])
     assert set(results["cases"]["widths"]) == {f"finer-sine {width}" for width in (64, 128, 256, 512)}
+    assert set(results["growth"]["finer-sine"]) == {"69", "110", "151"}
+    for row in results["growth"]["finer-sine"].values():
+        assert row["ours_over_block"] == pytest.approx(row["ours_seconds"] / row["block_seconds"])
     assert results["fits"]["finer-sine"]["ours"] == pytest.approx(results["fits"]["finer-sine"]["plain"], abs=0.01)
     assert results["machine"]["threads"] == torch.get_num_threads()
     assert results["first_step_seconds"]["finer-sine"]["built_before"] > 0.0

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -112,6 +113,12 @@ def shortened(command: str) -> str:
             "16",
         ]
         arguments += ["--output-dir", f"outputs/{place_of(command)}"]
+    elif "stream.py" in command and arguments[1] in ("encode", "compare"):
+        for option in ("--size", "--steps"):
+            if option in arguments:
+                place = arguments.index(option)
+                del arguments[place : place + 2]
+        arguments += ["--steps", "3", "--widths", "6", "12", "--output-dir", f"outputs/{place_of(command)}"]
     if "--num-points" in arguments:
         arguments[arguments.index("--num-points") + 1] = "2000"
     return " ".join([program, *arguments]).replace("@", "$")
@@ -126,6 +133,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Long enough for opaque surfaces: ns-export goes on until it has met as many points as it was asked for.
     shell("ns-train finer-wavelet --data data/demo --max-num-iterations 300 --vis tensorboard", folder)
     write_capture(folder / "data" / "demo", folder / "capture")
+    shutil.copy(ROOT / "tests" / "streams" / "version-1-finer-sine-int8.finer", folder / "picture.finer")
     matrix = np.eye(4)
     matrix[2, 3] = 3.0
     frame = {"camera_to_world": matrix.flatten().tolist(), "fov": 40.0, "aspect": 1.0}
@@ -165,6 +173,7 @@ def variables(folder: Path) -> dict[str, str]:
         "IMAGES": "pictures",
         "MESH": "torus.ply",
         "MODEL": "model.safetensors",
+        "STREAM": "picture.finer",
     }
 
 
@@ -176,11 +185,12 @@ def test_command(command: str, workplace: Path) -> None:
         pytest.skip("building tiny-cuda-nn takes CUDA and a network")
     elif command == "pip install .":
         shell("pip install --dry-run --no-deps --no-build-isolation .", ROOT)
-    elif command.startswith("ns-viewer"):
+    elif command.startswith("ns-viewer") or "stream.py serve" in command:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        arguments = f"exec {command} --viewer.websocket-port {port}"
+        option = "--viewer.websocket-port" if command.startswith("ns-viewer") else "--port"
+        arguments = f"exec {command} {option} {port}"
         environment = {**os.environ, **variables(workplace), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
         with subprocess.Popen(["bash", "-c", arguments], cwd=workplace, env=environment) as server:
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Command = Callable[..., "tuple[int, str]"]
 
 
 def run_command(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
@@ -80,3 +82,22 @@ def trained_run(small_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     assert done.returncode == 0, done.stdout[-3000:]
     (config,) = output.rglob("config.yml")
     return config.parent
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Runs a script in this process, from a folder of its own, and gives its exit code and all that it printed."""
+
+    def run(script: str, *arguments: str | Path) -> tuple[int, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        code = 0
+        try:
+            runpy.run_path(str(ROOT / "scripts" / script), run_name="__main__")
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        captured = capfd.readouterr()
+        return code, captured.out + captured.err
+
+    return run

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -25,25 +24,6 @@ SCRIPTS = ROOT / "scripts"
 SMALL = ["--width", "32", "--depth", "2"]
 
 Command = Callable[..., "tuple[int, str]"]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
-    """Runs a script in this process, from a folder of its own, and gives its exit code and all that it printed."""
-
-    def run(script: str, *arguments: str | Path) -> tuple[int, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("COLUMNS", "200")
-        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        code = 0
-        try:
-            runpy.run_path(str(SCRIPTS / script), run_name="__main__")
-        except SystemExit as ended:
-            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-        captured = capfd.readouterr()
-        return code, captured.out + captured.err
-
-    return run
 
 
 @pytest.fixture(scope="session")

@@ -119,7 +119,7 @@ def stage_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def rate_figure(
-    streams: Mapping[str, Sequence[tuple[int, float]]], codecs: Mapping[str, Sequence[Mapping[str, float]]]
+    streams: Mapping[str, Sequence[tuple[int, float]]], codecs: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> Figure:
     """PSNR over bytes.
 
