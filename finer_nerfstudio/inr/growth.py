@@ -285,7 +285,13 @@ class GrowingNetwork(nn.Module):
         return part
 
     def encoded(self, coords: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "rows n_in"]:
-        """What the first layer reads of coordinates."""
+        """What the first layer reads of coordinates.
+
+        Raises:
+            ValueError: where they are of another dimension.
+        """
+        if coords.dim() == 0 or coords.shape[-1] != self.in_dim:
+            raise ValueError(f"GrowingNetwork: coordinates must be [*batch, {self.in_dim}], not {list(coords.shape)}")
         rows = coords.reshape(-1, self.in_dim).to(self.stages[0].first.weight.dtype)
         return positional_encoding(rows, self.encoding_frequencies) if self.encoding_frequencies else rows
 

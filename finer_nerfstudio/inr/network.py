@@ -224,6 +224,10 @@ class CoordinateNetwork(nn.Module):
         return kernels.evaluate_layers(z, layers[1:]) if layers[1:] else z
 
     def _encoded(self, coords: Tensor) -> Tensor:
+        if coords.dim() == 0 or coords.shape[-1] != self.in_dim:
+            raise ValueError(
+                f"CoordinateNetwork: coordinates must be [*batch, {self.in_dim}], not {list(coords.shape)}"
+            )
         coords = coords.to(self.first.weight.dtype)
         return positional_encoding(coords, self.encoding_frequencies) if self.encoding_frequencies else coords
 

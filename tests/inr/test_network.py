@@ -6,9 +6,11 @@ import math
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from torch import nn
 
 from finer_nerfstudio import METHODS, CoordinateNetwork, Sine, Wavelet, positional_encoding, preset, variable_periodic
+from finer_nerfstudio.inr import kernels
 from finer_nerfstudio.inr.network import ComplexLinear
 
 
@@ -227,3 +229,42 @@ def test_a_seed_gives_the_network_of_the_plain_construction(method: str) -> None
             assert isinstance(ours, torch.nn.Linear)
             assert torch.equal(ours.weight, plain.weight)
             assert torch.equal(ours.bias, plain.bias)
+
+
+@pytest.mark.parametrize("wrong", [(5, 3), (5, 1), (0, 3), (3,), ()])
+@pytest.mark.parametrize("method", ["siren", "finer-wavelet", "pemlp"])
+def test_coordinates_of_another_dimension_are_refused(method: str, wrong: tuple[int, ...]) -> None:
+    network = preset(method, "image").network(2, 3, width=8, depth=3)
+    with pytest.raises((ValueError, TypeCheckError), match=r"coordinates must be|coords"):
+        network(torch.zeros(wrong))
+
+
+def test_layers_that_do_not_fit_are_refused() -> None:
+    """Kernels take numbers of features on trust."""
+    layers = [
+        kernels.Layer(torch.zeros(4, 2), torch.zeros(4), Sine(30.0)),
+        kernels.Layer(torch.zeros(3, 5), torch.zeros(3), None),
+    ]
+    with pytest.raises(ValueError, match="reads 5 features, and its input has 4"):
+        kernels.evaluate_layers(torch.zeros(6, 2), layers)
+    with pytest.raises(ValueError, match="reads 2 features, and its input has 3"):
+        kernels.evaluate_layers(torch.zeros(6, 3), layers)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_transforms_of_torch_func(method: str) -> None:
+    """Per-point Jacobians with respect to the weights, against autograd point by point."""
+    row = preset(method, "image")
+    network = row.network(2, 1, width=6, depth=3, generator=torch.Generator().manual_seed(0)).double()
+    coords = torch.rand(5, 2, dtype=torch.float64) * 2 - 1
+    parameters = dict(network.named_parameters())
+
+    def value(parameters: dict[str, torch.Tensor], point: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(network, parameters, (point,))[0]
+
+    jacobian = torch.func.vmap(torch.func.jacrev(value), in_dims=(None, 0))(parameters, coords)
+    for index, point in enumerate(coords):
+        expected = torch.autograd.grad(network(point)[0], list(parameters.values()))
+        for name, gradient in zip(parameters, expected, strict=True):
+            torch.testing.assert_close(jacobian[name][index], gradient)
+    torch.testing.assert_close(torch.func.vmap(network)(coords), network(coords))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from finer_nerfstudio.inr.kernels import compiled, plain
 from finer_nerfstudio.inr.kernels.blocks import ActivationKernel, BlockProgram
-from finer_nerfstudio.inr.kernels.layers import ChainProgram, Layer, autocast_operands, fused_chain
+from finer_nerfstudio.inr.kernels.layers import ChainProgram, Layer, autocast_operands, fused_chain, plain_chain
 from finer_nerfstudio.inr.kernels.plain import ElementwiseMap, in_float32
 
 __all__ = ["ElementwiseMap", "Layer", "activate", "evaluate_layers"]
@@ -33,8 +33,18 @@ def evaluate_layers(x: Tensor, layers: Sequence[Layer]) -> Tensor:
         layers: at least one; all but the last have an activation.
 
     Returns:
-        ``[*batch, n_out]``, differentiable any number of times.
+        ``[*batch, n_out]``, differentiable any number of times, and under the transforms of ``torch.func``.
+
+    Raises:
+        ValueError: where a layer reads another number of features than there are. Kernels would read beyond them.
     """
+    features = x.shape[-1] if x.dim() else 0
+    for layer in layers:
+        if layer.weight.shape[1] != features:
+            raise ValueError(f"the layer reads {layer.weight.shape[1]} features, and its input has {features}")
+        features = layer.width()
+    if _is_transformed():
+        return plain_chain(x, layers)
     return fused_chain(x, layers, _program_for(x, layers))
 
 
@@ -45,6 +55,8 @@ def activate(x: Tensor, activation: ElementwiseMap) -> Tensor:
         x: pre-activations ``[*batch, features]``, any real range. Half-precision values are computed in float32,
             because phases grow beyond what half precision resolves, and given back in their own type.
     """
+    if _is_transformed():
+        return in_float32(activation.value, x)
     return _Activate.apply(x, activation, _kernel_for(x, activation))  # pyright: ignore[reportReturnType]
 
 
@@ -64,6 +76,11 @@ def _kernel_for(x: Tensor, activation: ElementwiseMap) -> ActivationKernel:
 
         return triton_program.kernel_for(x, activation)
     return compiled if compiled.supports(x, [activation]) else plain
+
+
+def _is_transformed() -> bool:
+    """Whether a transform of ``torch.func`` is at work, which needs operations that it can look into."""
+    return torch._C._are_functorch_transforms_active()
 
 
 @functools.cache
