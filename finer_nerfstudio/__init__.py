@@ -12,16 +12,17 @@ from finer_nerfstudio.inr import (
     CoordinateNetwork,
     Custom,
     Gauss,
+    GrowingNetwork,
     Preset,
     ReLU,
     Sine,
     VariablePeriodic,
     Wavelet,
+    bias_shells,
     positional_encoding,
     preset,
     variable_periodic,
 )
-from finer_nerfstudio.inr.growth import GrowingNetwork, bias_shells
 from finer_nerfstudio.tasks.array import FittedArray, fit_array
 
 try:

@@ -10,6 +10,7 @@ from finer_nerfstudio.inr.activations import (
     Wavelet,
     variable_periodic,
 )
+from finer_nerfstudio.inr.growth import GrowingNetwork, bias_shells
 from finer_nerfstudio.inr.network import CoordinateNetwork, positional_encoding
 from finer_nerfstudio.inr.presets import METHODS, Preset, preset
 
@@ -19,11 +20,13 @@ __all__ = [
     "CoordinateNetwork",
     "Custom",
     "Gauss",
+    "GrowingNetwork",
     "Preset",
     "ReLU",
     "Sine",
     "VariablePeriodic",
     "Wavelet",
+    "bias_shells",
     "positional_encoding",
     "preset",
     "variable_periodic",

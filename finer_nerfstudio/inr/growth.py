@@ -137,6 +137,23 @@ class GrowthStage(nn.Module):
             before: what all earlier stages give there; None for the first stage.
             activation: of every hidden layer.
         """
+        features = self.features(inputs, None if before is None else before.features, activation)
+        y = F.linear(features[-1], self.last.weight, self.last.bias)
+        return features, y if before is None else before.output + y
+
+    def features(
+        self,
+        inputs: Float[Tensor, "rows n_in"],
+        before: Sequence[Float[Tensor, "rows old"]] | None,
+        activation: Activation,
+    ) -> list[Float[Tensor, "rows new"]]:
+        """The first half of :meth:`forward`.
+
+        Args:
+            inputs: (encoded) coordinates.
+            before: features of all earlier stages in every hidden layer but the last; None for the first stage.
+            activation: of every hidden layer.
+        """
         first = kernels.Layer(self.first.weight, self.first.bias, activation.for_first_layer(), full_precision=True)
         x = kernels.evaluate_layers(inputs, [first])
         features = [x]
@@ -147,12 +164,11 @@ class GrowthStage(nn.Module):
                 z = F.linear(x, own, layer.bias)
             else:
                 # Two products, not one of everything side by side: gradients with respect to constants are not wanted.
-                z = F.linear(before.features[i], _matrix(layer, self._sources[:-1]), layer.bias)
+                z = F.linear(before[i], _matrix(layer, self._sources[:-1]), layer.bias)
                 z = torch.addmm(z, x, own.t()) if z.dtype == x.dtype == own.dtype else z + F.linear(x, own)
             x = kernels.activate(z, activation)
             features.append(x)
-        y = F.linear(x, self.last.weight, self.last.bias)
-        return features, y if before is None else before.output + y
+        return features
 
 
 class GrowingNetwork(nn.Module):
@@ -167,6 +183,11 @@ class GrowingNetwork(nn.Module):
         depth: number of hidden layers.
         activation: of every hidden layer.
         encoding_frequencies: octaves of positional encoding, 0 for none.
+
+    Attributes:
+        widths: of all stages.
+        active: how many stages take part where nothing else is said: all, unless it is set to fewer, of a network that
+            was widened before it is trained.
 
     Raises:
         ValueError: for sizes below one.
@@ -185,6 +206,7 @@ class GrowingNetwork(nn.Module):
         self.activation = activation
         self.encoding_frequencies = encoding_frequencies
         self.widths: list[int] = []
+        self.active = 0
         self._stages = nn.ModuleList()
 
     @property
@@ -239,6 +261,7 @@ class GrowingNetwork(nn.Module):
         self._stages.requires_grad_(False)
         self._stages.append(stage.to(device=like.device, dtype=like.dtype))
         self.widths.append(width)
+        self.active = len(self.widths)
         return stage
 
     def forward(
@@ -252,7 +275,7 @@ class GrowingNetwork(nn.Module):
 
         Args:
             coords: coordinates ``[*batch, in_dim]``, in the range that the network was trained on, usually [-1, 1].
-            stages: use only so many, from the first on; all of them unless given.
+            stages: use only so many, from the first on; the active ones unless given.
             scale_gradient: overrides the activation's own setting.
         """
         return self.frozen_part(coords, stages=stages, scale_gradient=scale_gradient).output.unflatten(
@@ -267,13 +290,10 @@ class GrowingNetwork(nn.Module):
         scale_gradient: bool | None = None,
     ) -> FrozenPart:
         """What the first ``stages`` stages give at coordinates, their leading dimensions flattened to rows."""
-        chosen = self.stages[: len(self.stages) if stages is None else stages]
-        if not chosen:
-            raise ValueError("GrowingNetwork: it has no units yet; call grow() first")
         activation = self.activation
         if scale_gradient is not None:
             activation = activation.with_scale_gradient(scale_gradient)
-        inputs = self.encoded(coords)
+        chosen, inputs = self._chosen(stages), self.encoded(coords)
         part: FrozenPart | None = None
         for stage in chosen:
             features, output = stage(inputs, part, activation)
@@ -283,6 +303,51 @@ class GrowingNetwork(nn.Module):
             part = FrozenPart(needed, output)
         assert part is not None
         return part
+
+    def hidden_features(
+        self, coords: Float[Tensor, "*batch in_dim"], *, stages: int | None = None
+    ) -> Float[Tensor, "*batch hidden"]:
+        """Everything but the last affine map: the last hidden layer's features, stage after stage.
+
+        Args:
+            coords: coordinates ``[*batch, in_dim]``.
+            stages: use only so many, from the first on; the active ones unless given.
+        """
+        chosen, inputs = self._chosen(stages), self.encoded(coords)
+        known: list[Tensor] | None = None
+        for stage in chosen:
+            features = stage.features(inputs, None if known is None else known[:-1], self.activation)
+            if known is not None:
+                features = [torch.cat(pair, dim=1) for pair in zip(known, features, strict=True)]
+            known = features
+        assert known is not None
+        return known[-1].unflatten(0, coords.shape[:-1])
+
+    def readout(
+        self, features: Float[Tensor, "*batch hidden"], outputs: slice = slice(None)
+    ) -> Float[Tensor, "*batch chosen"]:
+        """The last affine map, or only some of its outputs: the rest is then not computed.
+
+        Args:
+            features: what :meth:`hidden_features` gave, of however many stages.
+            outputs: which of the ``out_dim`` signal values are wanted.
+        """
+        count, columns, y = features.shape[-1], 0, None
+        for stage in self.stages:
+            weight, bias = stage.last.weight[outputs], stage.last.bias
+            start, columns = columns, columns + weight.shape[1]
+            if columns > count:
+                break
+            part = F.linear(features[..., start:columns], weight, None if bias is None else bias[outputs])
+            y = part if y is None else y + part
+            if columns == count:
+                return y
+        raise ValueError(f"GrowingNetwork: {count} features are not those of whole stages")
+
+    def train_only(self, stage: int) -> None:
+        """Freeze all stages but one, counted from 0."""
+        for i, part in enumerate(self.stages):
+            part.requires_grad_(i == stage)
 
     def encoded(self, coords: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "rows n_in"]:
         """What the first layer reads of coordinates.
@@ -300,7 +365,7 @@ class GrowingNetwork(nn.Module):
 
         Equal to :meth:`forward` up to rounding, and what to evaluate at many coordinates.
         """
-        chosen = self.stages[: len(self.stages) if stages is None else stages]
+        chosen = self._chosen(stages)
         network = CoordinateNetwork(
             self.in_dim,
             self.out_dim,
@@ -328,6 +393,12 @@ class GrowingNetwork(nn.Module):
                 if stage.last.bias is not None:
                     network.last.bias.copy_(stage.last.bias)
         return network
+
+    def _chosen(self, stages: int | None) -> list[GrowthStage]:
+        chosen = self.stages[: self.active if stages is None else stages]
+        if not chosen:
+            raise ValueError("GrowingNetwork: it has no units yet; call grow() first")
+        return chosen
 
 
 def units_of(width: int, activation: Activation) -> int:

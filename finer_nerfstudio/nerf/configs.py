@@ -9,6 +9,7 @@ from nerfstudio.plugins.types import MethodSpecification
 
 from finer_nerfstudio.nerf.dataparser import BlenderViewsDataParserConfig
 from finer_nerfstudio.nerf.field import FinerFieldConfig
+from finer_nerfstudio.nerf.growing_field import GrowingFieldConfig
 from finer_nerfstudio.nerf.images import SceneImages
 from finer_nerfstudio.nerf.model import FinerModelConfig
 from finer_nerfstudio.nerf.pipeline import FinerPipelineConfig
@@ -26,10 +27,19 @@ LEARNING_RATES: dict[str, float] = {
 }
 
 
-def method_specification(method: str, description: str) -> MethodSpecification:
-    """A Nerfstudio method for ``method``, one of :data:`finer_nerfstudio.METHODS`."""
+def method_specification(
+    method: str, description: str, *, name: str | None = None, field: type[FinerFieldConfig] = FinerFieldConfig
+) -> MethodSpecification:
+    """A Nerfstudio method for ``method``, one of :data:`finer_nerfstudio.METHODS`.
+
+    Args:
+        method: whose row of the preset table it takes.
+        description: what ``ns-train`` says of it.
+        name: how ``ns-train`` calls it, unless just like that.
+        field: kind of the field.
+    """
     config = FinerTrainerConfig(
-        method_name=method,
+        method_name=name or method,
         machine=MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),
         max_num_iterations=37_500,
         steps_per_save=1000,
@@ -43,7 +53,7 @@ def method_specification(method: str, description: str) -> MethodSpecification:
                 train_num_rays_per_batch=4096,
                 eval_num_rays_per_batch=1024,
             ),
-            model=FinerModelConfig(field=FinerFieldConfig(method=method)),
+            model=FinerModelConfig(field=field(method=method)),
         ),
         optimizers={
             "fields": {
@@ -67,3 +77,15 @@ siren = method_specification("siren", "Baseline: SIREN, sine activations with on
 gauss = method_specification("gauss", "Baseline: Gaussian activations.")
 wire = method_specification("wire", "Baseline: WIRE, complex Gabor wavelet activations.")
 pemlp = method_specification("pemlp", "Baseline: ReLU network with positional encoding (PEMLP).")
+finer_sine_stream = method_specification(
+    "finer-sine",
+    "FINER++ Sine that grows in width while it trains, to be sent stage by stage (scripts/stream.py pack).",
+    name="finer-sine-stream",
+    field=GrowingFieldConfig,
+)
+finer_wavelet_stream = method_specification(
+    "finer-wavelet",
+    "FINER++ Wavelet that grows in width while it trains, to be sent stage by stage (scripts/stream.py pack).",
+    name="finer-wavelet-stream",
+    field=GrowingFieldConfig,
+)

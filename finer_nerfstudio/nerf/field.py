@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -16,12 +17,17 @@ from nerfstudio.fields.base_field import Field, FieldConfig
 from torch import Tensor
 
 from finer_nerfstudio.errors import UsageError
-from finer_nerfstudio.inr import CoordinateNetwork, preset
-from finer_nerfstudio.inr.activations import Activation
+from finer_nerfstudio.inr import CoordinateNetwork, GrowingNetwork, preset
+from finer_nerfstudio.inr.presets import Preset
+
+DirectionEncoding = Literal["raw", "spherical-harmonics"]
+DIRECTION_DIMS: dict[DirectionEncoding, int] = {"raw": 3, "spherical-harmonics": 16}
+"""Numbers that stand for a direction; four levels of harmonics have 16."""
 
 # The box starts out as thin haze, 0.05 per unit of length, instead of fog: the grid finds empty space sooner, and
 # every training step then reaches more rays. On Lego's validation views this is worth 0.2 to 0.7 dB after a minute.
-_INITIAL_RAW_DENSITY = -3.0
+INITIAL_RAW_DENSITY = -3.0
+"""What is added to the raw density of a fresh field."""
 
 
 @dataclass
@@ -38,7 +44,7 @@ class FinerFieldConfig(FieldConfig):
     """Hidden layers of the density network."""
     color_depth: int = 2
     """Hidden layers of the colour network; the paper has 3."""
-    direction_encoding: Literal["raw", "spherical-harmonics"] = "raw"
+    direction_encoding: DirectionEncoding = "raw"
     """How the viewing direction enters the colour network: its three numbers (the paper) or 16 harmonics."""
     omega_0: float | None = None
     """Frequency of the sine or the wavelet."""
@@ -52,23 +58,58 @@ class FinerFieldConfig(FieldConfig):
     """Differentiate through alpha(x) = |x| + 1 in the backward pass, as the formula has it; the published numbers
     come from holding it constant."""
 
+    def setup(
+        self, *, aabb: Float[Tensor, "2 3"], generator: torch.Generator | None = None
+    ) -> RadianceField[CoordinateNetwork] | RadianceField[GrowingNetwork]:
+        """A field with fresh weights.
 
-def activation_of(config: FinerFieldConfig) -> Activation:
-    """The method's activation with the overrides of ``config`` applied.
+        Args:
+            aabb: lowest and highest corner of the scene in world units, ``[2, 3]``.
+            generator: source of the initial weights.
 
-    Raises:
-        UsageError: for a parameter that the method's activation does not have, or a value out of range.
-    """
-    try:
-        customised = preset(config.method, "nerf").overridden(
-            omega_0=config.omega_0,
-            s_0=config.s_0,
-            omega_f=config.omega_f,
-            scale_gradient=config.scale_gradient or None,
+        Raises:
+            UsageError: for sizes and parameters out of range.
+        """
+        chosen = self.require_possible()
+        sizes = {"width": self.width, "activation": chosen.activation, "bias_range": chosen.bias_range}
+        density_net = CoordinateNetwork(
+            3,
+            1 + self.width,
+            depth=self.density_depth,
+            encoding_frequencies=chosen.encoding_frequencies,
+            generator=generator,
+            **sizes,
         )
-    except ValueError as error:
-        raise UsageError(f"--pipeline.model.field of {config.method}: {error}.") from error
-    return customised.activation
+        with torch.no_grad():
+            density_net.last.bias[0] += INITIAL_RAW_DENSITY
+        direction_dim = DIRECTION_DIMS[self.direction_encoding]
+        color_net = CoordinateNetwork(
+            self.width + direction_dim, 3, depth=self.color_depth, generator=generator, **sizes
+        )
+        return FinerField(density_net, color_net, aabb, direction_encoding=self.direction_encoding)
+
+    def require_possible(self) -> Preset:
+        """The method's hyper-parameters with the overrides applied.
+
+        Raises:
+            UsageError: for a parameter that the method's activation does not have, and for values out of range.
+        """
+        for name in ("width", "density_depth", "color_depth"):
+            if getattr(self, name) < 1:
+                option = name.replace("_", "-")
+                raise UsageError(f"--pipeline.model.field.{option} must be at least 1, not {getattr(self, name)}.")
+        if self.bias_range is not None and not 0 < self.bias_range < math.inf:
+            raise UsageError(f"--pipeline.model.field.bias-range must be positive, not {self.bias_range}.")
+        try:
+            return preset(self.method, "nerf").overridden(
+                omega_0=self.omega_0,
+                s_0=self.s_0,
+                omega_f=self.omega_f,
+                bias_range=self.bias_range,
+                scale_gradient=self.scale_gradient or None,
+            )
+        except ValueError as error:
+            raise UsageError(f"--pipeline.model.field of {self.method}: {error}.") from error
 
 
 def world_to_box(positions: Float[Tensor, "*batch 3"], aabb: Float[Tensor, "2 3"]) -> Float[Tensor, "*batch 3"]:
@@ -81,80 +122,45 @@ def box_to_world(positions: Float[Tensor, "*batch 3"], aabb: Float[Tensor, "2 3"
     return positions * (0.5 * (aabb[1] - aabb[0])) + 0.5 * (aabb[0] + aabb[1])
 
 
-class FinerField(Field):
-    """Density and colour from two coordinate networks.
+Network = TypeVar("Network", CoordinateNetwork, GrowingNetwork)
 
-    The density network maps a position in the field's box [-1, 1]^3 to a raw density and ``width`` features; the
-    colour network maps features and viewing direction to colour. Methods take world positions.
+
+class RadianceField(Field, Generic[Network]):
+    """Density and colour from two networks.
+
+    The density network maps a position in the field's box [-1, 1]^3 to a raw density and features; the colour network
+    maps features and viewing direction to colour. Methods take world positions.
 
     Args:
-        config: sizes and activation.
+        density_net: 3 coordinates to raw density and features.
+        color_net: features and (encoded) direction to 3 values.
         aabb: lowest and highest corner of the scene in world units, ``[2, 3]``.
-        generator: source of the initial weights.
-
-    Raises:
-        UsageError: for sizes and parameters out of range.
+        direction_encoding: how a direction enters the colour network.
     """
 
     aabb: Tensor
 
     def __init__(
         self,
-        config: FinerFieldConfig,
+        density_net: Network,
+        color_net: Network,
         aabb: Float[Tensor, "2 3"],
         *,
-        generator: torch.Generator | None = None,
+        direction_encoding: DirectionEncoding = "raw",
     ) -> None:
         super().__init__()
-        self.config = config
         self.register_buffer("aabb", aabb.detach().clone(), persistent=False)
-        for name in ("width", "density_depth", "color_depth"):
-            if getattr(config, name) < 1:
-                option = name.replace("_", "-")
-                raise UsageError(f"--pipeline.model.field.{option} must be at least 1, not {getattr(config, name)}.")
-        row = preset(config.method, "nerf")
-        activation = activation_of(config)
-        self.bias_range = row.bias_range if config.bias_range is None else config.bias_range
-        if self.bias_range is not None and not self.bias_range > 0:
-            raise UsageError(f"--pipeline.model.field.bias-range must be positive, not {self.bias_range}.")
-        self.density_net = CoordinateNetwork(
-            3,
-            1 + config.width,
-            width=config.width,
-            depth=config.density_depth,
-            activation=activation,
-            bias_range=self.bias_range,
-            encoding_frequencies=row.encoding_frequencies,
-            generator=generator,
-        )
-        with torch.no_grad():
-            self.density_net.last.bias[0] += _INITIAL_RAW_DENSITY
+        self.density_net: Network = density_net
+        self.color_net: Network = color_net
+        self.direction_encoding: DirectionEncoding = direction_encoding
         self.harmonics: SHEncoding | None = None
-        direction_dim = 3
-        if config.direction_encoding == "spherical-harmonics":
+        if direction_encoding == "spherical-harmonics":
             fused = find_spec("tinycudann") is not None and torch.cuda.is_available()
             self.harmonics = SHEncoding(levels=4, implementation="tcnn" if fused else "torch")
-            direction_dim = self.harmonics.get_out_dim()
-        self.color_net = CoordinateNetwork(
-            config.width + direction_dim,
-            3,
-            width=config.width,
-            depth=config.color_depth,
-            activation=activation,
-            bias_range=self.bias_range,
-            generator=generator,
-        )
 
-    def hidden_features(
-        self, positions: Float[Tensor, "*batch 3"], neuron_mask: Float[Tensor, " units"] | None = None
-    ) -> Float[Tensor, "*batch hidden"]:
-        """Last hidden layer of the density network at world ``positions``.
-
-        Args:
-            positions: world positions inside the scene's box.
-            neuron_mask: factors for the first-layer neurons, see :meth:`CoordinateNetwork.hidden_features`.
-        """
-        return self.density_net.hidden_features(world_to_box(positions, self.aabb), neuron_mask=neuron_mask)
+    def hidden_features(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch hidden"]:
+        """Last hidden layer of the density network at world ``positions`` inside the scene's box."""
+        return self.density_net.hidden_features(world_to_box(positions, self.aabb))
 
     def density(self, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch"]:
         """Volume density per unit of world length, in (0, inf), of what :meth:`hidden_features` gave."""
@@ -177,6 +183,47 @@ class FinerField(Field):
         """Density at world ``positions``."""
         return self.density(self.hidden_features(positions))
 
+    def rendered(self, stages: int | None = None) -> FinerField:
+        """The field to look at.
+
+        Args:
+            stages: of a growing field, use only so many; the active ones unless given.
+        """
+        raise NotImplementedError
+
+    def get_density(self, ray_samples: RaySamples) -> tuple[Tensor, Tensor]:
+        hidden = self.hidden_features(ray_samples.frustums.get_positions())
+        return self.density(hidden)[..., None], hidden
+
+    def get_outputs(
+        self, ray_samples: RaySamples, density_embedding: Tensor | None = None
+    ) -> dict[FieldHeadNames, Tensor]:
+        assert density_embedding is not None
+        directions = ray_samples.frustums.directions.expand(*density_embedding.shape[:-1], 3)
+        return {FieldHeadNames.RGB: self.color(density_embedding, directions)}
+
+
+class FinerField(RadianceField[CoordinateNetwork]):
+    """A radiance field that can be looked into, too: neurons silenced, surface normals.
+
+    :meth:`FinerFieldConfig.setup` makes one with fresh weights.
+    """
+
+    def hidden_features(
+        self, positions: Float[Tensor, "*batch 3"], neuron_mask: Float[Tensor, " units"] | None = None
+    ) -> Float[Tensor, "*batch hidden"]:
+        """Last hidden layer of the density network at world ``positions``.
+
+        Args:
+            positions: world positions inside the scene's box.
+            neuron_mask: factors for the first-layer neurons, see :meth:`CoordinateNetwork.hidden_features`.
+        """
+        return self.density_net.hidden_features(world_to_box(positions, self.aabb), neuron_mask=neuron_mask)
+
+    def rendered(self, stages: int | None = None) -> FinerField:
+        del stages  # it has one
+        return self
+
     @torch.enable_grad()
     def normals_at(
         self, positions: Float[Tensor, "*batch 3"], neuron_mask: Float[Tensor, " units"] | None = None
@@ -192,14 +239,3 @@ class FinerField(Field):
         raw_density = self.density_net.readout(hidden, slice(0, 1))
         (gradient,) = torch.autograd.grad(raw_density.sum(), positions)
         return -torch.nn.functional.normalize(gradient.float(), dim=-1)
-
-    def get_density(self, ray_samples: RaySamples) -> tuple[Tensor, Tensor]:
-        hidden = self.hidden_features(ray_samples.frustums.get_positions())
-        return self.density(hidden)[..., None], hidden
-
-    def get_outputs(
-        self, ray_samples: RaySamples, density_embedding: Tensor | None = None
-    ) -> dict[FieldHeadNames, Tensor]:
-        assert density_embedding is not None
-        directions = ray_samples.frustums.directions.expand(*density_embedding.shape[:-1], 3)
-        return {FieldHeadNames.RGB: self.color(density_embedding, directions)}

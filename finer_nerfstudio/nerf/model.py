@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from nerfacc import accumulate_along_rays, render_weight_from_density
+from nerfacc import accumulate_along_rays
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.models.base_model import Model, ModelConfig
@@ -20,13 +20,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from finer_nerfstudio import metrics
 from finer_nerfstudio.errors import InputError, UsageError
-from finer_nerfstudio.nerf.field import FinerField, FinerFieldConfig
-from finer_nerfstudio.nerf.sampler import OccupancyGrid, RaySegments
+from finer_nerfstudio.nerf.field import FinerFieldConfig, RadianceField
+from finer_nerfstudio.nerf.growing_field import GrowingField, GrowingFieldConfig
+from finer_nerfstudio.nerf.rendering import render, segment_weights
+from finer_nerfstudio.nerf.sampler import OccupancyGrid
 from finer_nerfstudio.nerf.viewer_panel import ViewerPanel, neuron_mask, viewer_thread
-
-# Evaluation looks at this many segments of every ray at a time and drops the rays that have become opaque.
-_EVALUATION_SLAB = 12
-_OPAQUE_TRANSMITTANCE = 1e-3
 
 
 @dataclass
@@ -91,14 +89,47 @@ class FinerModel(Model):
         self._initial_seed = int(torch.randint(1 << 62, ()))
         self._generators: dict[torch.device, torch.Generator] = {}
         aabb = self.scene_box.aabb.float()
-        self.field = FinerField(config.field, aabb, generator=torch.Generator().manual_seed(self._initial_seed))
+        self.field = config.field.setup(aabb=aabb, generator=torch.Generator().manual_seed(self._initial_seed))
         self.averaged_field = AveragedModel(self.field, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
         self.averaged_field.requires_grad_(False)
         self.grid = OccupancyGrid(aabb, resolution=config.grid_resolution, steps=config.samples_per_ray)
-        first_bias = self.field.density_net.first.bias
+        widths = self.field.widths if isinstance(self.field, GrowingField) else []
+        widest = self.field.rendered(len(widths) or None)
+        first_bias = widest.density_net.first.bias
         self.panel = ViewerPanel(
-            steps=config.samples_per_ray, highest_bias=round(1.1 * float(first_bias.detach().abs().max()), 3)
+            steps=config.samples_per_ray,
+            highest_bias=round(1.1 * float(first_bias.detach().abs().max()), 3),
+            widths=widths,
         )
+
+    @property
+    def growth_times(self) -> tuple[float, ...]:
+        """When the field widens, as shares of the training; the learning rate starts anew then."""
+        config = self.config.field
+        return config.times() if isinstance(config, GrowingFieldConfig) else ()
+
+    @torch.no_grad()
+    def grow_until(self, progress: float) -> None:
+        """Widen a growing field as often as is due.
+
+        What is frozen then are the averaged weights, those that evaluation has used: an earlier stage looks the same
+        ever after.
+
+        Args:
+            progress: share of the training that is done, in [0, 1].
+        """
+        field, averaged = self.field, self.averaged_field.module
+        if not isinstance(field, GrowingField):
+            return
+        assert isinstance(averaged, GrowingField)
+        due = 1 + sum(time <= progress for time in self.growth_times)
+        while field.active < due:
+            if int(self.averaged_field.n_averaged) > 0:
+                for own, mean in zip(field.parameters(), averaged.parameters(), strict=True):
+                    own.copy_(mean)
+            stages = field.active + 1
+            field.activate(stages)
+            averaged.activate(stages)
 
     def generator(self, device: torch.device) -> torch.Generator:
         """The source of all randomness of a training step."""
@@ -160,7 +191,7 @@ class FinerModel(Model):
         directions = ray_bundle.directions[rays]
         hidden = self.field.hidden_features(ray_bundle.origins[rays] + directions * segments.distances[:, None])
         table = segments.to_table(self.field.density(hidden), segments.num_slots)
-        weights_table = _weights(table, segments.step)
+        weights_table = segment_weights(table, segments.step)
         weights = segments.from_table(weights_table)
         colored = (weights.detach() > self.config.color_weight_threshold).nonzero().squeeze(-1)
         rgb = accumulate_along_rays(
@@ -176,69 +207,27 @@ class FinerModel(Model):
         }
 
     def _evaluation_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
-        """Colour over white, front to back, without the segments that opaque matter hides."""
-        averaged: FinerField = self.averaged_field.module  # pyright: ignore[reportAssignmentType]
-        origins, directions = ray_bundle.origins, ray_bundle.directions
-        mask, steps = None, self.config.samples_per_ray
+        averaged: RadianceField[Any] = self.averaged_field.module  # pyright: ignore[reportAssignmentType]
+        mask, stages, steps = None, None, self.config.samples_per_ray
         thread = viewer_thread()
         if thread is not None:
-            mask = neuron_mask(self.panel.band(), averaged.density_net.first.bias)
+            if self.panel.width is not None and isinstance(averaged, GrowingField):
+                stages = averaged.stages_within(float(self.panel.width.value))
             steps = int(self.panel.samples_per_ray.value)
             self.panel.show_chosen_output(thread)
-        segments = self.grid.march(
-            origins,
-            directions,
-            nears=ray_bundle.nears,
-            fars=ray_bundle.fars,
+        field = averaged.rendered(stages)
+        if thread is not None:
+            mask = neuron_mask(self.panel.band(), field.density_net.first.bias)
+        return render(
+            field,
+            self.grid,
+            ray_bundle,
             near_plane=self.config.near_plane,
+            # Evaluation skips what is ten times as faint as what training skips.
+            weight_threshold=10 * self.config.color_weight_threshold,
             steps=steps,
+            neuron_mask=mask,
         )
-        num_rays = segments.num_rays
-        transmittance = origins.new_ones(num_rays)
-        rgb = origins.new_zeros(num_rays, 3)
-        weighted_distance = origins.new_zeros(num_rays)
-        evaluated = origins.new_zeros(num_rays)
-        for first_slot in range(0, segments.num_slots, _EVALUATION_SLAB):
-            in_slab = (segments.slots >= first_slot) & (segments.slots < first_slot + _EVALUATION_SLAB)
-            alive = transmittance > _OPAQUE_TRANSMITTANCE
-            chosen = (in_slab & alive[segments.ray_indices]).nonzero().squeeze(-1)
-            if chosen.numel() == 0:
-                continue
-            rays, distances = segments.ray_indices[chosen], segments.distances[chosen]
-            slab = RaySegments(
-                rays,
-                segments.slots[chosen] - first_slot,
-                distances,
-                segments.step,
-                segments.counts,
-                segments.candidates,
-            )
-            hidden = averaged.hidden_features(origins[rays] + directions[rays] * distances[:, None], mask)
-            density = slab.to_table(averaged.density(hidden), _EVALUATION_SLAB)
-            weights_table = _weights(density, segments.step) * transmittance[:, None]
-            transmittance = transmittance * torch.exp(-density.sum(dim=1) * segments.step)
-            weights = slab.from_table(weights_table)
-            colored = (weights > 10 * self.config.color_weight_threshold).nonzero().squeeze(-1)
-            color = averaged.color(hidden[colored], directions[rays[colored]])
-            rgb += accumulate_along_rays(weights[colored], color, rays[colored], num_rays)
-            weighted_distance.index_add_(0, rays, weights * distances)
-            evaluated.index_add_(0, rays, torch.ones_like(distances))
-        accumulation = 1.0 - transmittance
-        box_diagonal = float((self.grid.aabb[1] - self.grid.aabb[0]).norm())
-        far = origins.norm(dim=-1) + box_diagonal
-        depth = torch.where(accumulation > 1e-3, weighted_distance / accumulation.clamp(min=1e-3), far)
-        normals = torch.full_like(rgb, 0.5)
-        opaque = (accumulation > 0.5).nonzero().squeeze(-1)
-        if opaque.numel():
-            surface = origins[opaque] + directions[opaque] * depth[opaque, None]
-            normals[opaque] = 0.5 * averaged.normals_at(surface, mask) + 0.5
-        return {
-            "rgb": rgb + transmittance[:, None],
-            "depth": depth[:, None],
-            "accumulation": accumulation[:, None],
-            "normals": normals.clamp(0.0, 1.0),
-            "occupancy": (evaluated / segments.candidates.clamp(min=1))[:, None],
-        }
 
     def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
         """Straight-alpha ``[*, 4]`` image: the white that evaluation puts behind the scene is taken out again."""
@@ -301,11 +290,3 @@ def over(image: Float[Tensor, "*batch channels"], background: Float[Tensor, "*ba
 def over_white(image: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*batch 3"]:
     """Straight-alpha RGBA over white."""
     return over(image, torch.ones_like(image[..., :3]))
-
-
-def _weights(density: Float[Tensor, "rays slots"], step: float) -> Float[Tensor, "rays slots"]:
-    """Rendering weights of segments of equal length (Max 1995); segments left out are empty."""
-    edges = torch.arange(density.shape[1] + 1, device=density.device, dtype=density.dtype) * step
-    starts = edges[:-1].expand_as(density)
-    weights, _, _ = render_weight_from_density(starts, starts + step, density)
-    return weights

@@ -61,15 +61,24 @@ class DecayOverTraining(Scheduler):
 
 
 class ExponentialDecay:
-    """``final_fraction ** progress``, with the progress of training in [0, 1] as the trainer reports it."""
+    """``final_fraction ** progress``, with the progress of training in [0, 1] as the trainer reports it.
+
+    Attributes:
+        final_fraction: what remains of the learning rate at the end.
+        progress: of the training, in [0, 1].
+        restarts: progress at which the learning rate begins anew, to fall to ``final_fraction`` by the next one.
+    """
 
     def __init__(self, final_fraction: float) -> None:
         self.final_fraction = final_fraction
         self.progress = 0.0
+        self.restarts: tuple[float, ...] = ()
 
     def __call__(self, step: int) -> float:
         del step
-        return self.final_fraction**self.progress
+        start = max((time for time in self.restarts if time <= self.progress), default=0.0)
+        stop = min((time for time in self.restarts if time > self.progress), default=1.0)
+        return self.final_fraction ** ((self.progress - start) / (stop - start))
 
 
 @dataclass
@@ -180,9 +189,14 @@ class FinerTrainer(Trainer):
             GLOBAL_BUFFER["max_iter"] = max(step + 1, min(last_step, round(expected)))
             if elapsed >= 1.0:
                 self.stop_training = True
+        # What is left of the training fills this run: a resumed run never trains faster than the one before ended.
+        progress = self._loaded_progress + (1.0 - self._loaded_progress) * min(1.0, this_run)
+        model = self.pipeline.model
+        assert isinstance(model, FinerModel)
+        model.grow_until(progress)
         for decay in self._decays():
-            # What is left of the decay fills this run: a resumed run never trains faster than the one before ended.
-            decay.progress = self._loaded_progress + (1.0 - self._loaded_progress) * min(1.0, this_run)
+            decay.restarts = model.growth_times
+            decay.progress = progress
         result = super().train_iteration(step)
         self._trained_steps += 1
         return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,9 +43,10 @@ class ViewerPanel(nn.Module):
     Args:
         steps: samples along the box's diagonal that training uses, the initial value.
         highest_bias: upper end of the bias sliders.
+        widths: of a growing field's stages; empty for others, which have no slider of widths.
     """
 
-    def __init__(self, *, steps: int, highest_bias: float) -> None:
+    def __init__(self, *, steps: int, highest_bias: float, widths: Sequence[int] = ()) -> None:
         super().__init__()
         self._highest_bias = highest_bias
         self._shown_output = OUTPUTS[0]
@@ -74,6 +76,18 @@ class ViewerPanel(nn.Module):
             step,
             hint="Silence first-layer neurons with a larger |b|; at its upper end nothing is silenced.",
         )
+
+        self.width: ViewerSlider | None = None
+        if len(widths) > 1:
+            self.width = ViewerSlider(
+                "Width",
+                widths[-1],
+                widths[0],
+                widths[-1],
+                1,
+                hint="Show the widest stage that is no wider, of those trained so far; there are "
+                f"{', '.join(map(str, widths))}.",
+            )
 
     def band(self) -> BiasBand | None:
         """The chosen band, or None while both sliders are at their ends."""

@@ -139,3 +139,25 @@ def test_what_cannot_be_grown_is_refused() -> None:
         GrowingNetwork(2, 3, depth=3, activation=network.activation)(coords())
     with pytest.raises(ValueError, match="out_dim"):
         GrowingNetwork(2, 0, depth=3, activation=network.activation)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_features_and_readout_are_the_output_in_two_halves(method: str) -> None:
+    row = preset(method, "image")
+    generator = torch.Generator().manual_seed(0)
+    network = GrowingNetwork(
+        2, 5, depth=3, activation=row.activation, encoding_frequencies=row.encoding_frequencies
+    ).double()
+    coords = torch.rand(3, 7, 2, dtype=torch.float64, generator=generator) * 2 - 1
+    for width in (6, 10, 15):
+        network.grow(width, generator=generator)
+        for parameter in network.stages[-1].parameters():
+            torch.nn.init.normal_(parameter, std=0.2, generator=generator)
+    for stages in (1, 2, 3):
+        features, expected = network.hidden_features(coords, stages=stages), network(coords, stages=stages)
+        torch.testing.assert_close(network.readout(features), expected)
+        torch.testing.assert_close(network.readout(features, slice(1, 3)), expected[..., 1:3])
+        network.active = stages
+        assert torch.equal(network(coords), expected)
+    with pytest.raises(ValueError, match="whole stages"):
+        network.readout(features[..., 1:])

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from finer_nerfstudio import METHODS
-from finer_nerfstudio.nerf.field import FinerField, FinerFieldConfig
+from finer_nerfstudio.nerf.field import FinerFieldConfig
 
 BOX = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 
@@ -22,7 +22,7 @@ def test_a_half_precision_step_is_close_to_a_float32_one(
 ) -> None:
     """By the autocast that --mixed-precision asks for, which Nerfstudio itself switches off on a CPU."""
     config = FinerFieldConfig(method=method, width=32, direction_encoding=encoding)
-    field = FinerField(config, BOX, generator=torch.Generator().manual_seed(0))
+    field = config.setup(aabb=BOX, generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
     positions = torch.rand(512, 3, generator=generator) * 2 - 1
     directions = F.normalize(torch.randn(512, 3, generator=generator), dim=-1)

@@ -169,7 +169,7 @@ def test_the_panel_changes_the_viewers_picture_and_no_other() -> None:
 
     # The band is what silencing those neurons by hand gives.
     by_hand = copy.deepcopy(model.averaged_field)
-    silenced = model.field.density_net.first.bias.detach().abs() > 0.2
+    silenced = model.field.rendered().density_net.first.bias.detach().abs() > 0.2
     assert 0 < int(silenced.sum()) < len(silenced)
     with torch.no_grad():
         by_hand.get_parameter("module.density_net.hidden.0.weight")[:, silenced] = 0.0
@@ -218,7 +218,7 @@ def test_state_of_another_method_is_refused() -> None:
 
 def test_normals_point_against_the_gradient_of_density() -> None:
     model = make_model()
-    field = model.field.double()
+    field = model.field.rendered().double()
     points = 0.8 * (torch.rand(20, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) * 2 - 1)
     h = 1e-6
     gradient = torch.stack(

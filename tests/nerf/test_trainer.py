@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.engine.trainer import Trainer
 
 from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.nerf.model import FinerModel, FinerModelConfig
 from finer_nerfstudio.nerf.trainer import (
     AdamConfig,
     DecayOverTrainingConfig,
@@ -21,6 +23,7 @@ from finer_nerfstudio.nerf.trainer import (
 )
 
 BASE_RATE = 1e-2
+BOX = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 
 
 class FakeScaler:
@@ -44,6 +47,8 @@ def make_trainer(**options: Any) -> FinerTrainer:
     trainer.config = FinerTrainerConfig(**options)
     trainer._start_step, trainer._trained_steps = 0, 0
     trainer._clock = Stopwatch()
+    model = FinerModel(FinerModelConfig(grid_resolution=4), scene_box=SceneBox(aabb=BOX), num_train_data=1)
+    trainer.pipeline = SimpleNamespace(model=model)  # pyright: ignore[reportAttributeAccessIssue]
     trainer.grad_scaler = FakeScaler()  # pyright: ignore[reportAttributeAccessIssue]
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(()))], lr=BASE_RATE)
     scheduler = DecayOverTrainingConfig().setup().get_scheduler(optimizer, BASE_RATE)
