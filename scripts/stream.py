@@ -1,9 +1,10 @@
-"""Send images and shapes stage by stage: every prefix of the file is a picture, and later bytes sharpen it.
+"""Send images, shapes and radiance fields stage by stage: any prefix of the file is a picture, later bytes sharpen it.
 
     python scripts/stream.py encode photo.jpg --steps 2000
     python scripts/stream.py decode outputs/stream/photo/photo.finer --max-bytes 20000
     python scripts/stream.py serve outputs/stream/photo/photo.finer
     python scripts/stream.py compare photo.jpg --size 256 --steps 500
+    python scripts/stream.py pack outputs/lego/finer-sine-stream/2026-01-31_120000
 
 A network is trained narrow and then widened several times; a stage of the file holds what a widening adds. Any HTTP
 server can serve the file, and any client can stop reading at any byte.
@@ -14,12 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from finer_nerfstudio.command_line import prepare_processor, run_command
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.stream_format import Precision
 from finer_nerfstudio.tasks.streaming.encode import StreamOptions
 
 _SHAPES = (".obj", ".ply", ".stl", ".off", ".glb", ".gltf", ".xyz", ".3mf", ".dae")
@@ -50,6 +52,27 @@ class Compare(Encode):
 
 
 @dataclass(frozen=True)
+class Pack:
+    """Put a radiance field that ns-train has trained, finer-sine-stream or finer-wavelet-stream, into a stream."""
+
+    source: tyro.conf.Positional[Path]
+    """Folder of the run, or its config.yml; the scene's pictures have to be where they were in training."""
+    precision: Precision | Literal["auto"] = "auto"
+    """How weights are stored; auto takes the coarsest for each stage that costs less than --allowed-loss."""
+    allowed_loss: float = 0.1
+    """What rounding a stage may cost in dB, on rays of training views."""
+    views: int = 8
+    """Test views to measure each stage on, evenly spread; 0 for all."""
+    seed: int = 0
+    """Of the rays by which the precision is chosen."""
+    output_dir: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """Folder for the stream, a picture of each stage, metrics.json and report.html; outputs/stream/<scene> unless
+    given."""
+    overwrite: bool = False
+    """Replace what is in the output folder; its old metrics.json gets the ending .previous."""
+
+
+@dataclass(frozen=True)
 class Decode:
     """Decode a file, or whatever has arrived of it, into pictures or surfaces."""
 
@@ -65,9 +88,11 @@ class Decode:
     """Samples along each axis from which surfaces are extracted."""
     max_pixels: int = 1 << 26
     """Refuse pictures of more pixels than this, whatever the file claims."""
+    frames: int | None = None
+    """Of a radiance field, also write orbit.webp of the last stage: so many pictures once around the scene."""
     output_dir: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    """Folder for stage-0.png, stage-1.png, ... (.ply for shapes), written as the stages arrive; outputs/decoded/<name>
-    unless given."""
+    """Folder for stage-0.png, stage-1.png, ... (.ply for shapes; one test view for radiance fields), written as the
+    stages arrive; outputs/decoded/<name> unless given."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, ..."""
 
@@ -148,6 +173,36 @@ def _prepared(command: Encode, folders: str) -> tuple[str, Path, StreamOptions, 
     return name, folder, options, sample_image(256 if command.size is None else command.size)
 
 
+def pack(command: Pack) -> None:
+    from finer_nerfstudio.nerf.stream import pack_run, run_config
+    from finer_nerfstudio.nerf.stream_files import write_packed
+    from finer_nerfstudio.tasks.progress import stages
+    from finer_nerfstudio.tasks.results import METRICS_FILE
+    from finer_nerfstudio.tasks.training import prepare_output
+
+    config = run_config(command.source)
+    # Nerfstudio's folders: <scene>/<method>/<time>/config.yml.
+    name = config.resolve().parents[2].name or "scene"
+    folder = command.output_dir or Path("outputs/stream") / name
+    if (folder / METRICS_FILE).exists() and not command.overwrite:
+        raise UsageError(f"{folder} holds a stream already: replace it by --overwrite, or choose another --output-dir.")
+    prepare_output(folder, resume=False, overwrite=command.overwrite)
+    prepare_processor()
+    with stages() as stage:
+        packed = pack_run(
+            config,
+            precision=command.precision,
+            allowed_loss=command.allowed_loss,
+            views=command.views,
+            seed=command.seed,
+            report=stage,
+        )
+        metrics = write_packed(folder, name, packed, seed=command.seed, report=stage)
+    _print_stages(metrics["stages"])
+    for file in (f"{name}.finer", "report.html", "metrics.json"):
+        print(folder / file)
+
+
 def decode(command: Decode) -> None:
     from finer_nerfstudio.stream_format import Stream, StreamReader
     from finer_nerfstudio.tasks.image.files import write_image
@@ -160,6 +215,8 @@ def decode(command: Decode) -> None:
         raise UsageError(f"--stage must be at least 0, not {command.stage}.")
     if command.size is not None and command.size < 1:
         raise UsageError(f"--size must be at least 1, not {command.size}.")
+    if command.frames is not None and command.frames < 2:
+        raise UsageError(f"--frames must be at least 2, not {command.frames}.")
     require_resolution(command.resolution)
     prepare_processor()
     wanted = None if command.stage is None else command.stage + 1
@@ -174,6 +231,11 @@ def decode(command: Decode) -> None:
             if reader.header.task == "sdf":
                 target = folder / f"stage-{index}.ply"
                 write_mesh(target, *surface_in_units(stream, command.resolution))
+            elif reader.header.task == "nerf":
+                from finer_nerfstudio.nerf.stream_files import write_view
+
+                target = folder / f"stage-{index}.png"
+                write_view(target, stream, size=command.size, max_pixels=command.max_pixels)
             else:
                 height, width, _ = image_size(reader.header)
                 resolution = None
@@ -187,6 +249,12 @@ def decode(command: Decode) -> None:
             break
     if reader.header is None:
         raise InputError(f"{command.source} ends within its header: nothing can be decoded yet.")
+    if command.frames is not None and reader.stages:
+        from finer_nerfstudio.nerf.stream_files import write_orbit
+
+        stream = Stream(reader.header, reader.networks, reader.stages, reader.header_bytes, reader.damage)
+        write_orbit(folder / "orbit.webp", stream, command.frames, size=command.size, max_pixels=command.max_pixels)
+        print(folder / "orbit.webp")
     if reader.damage is not None:
         kept = f"the {reader.stages} stages before it are decoded" if reader.stages else "nothing can be decoded"
         raise InputError(f"{command.source}: {reader.damage}; {kept}.")
@@ -275,6 +343,7 @@ def _print_table(content: Any) -> None:
 Command = (
     Annotated[Encode, tyro.conf.subcommand("encode", prefix_name=False)]
     | Annotated[Compare, tyro.conf.subcommand("compare", prefix_name=False)]
+    | Annotated[Pack, tyro.conf.subcommand("pack", prefix_name=False)]
     | Annotated[Decode, tyro.conf.subcommand("decode", prefix_name=False)]
     | Annotated[Inspect, tyro.conf.subcommand("inspect", prefix_name=False)]
     | Annotated[Serve, tyro.conf.subcommand("serve", prefix_name=False)]
@@ -282,13 +351,14 @@ Command = (
 _VERBS: dict[type, Callable[[Any], None]] = {
     Encode: encode,
     Compare: compare,
+    Pack: pack,
     Decode: decode,
     Inspect: inspect,
     Serve: serve,
 }
 
 
-def main(command: Encode | Compare | Decode | Inspect | Serve) -> None:
+def main(command: Encode | Compare | Pack | Decode | Inspect | Serve) -> None:
     _VERBS[type(command)](command)
 
 

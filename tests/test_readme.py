@@ -119,6 +119,8 @@ def shortened(command: str) -> str:
                 place = arguments.index(option)
                 del arguments[place : place + 2]
         arguments += ["--steps", "3", "--widths", "6", "12", "--output-dir", f"outputs/{place_of(command)}"]
+    elif "stream.py" in command and arguments[1] == "pack":
+        arguments += ["--views", "1", "--precision", "float16", "--output-dir", f"outputs/{place_of(command)}"]
     if "--num-points" in arguments:
         arguments[arguments.index("--num-points") + 1] = "2000"
     return " ".join([program, *arguments]).replace("@", "$")
@@ -132,6 +134,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shell(f"python scripts/make_demo_scene.py --output-dir data/demo {SMALL_SCENE}", folder)
     # Long enough for opaque surfaces: ns-export goes on until it has met as many points as it was asked for.
     shell("ns-train finer-wavelet --data data/demo --max-num-iterations 300 --vis tensorboard", folder)
+    shell("ns-train finer-sine-stream --data data/demo --max-num-iterations 60 --vis tensorboard", folder)
     write_capture(folder / "data" / "demo", folder / "capture")
     shutil.copy(ROOT / "tests" / "streams" / "version-1-finer-sine-int8.finer", folder / "picture.finer")
     matrix = np.eye(4)
@@ -163,7 +166,8 @@ def write_capture(scene: Path, folder: Path) -> None:
 
 
 def variables(folder: Path) -> dict[str, str]:
-    configs = sorted((folder / "outputs" / "demo" / "finer-wavelet").rglob("config.yml"))
+    runs = [folder / "outputs" / "demo" / method for method in ("finer-wavelet", "finer-sine-stream")]
+    configs = [min(run.rglob("config.yml")) for run in runs]
     return {
         "SCENE": "data/demo",
         "CAPTURE": "capture",
@@ -174,6 +178,7 @@ def variables(folder: Path) -> dict[str, str]:
         "MESH": "torus.ply",
         "MODEL": "model.safetensors",
         "STREAM": "picture.finer",
+        "STREAM_RUN": str(configs[1].parent),
     }
 
 

@@ -71,18 +71,23 @@ def finish_run(
     """
     metrics = {
         **numbers,
-        "versions": {
-            "finer_nerfstudio": finer_nerfstudio.__version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": software_versions(),
         "configuration": settings,
         "notes": list(notes),
         "request": request,
     }
     write_json(folder / METRICS_FILE, metrics)
     return metrics
+
+
+def software_versions() -> dict[str, str]:
+    """What the numbers were made with."""
+    return {
+        "finer_nerfstudio": finer_nerfstudio.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def write_curve(path: Path, quantity: str, curve: Sequence[tuple[int, float]]) -> None:

@@ -25,14 +25,15 @@ QUIET = ["--disable-background-networking", "--disable-component-update", "--dis
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 
-@pytest.fixture
-def viewer_address(small_scene: Path, tmp_path: Path) -> Iterator[str]:
-    """``ns-train`` with its viewer, on a free port."""
+@pytest.fixture(params=["finer-sine --pipeline.model.field.width 48"])
+def viewer_address(request: pytest.FixtureRequest, small_scene: Path, tmp_path: Path) -> Iterator[str]:
+    """``ns-train`` of the parameter's method and options with its viewer, on a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [str(Path(sys.executable).parent / "ns-train"), "finer-sine", "--data", str(small_scene)]
-    command += ["--output-dir", str(tmp_path), "--pipeline.model.field.width", "48", "--vis", "viewer"]
+    method, *options = request.param.split()
+    command = [str(Path(sys.executable).parent / "ns-train"), method, "--data", str(small_scene)]
+    command += ["--output-dir", str(tmp_path), "--vis", "viewer", *options]
     log = tmp_path / "train.log"
     with (
         log.open("w") as stream,
@@ -139,3 +140,24 @@ def test_viewer_follows_camera_bias_band_and_output(page: Page) -> None:
     paused_at = step_of(page)
     page.get_by_text("Resume Training").click()
     wait_for_step(page, paused_at + 20)
+
+
+@pytest.mark.parametrize(
+    "viewer_address",
+    ["finer-sine-stream --pipeline.model.field.widths 12 40 --pipeline.model.field.grow-at 0.2 "
+     "--max-num-iterations 1000"],
+    indirect=True,
+)  # fmt: skip
+def test_the_slider_of_widths_shows_earlier_stages(page: Page) -> None:
+    wait_for_step(page, 400)
+    page.get_by_text("Hide Train Cams").click()
+    fill_number(page, "Max res", 96)
+    page.get_by_text("Pause Training").click()
+    page.get_by_text("Resume Training").wait_for()
+    wide = picture(page)
+    assert wide.std() > 3, "something is in the picture"
+    fill_number(page, "Width", 39)
+    narrow = picture(page)
+    assert difference(wide, narrow) > 0.5, "the second stage has left the picture"
+    fill_number(page, "Width", 40)
+    assert difference(wide, picture(page)) < 0.1, "and comes back"

@@ -304,7 +304,7 @@ def encode(
         exact = problem.decibels()
         if precision == "auto":
             precision, step = coarsest(
-                stage, problem.decibels, allowed_loss=options.allowed_loss, float32=options.budget_kb is None
+                [stage], problem.decibels, allowed_loss=options.allowed_loss, float32=options.budget_kb is None
             )
         payload = pack_stage([stage], precision, step)
         unpack_stage_([stage], payload, precision)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -16,31 +16,32 @@ _REFINEMENTS = 3
 
 
 def coarsest(
-    stage: GrowthStage, decibels: Callable[[], float], *, allowed_loss: float = 0.1, float32: bool = True
+    stages: Sequence[GrowthStage], decibels: Callable[[], float], *, allowed_loss: float = 0.1, float32: bool = True
 ) -> tuple[Precision, float]:
     """The precision and the step that take the fewest bytes and cost less than ``allowed_loss``.
 
     int8 is tried first, its step doubled as long as that is cheap enough, and then refined. Where even the finest
-    step costs too much come float16 and bfloat16, and float32 if need be. The stage is left as it was.
+    step costs too much come float16 and bfloat16, and float32 if need be. Everything is left as it was.
 
     Args:
-        stage: trained.
-        decibels: the quality with the stage as it is at that moment.
+        stages: what one stage of a stream adds to each of its networks, trained.
+        decibels: the quality with these as they are at that moment.
         allowed_loss: dB below the quality of unrounded parameters.
         float32: whether it may be chosen; else it is float16 that is taken where nothing is good enough.
     """
-    original = [tensor.detach().clone() for tensor, _ in parameters_of(stage)]
+    tensors = [tensor for stage in stages for tensor, _ in parameters_of(stage)]
+    original = [tensor.detach().clone() for tensor in tensors]
     best = decibels()
 
     def is_good(precision: Precision, step: float = 1.0) -> bool:
         try:
-            unpack_stage_([stage], pack_stage([stage], precision, step), precision)
+            unpack_stage_(stages, pack_stage(stages, precision, step), precision)
             return decibels() >= best - allowed_loss
         except InputError:
             return False
         finally:
             with torch.no_grad():
-                for (tensor, _), values in zip(parameters_of(stage), original, strict=True):
+                for tensor, values in zip(tensors, original, strict=True):
                     tensor.copy_(values)
 
     if is_good("int8"):

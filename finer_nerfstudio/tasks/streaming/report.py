@@ -53,7 +53,7 @@ def stream_report(
         InputError: where the file cannot be written.
     """
     rows, codecs = numbers["stages"], numbers["codecs"]
-    sections = [Section("Stages", notes, _pictures(truth, pictures, rows), [stage_table(rows)])]
+    sections = [Section("Stages", notes, stage_pictures(truth, pictures, rows), [stage_table(rows)])]
     if any(codecs.values()):
         streams = {str(configuration["method"]): [(row["bytes"], row["psnr"]) for row in rows]}
         sentence = (
@@ -142,9 +142,16 @@ def rate_figure(
     return Figure(drawing_png(drawing), "Quality of what has arrived, over the bytes that have.")
 
 
-def _pictures(
+def stage_pictures(
     truth: np.ndarray | None, pictures: Sequence[np.ndarray], rows: Sequence[Mapping[str, Any]]
 ) -> list[Figure]:
+    """What each stage shows beside the truth, if there are pictures of them.
+
+    Args:
+        truth: ``[height, width, channels]`` uint8 or uint16.
+        pictures: the same of each stage.
+        rows: ``bytes`` and ``psnr`` of each stage.
+    """
     if truth is None or len(pictures) != len(rows):
         return []
     from matplotlib.figure import Figure as Drawing
