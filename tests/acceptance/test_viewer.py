@@ -144,12 +144,11 @@ def test_viewer_follows_camera_bias_band_and_output(page: Page) -> None:
 
 @pytest.mark.parametrize(
     "viewer_address",
-    ["finer-sine-stream --pipeline.model.field.widths 12 40 --pipeline.model.field.grow-at 0.2 "
-     "--max-num-iterations 1000"],
+    ["finer-sine-stream --pipeline.model.field.widths 12 40 --pipeline.model.field.grow-at 0.01"],
     indirect=True,
-)  # fmt: skip
+)
 def test_the_slider_of_widths_shows_earlier_stages(page: Page) -> None:
-    wait_for_step(page, 400)
+    wait_for_step(page, 550)  # the second stage has begun at step 375
     page.get_by_text("Hide Train Cams").click()
     fill_number(page, "Max res", 96)
     page.get_by_text("Pause Training").click()
