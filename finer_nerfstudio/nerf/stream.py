@@ -47,8 +47,12 @@ TASK = "nerf"
 _LOOKS = 4
 # Rays of training views by whose colours the precision of a stage is chosen.
 _PRECISION_RAYS = 4096
-_RAYS_AT_ONCE = 1 << 14
+# Steps along rays that memory is set aside for at a time, however finely a file asks to sample.
+_STEPS_AT_ONCE = 1 << 21
 _LARGEST_SIDE = 1 << 16
+# Whose cells take some 150 MB to look into.
+_LARGEST_GRID = 128
+_MOST_SAMPLES = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -140,23 +144,30 @@ class DecodedScene:
         self.grid = OccupancyGrid(aabb, resolution=signal.grid_resolution, steps=signal.samples_per_ray).to(device)
         # Fixed, so that a stream looks the same whenever it is decoded.
         generator = torch.Generator(device).manual_seed(0)
-        for _ in range(_LOOKS):
-            self.grid.update(self.field.density_at, everywhere=True, generator=generator)
+        try:
+            for _ in range(_LOOKS):
+                self.grid.update(self.field.density_at, everywhere=True, generator=generator)
+        except InputError as error:  # which speaks of training
+            raise InputError("the field has densities that are NaN or infinite: there is nothing to see.") from error
 
     @torch.no_grad()
     def colors(self, rays: RayBundle) -> Float[Tensor, "rays 3"]:
         """Colours of rays over white, in [0, 1]."""
         parts = []
-        for start in range(0, len(rays), _RAYS_AT_ONCE):
+        at_once = self._rays_at_once()
+        for start in range(0, len(rays), at_once):
             seen = render(
                 self.field,
                 self.grid,
-                rays[start : start + _RAYS_AT_ONCE],
+                rays[start : start + at_once],
                 near_plane=self.signal.near_plane,
                 weight_threshold=self.signal.weight_threshold,
             )
             parts.append(seen["rgb"].clamp(0.0, 1.0))
         return torch.cat(parts)
+
+    def _rays_at_once(self) -> int:
+        return max(1, _STEPS_AT_ONCE // self.signal.samples_per_ray)
 
     def picture(self, view: View | None = None, *, report: Callable[[int, int], None] | None = None) -> np.ndarray:
         """Pixels ``[height, width, 3]`` uint8.
@@ -176,7 +187,7 @@ class DecodedScene:
             height=view.height,
         ).to(self.grid.thickness.device)
         pixels = np.empty((view.height, view.width, 3), np.uint8)
-        rows_at_once = max(1, _RAYS_AT_ONCE // view.width)
+        rows_at_once = max(1, self._rays_at_once() // view.width)
         for top in range(0, view.height, rows_at_once):
             rows = torch.arange(top, min(view.height, top + rows_at_once), dtype=torch.float32) + 0.5
             columns = torch.arange(view.width, dtype=torch.float32) + 0.5
@@ -226,7 +237,8 @@ def signal_of(header: StreamHeader) -> SceneSignal:
         _numbers(view.get("pose"), 12),
     )
     sizes = [_whole(view.get(name), _LARGEST_SIDE) for name in ("height", "width")]
-    samples, resolution = _whole(signal.get("samples_per_ray"), 1 << 14), _whole(signal.get("grid_resolution"), 256)
+    samples = _whole(signal.get("samples_per_ray"), _MOST_SAMPLES)
+    resolution = _whole(signal.get("grid_resolution"), _LARGEST_GRID)
     limits = [_numbers([signal.get(name)], 1) for name in ("near_plane", "weight_threshold")]
     if (
         not isinstance(encoding, str)
@@ -375,8 +387,9 @@ def pack_run(
     signal = SceneSignal(
         tuple(float(value) for value in averaged.aabb.flatten()),
         averaged.direction_encoding,
-        model.config.samples_per_ray,
-        model.config.grid_resolution,
+        min(model.config.samples_per_ray, _MOST_SAMPLES),
+        # A decoder looks into the cells itself: they need not be those of the training.
+        min(model.config.grid_resolution, _LARGEST_GRID),
         float(model.config.near_plane),
         # As the model's own evaluation.
         10.0 * model.config.color_weight_threshold,

@@ -66,6 +66,16 @@ def test_a_field_survives_its_way_through_the_container() -> None:
         scene_of(stream, 3)
 
 
+def test_a_field_that_is_nowhere_finite_is_refused() -> None:
+    field = GrowingFieldConfig(widths=(8, 14)).setup(aabb=BOX)
+    with torch.no_grad():
+        field.density_net.stages[0].last.weight.fill_(3e38)
+    payloads = [pack_stage([field.density_net.stages[i], field.color_net.stages[i]], "float32") for i in range(2)]
+    content, _ = write_stream(header(SIGNAL), payloads)
+    with pytest.raises(InputError, match="NaN or infinite"):
+        scene_of(read_stream(content))
+
+
 HOSTILE: list[tuple[tuple[str, ...], Any]] = [
     (("aabb",), [1.0, 0.0, 0.0, -1.0, 1.0, 1.0]),
     (("aabb",), [0.0] * 5),
