@@ -216,19 +216,26 @@ def subject_of(method: str, case: Case, width: int, points: int, device: torch.d
     return Subject(method, ours, [PlainNetwork(network) for network in ours], relu, inputs)
 
 
-def step_of(networks: list[Any], inputs: list[Tensor]) -> Callable[[], None]:
+def step_of(networks: list[Any], inputs: list[Tensor], *, keep_gradients: bool = False) -> Callable[[], None]:
     """A training step but for the update of the weights, which is the same for all: forward, loss and backward.
 
     The colour network's input takes a gradient, as it does behind the density network.
+
+    Args:
+        networks: one after the other.
+        inputs: of each.
+        keep_gradients: leave them behind, to be looked at.
     """
     parameters = [parameter for network in networks for parameter in network.parameters()]
     features = [x.clone().requires_grad_(i > 0) for i, x in enumerate(inputs)]
 
     def step() -> None:
-        for tensor in [*parameters, *features]:
-            tensor.grad = None
         loss = sum(network(x).square().mean() for network, x in zip(networks, features, strict=True))
         loss.backward()  # pyright: ignore[reportAttributeAccessIssue]
+        # Here and not at the start: what a step frees is then its own, and its memory can be counted.
+        if not keep_gradients:
+            for tensor in [*parameters, *features]:
+                tensor.grad = None
 
     return step
 
@@ -281,8 +288,8 @@ def require_agreement(subject: Subject) -> dict[str, float]:
         InputError: where they are more than rounding.
     """
     differences = {"output": 0.0, "gradient": 0.0}
-    step_of(subject.ours, subject.inputs)()
-    step_of(subject.plain, subject.inputs)()
+    step_of(subject.ours, subject.inputs, keep_gradients=True)()
+    step_of(subject.plain, subject.inputs, keep_gradients=True)()
     for ours, plain, x in zip(subject.ours, subject.plain, subject.inputs, strict=True):
         with torch.no_grad():
             differences["output"] = max(differences["output"], distance(ours(x), plain(x)))
