@@ -29,7 +29,7 @@ $(ENV)/packages:
 	@echo "Installing into $(ENV): about 8 GB, a few minutes."
 	$(PYTHON) -m venv "$(ENV)"
 	$(BIN)/pip install --quiet "hatchling>=1.24" editables
-	$(BIN)/pip install --no-build-isolation --editable ".[dev]"
+	$(BIN)/pip install --editable ".[dev]"
 	@echo "$(CURDIR)" > $(ENV)/clone
 	@touch $@
 
