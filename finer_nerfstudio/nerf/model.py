@@ -20,9 +20,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from finer_nerfstudio import metrics
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.nerf.contraction import progress_at
 from finer_nerfstudio.nerf.field import FinerFieldConfig, RadianceField
 from finer_nerfstudio.nerf.growing_field import GrowingField, GrowingFieldConfig
-from finer_nerfstudio.nerf.rendering import render, segment_weights, sky
+from finer_nerfstudio.nerf.rendering import render, segment_weights, sky, spread_along_rays
 from finer_nerfstudio.nerf.sampler import OccupancyGrid
 from finer_nerfstudio.nerf.unbounded_grid import UnboundedGrid
 from finer_nerfstudio.nerf.viewer_panel import ViewerPanel, neuron_mask, viewer_thread
@@ -52,6 +53,8 @@ class FinerModelConfig(ModelConfig):
     unbounded: Literal["auto", "yes", "no"] = "auto"
     """Whether there is something to see outside the scene's box. "auto": not in Blender-format scenes, nor where alpha
     cuts something out of its surroundings; else, as in photographs, all of space is contracted into the field."""
+    fog_loss_mult: float = 0.002
+    """Weight of what keeps fog out of scenes without end: the spread along each ray of what makes up its colour."""
     near_plane: float = 0.05
     """Nothing nearer to a camera is sampled, world units."""
     color_weight_threshold: float = 1e-4
@@ -228,8 +231,11 @@ class FinerModel(Model):
                 reach=self.grid.reach,
                 threshold=self.config.color_weight_threshold,
             )
+            places = segments.to_table(progress_at(segments.distances, self.grid.reach), segments.num_slots)
+            spread = spread_along_rays(weights_table, places, 1.0 - accumulation.squeeze(-1)).mean()
             accumulation = torch.ones_like(accumulation)
         return {
+            **({} if self.grid.reach is None else {"spread": spread}),
             "rgb": rgb,
             "accumulation": accumulation,
             "num_samples_per_batch": rays.shape[0],
@@ -291,7 +297,10 @@ class FinerModel(Model):
         if not self.unbounded:
             background = torch.rand(rgb.shape, device=rgb.device, generator=self.generator(rgb.device))
         prediction = rgb + (1.0 - outputs["accumulation"]) * background
-        return {"rgb_loss": F.mse_loss(prediction, over(image, background))}
+        losses = {"rgb_loss": F.mse_loss(prediction, over(image, background))}
+        if "spread" in outputs:
+            losses["fog_loss"] = self.config.fog_loss_mult * outputs["spread"]
+        return losses
 
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]

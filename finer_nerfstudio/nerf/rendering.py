@@ -143,3 +143,23 @@ def segment_weights(thickness: Float[Tensor, "rays slots"]) -> Float[Tensor, "ra
     """Rendering weights of segments of the given optical thickness (Max 1995); segments left out have none."""
     weights, _, _ = render_weight_from_density(torch.zeros_like(thickness), torch.ones_like(thickness), thickness)
     return weights
+
+
+def spread_along_rays(
+    weights: Float[Tensor, "rays slots"], places: Float[Tensor, "rays slots"], remaining: Float[Tensor, " rays"]
+) -> Float[Tensor, " rays"]:
+    """How far from each other the things lie that make up a ray's colour: fog is spread out, a surface is not.
+
+    The mean distance of two points drawn by their weights, of which the sky is one (mip-NeRF 360's distortion loss,
+    in linear time).
+
+    Args:
+        weights: rendering weights, in order of distance; zero where there is no sample.
+        places: contracted distances of the samples, in [0, 2).
+        remaining: weight of the sky, which lies at 2.
+    """
+    weights = torch.cat([weights, remaining[:, None]], dim=1)
+    places = torch.cat([places, torch.full_like(places[:, :1], 2.0)], dim=1)
+    moments = weights * places
+    before = weights.cumsum(dim=1) - weights
+    return 2.0 * (moments * before - weights * (moments.cumsum(dim=1) - moments)).sum(dim=1)
