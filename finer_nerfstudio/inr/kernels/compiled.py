@@ -1,11 +1,12 @@
-"""Chains of layers on processors, from ``activations.cpp``, which the machine's own C++ compiler translates once.
+"""Chains of layers on processors, in C++ that the machine's own compiler translates once.
 
 A compiler that knows the processor makes vector instructions out of an activation, its derivative and its bias in one
-pass, where a chain of PyTorch operations goes to memory and back for each. Every thread takes rows of its own through
-all layers, block by block of what fits into its cache, with PyTorch's own matrix product in between: threads wait for
-each other once, at the end. A family's library takes a second to build, is
-kept in the user's cache folder, and knows nothing of Python or PyTorch, so that no header or version has to match.
-Without a compiler everything still runs, by the tensor functions of ``plain.py``: :func:`unavailable_because` says why.
+pass (``activations.cpp``), where a chain of PyTorch operations goes to memory and back for each. Every thread takes
+rows of its own through all layers, block by block of what fits into its cache: threads wait for each other once, at
+the end. Matrix products are our own where there are 512-bit vectors (``products.h``), and otherwise those of the BLAS
+that PyTorch brings. A family's library takes a second or two to build, is kept in the user's cache folder, and knows
+nothing of Python or PyTorch, so that no header or version has to match. Without a compiler everything still runs, by
+the tensor functions of ``plain.py``: :func:`unavailable_because` says why.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from finer_nerfstudio.inr.kernels.layers import Layer
 from finer_nerfstudio.inr.kernels.plain import ElementwiseMap
 
 _SOURCE = Path(__file__).with_name("activations.cpp")
+_INCLUDED = Path(__file__).with_name("products.h")
 # Bytes of a block of rows on each core, for as many matrices as are in use at one time; with a layer's weights beside
 # them, they stay in the second-level cache of a present core. From half to twice as much is as fast.
 _CACHE_BYTES = 1 << 20
@@ -157,7 +159,7 @@ class _Call:
         # Threads are worth waking for a few dozen rows each.
         self.threads = max(1, min(torch.get_num_threads(), len(rows) // 32))
         self.block = self._block_rows(len(rows))
-        self.scratch = rows.new_empty(self.threads, library.finer_scratch(self.layers, len(layers), self.block))
+        self.scratch = rows.new_empty(library.finer_scratch(self.layers, len(layers), self.block, self.threads))
         self.extent = (len(rows), self.block, self.threads)
 
     def _block_rows(self, rows: int) -> int:
@@ -235,7 +237,9 @@ def _compiled(compiler: str, family: str, *, anew: bool = False) -> Path:
     if platform.system() == "Linux":
         flags.append("-fopenmp")
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=60).stdout
-    key = hashlib.sha256(b"\0".join([_SOURCE.read_bytes(), version, " ".join(flags).encode(), _processor()]))
+    key = hashlib.sha256(
+        b"\0".join([_SOURCE.read_bytes(), _INCLUDED.read_bytes(), version, " ".join(flags).encode(), _processor()])
+    )
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finer_nerfstudio" / "kernels"
     library = folder / f"{family}-{key.hexdigest()[:16]}.so"
     if library.exists() and not anew:
@@ -281,7 +285,7 @@ def _load(path: Path) -> ctypes.CDLL:
     pointer, whole, long = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
     library.finer_activate.argtypes = [pointer] * 7 + [long, long, whole]
     library.finer_activate.restype = None
-    library.finer_scratch.argtypes = [pointer, whole, long]
+    library.finer_scratch.argtypes = [pointer, whole, long, whole]
     library.finer_scratch.restype = long
     library.finer_forward.argtypes = [pointer, pointer, whole] + [pointer] * 3 + [long, long, whole]
     library.finer_forward.restype = None
