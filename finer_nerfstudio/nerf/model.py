@@ -161,7 +161,7 @@ class FinerModel(Model):
             )
 
         def update_average(step: int) -> None:
-            self.averaged_field.update_parameters(self.field)
+            self._update_average()
 
         return [
             TrainingCallback(
@@ -171,6 +171,17 @@ class FinerModel(Model):
             ),
             TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], update_average),
         ]
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """As ``AveragedModel.update_parameters``, which takes as long as a small network's own training step."""
+        averaged = self.averaged_field
+        means, news = list(averaged.module.parameters()), list(self.field.parameters())
+        if int(averaged.n_averaged) == 0:
+            torch._foreach_copy_(means, news)
+        else:
+            torch._foreach_lerp_(means, news, 1.0 - self.config.ema_decay)
+        averaged.n_averaged += 1
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
         return self._training_outputs(ray_bundle) if self.training else self._evaluation_outputs(ray_bundle)
@@ -243,7 +254,7 @@ class FinerModel(Model):
             image = batch["image"][: outputs["rgb"].shape[0]].to(self.device)
             white = outputs["rgb"] + 1.0 - outputs["accumulation"]
             return {
-                "psnr": metrics.psnr(white, over_white(image)),
+                "psnr": -10.0 * F.mse_loss(white, over_white(image)).log10(),
                 "num_samples_per_batch": outputs["num_samples_per_batch"],
                 "occupied_cells": self.grid.occupied.float().mean(),
             }

@@ -12,6 +12,7 @@ from torch import Tensor
 from finer_nerfstudio.command_line import prepare_processor, sentence_instead_of_traceback
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.nerf.model import FinerModelConfig
+from finer_nerfstudio.nerf.rays import PinholeRays, are_pinholes
 
 
 @dataclass
@@ -45,6 +46,9 @@ class FinerPipeline(DynamicBatchPipeline):
                 super().__init__(config, *args, **kwargs)
             except UnidentifiedImageError as error:  # from Nerfstudio's parsers, which look into the first image
                 raise InputError(f"an image of the scene is damaged: {error}.") from error
+        datamanager = self.datamanager
+        if datamanager.train_pixel_sampler is not None and are_pinholes(datamanager.train_dataset.cameras):
+            datamanager.train_ray_generator = PinholeRays(datamanager.train_dataset.cameras).to(self.device)
         # The bounds of the first batch are those of all others; Nerfstudio's division may give none at all.
         self.dynamic_num_rays_per_batch = self._bounded(self.dynamic_num_rays_per_batch)
         self._update_pixel_samplers()

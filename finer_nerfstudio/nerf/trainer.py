@@ -39,6 +39,8 @@ class AdamConfig(AdamOptimizerConfig):
     """The epsilon value to use."""
     betas: tuple[float, float] = (0.9, 0.99)
     """Decay of the gradient's first and second moment (the paper's NeRF setting)."""
+    fused: bool = True
+    """Update all parameters in one operation."""
 
 
 @dataclass
