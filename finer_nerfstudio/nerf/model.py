@@ -176,11 +176,9 @@ class FinerModel(Model):
     def _update_average(self) -> None:
         """As ``AveragedModel.update_parameters``, which takes as long as a small network's own training step."""
         averaged = self.averaged_field
-        means, news = list(averaged.module.parameters()), list(self.field.parameters())
-        if int(averaged.n_averaged) == 0:
-            torch._foreach_copy_(means, news)
-        else:
-            torch._foreach_lerp_(means, news, 1.0 - self.config.ema_decay)
+        share = 1.0 if int(averaged.n_averaged) == 0 else 1.0 - self.config.ema_decay
+        for mean, new in zip(averaged.module.parameters(), self.field.parameters(), strict=True):
+            mean.lerp_(new, share)
         averaged.n_averaged += 1
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:

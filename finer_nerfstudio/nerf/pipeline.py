@@ -48,7 +48,8 @@ class FinerPipeline(DynamicBatchPipeline):
                 raise InputError(f"an image of the scene is damaged: {error}.") from error
         datamanager = self.datamanager
         if datamanager.train_pixel_sampler is not None and are_pinholes(datamanager.train_dataset.cameras):
-            datamanager.train_ray_generator = PinholeRays(datamanager.train_dataset.cameras).to(self.device)
+            rays = PinholeRays(datamanager.train_dataset.cameras).to(self.device)
+            datamanager.train_ray_generator = rays  # pyright: ignore[reportAttributeAccessIssue]
         # The bounds of the first batch are those of all others; Nerfstudio's division may give none at all.
         self.dynamic_num_rays_per_batch = self._bounded(self.dynamic_num_rays_per_batch)
         self._update_pixel_samplers()
