@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from nerfacc import accumulate_along_rays, render_weight_from_density
 from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
+from finer_nerfstudio.nerf.contraction import distance_at, far_away, progress_at
 from finer_nerfstudio.nerf.field import FinerField
 from finer_nerfstudio.nerf.sampler import OccupancyGrid, RaySegments
 
@@ -26,7 +30,9 @@ def render(
     steps: int | None = None,
     neuron_mask: Float[Tensor, " units"] | None = None,
 ) -> dict[str, Tensor]:
-    """Colour over white, front to back, without the segments that opaque matter hides.
+    """Colour over white or the sky, front to back, without the segments that opaque matter hides.
+
+    In a scene without end, a ray that is not cut short ends in the sky, which counts as met.
 
     Args:
         field: what to look at.
@@ -38,8 +44,8 @@ def render(
         neuron_mask: factors for the first-layer neurons of the density network.
 
     Returns:
-        ``rgb`` and ``normals`` ``[rays, 3]`` in [0, 1], and ``[rays, 1]``: ``depth`` in world units, ``accumulation``
-        in [0, 1], and ``occupancy``, the share of each ray's steps that was evaluated.
+        ``rgb`` and ``normals`` ``[rays, 3]`` in [0, 1], and ``[rays, 1]``: ``depth`` in world units, always finite,
+        ``accumulation`` in [0, 1], and ``occupancy``, the share of each ray's steps that was evaluated.
     """
     origins, directions = ray_bundle.origins, ray_bundle.directions
     segments = grid.march(
@@ -53,6 +59,7 @@ def render(
     num_rays = segments.num_rays
     transmittance = origins.new_ones(num_rays)
     rgb = origins.new_zeros(num_rays, 3)
+    reach = grid.reach
     weighted_distance = origins.new_zeros(num_rays)
     evaluated = origins.new_zeros(num_rays)
     for first_slot in range(0, segments.num_slots, _EVALUATION_SLAB):
@@ -66,29 +73,37 @@ def render(
             rays,
             segments.slots[chosen] - first_slot,
             distances,
-            segments.step,
+            segments.lengths[chosen],
             segments.counts,
             segments.candidates,
         )
         hidden = field.hidden_features(origins[rays] + directions[rays] * distances[:, None], neuron_mask)
-        density = slab.to_table(field.density(hidden), _EVALUATION_SLAB)
-        weights_table = segment_weights(density, segments.step) * transmittance[:, None]
-        transmittance = transmittance * torch.exp(-density.sum(dim=1) * segments.step)
+        thickness = slab.to_table(field.density(hidden) * slab.lengths, _EVALUATION_SLAB)
+        weights_table = segment_weights(thickness) * transmittance[:, None]
+        transmittance = transmittance * torch.exp(-thickness.sum(dim=1))
         weights = slab.from_table(weights_table)
         colored = (weights > weight_threshold).nonzero().squeeze(-1)
         color = field.color(hidden[colored], directions[rays[colored]])
         rgb += accumulate_along_rays(weights[colored], color, rays[colored], num_rays)
-        weighted_distance.index_add_(0, rays, weights * distances)
+        # Without end, the mean is of contracted distances: a trace of something far away must not outweigh the rest.
+        weighted_distance.index_add_(0, rays, weights * (distances if reach is None else progress_at(distances, reach)))
         evaluated.index_add_(0, rays, torch.ones_like(distances))
     accumulation = 1.0 - transmittance
-    box_diagonal = float((grid.aabb[1] - grid.aabb[0]).norm())
-    far = origins.norm(dim=-1) + box_diagonal
-    depth = torch.where(accumulation > 1e-3, weighted_distance / accumulation.clamp(min=1e-3), far)
+    if reach is None:
+        far = origins.norm(dim=-1) + float((grid.aabb[1] - grid.aabb[0]).norm())
+        depth = torch.where(accumulation > 1e-3, weighted_distance / accumulation.clamp(min=1e-3), far)
+    else:
+        depth = distance_at(weighted_distance + transmittance * progress_at(far_away(reach), reach), reach)
     normals = torch.full_like(rgb, 0.5)
     opaque = (accumulation > 0.5).nonzero().squeeze(-1)
     if opaque.numel():
         surface = origins[opaque] + directions[opaque] * depth[opaque, None]
         normals[opaque] = 0.5 * field.normals_at(surface, neuron_mask) + 0.5
+    if reach is not None and ray_bundle.fars is None:
+        hidden_at = partial(field.hidden_features, neuron_mask=neuron_mask)
+        rgb += sky(hidden_at, field.color, origins, directions, transmittance, reach=reach, threshold=weight_threshold)
+        transmittance = torch.zeros_like(transmittance)
+        accumulation = torch.ones_like(accumulation)
     return {
         "rgb": rgb + transmittance[:, None],
         "depth": depth[:, None],
@@ -98,9 +113,33 @@ def render(
     }
 
 
-def segment_weights(density: Float[Tensor, "rays slots"], step: float) -> Float[Tensor, "rays slots"]:
-    """Rendering weights of segments of equal length (Max 1995); segments left out are empty."""
-    edges = torch.arange(density.shape[1] + 1, device=density.device, dtype=density.dtype) * step
-    starts = edges[:-1].expand_as(density)
-    weights, _, _ = render_weight_from_density(starts, starts + step, density)
+def sky(
+    hidden_at: Callable[[Float[Tensor, "points 3"]], Float[Tensor, "points hidden"]],
+    color: Callable[[Float[Tensor, "points hidden"], Float[Tensor, "points 3"]], Float[Tensor, "points 3"]],
+    origins: Float[Tensor, "rays 3"],
+    directions: Float[Tensor, "rays 3"],
+    transmittance: Float[Tensor, " rays"],
+    *,
+    reach: float,
+    threshold: float,
+) -> Float[Tensor, "rays 3"]:
+    """What rays through a scene without end add where nothing has stopped them: the field's colour far away.
+
+    Args:
+        hidden_at: of the field, hidden features at world positions.
+        color: of the field, colours of hidden features along directions.
+        origins: world units.
+        directions: of unit length.
+        transmittance: what is left of each ray, the weight of its sky.
+        reach: distance up to which steps are of equal length, world units.
+        threshold: rays with less left have no sky.
+    """
+    seen = (transmittance.detach() > threshold).nonzero().squeeze(-1)
+    hidden = hidden_at(origins[seen] + directions[seen] * far_away(reach))
+    return accumulate_along_rays(transmittance[seen], color(hidden, directions[seen]), seen, origins.shape[0])
+
+
+def segment_weights(thickness: Float[Tensor, "rays slots"]) -> Float[Tensor, "rays slots"]:
+    """Rendering weights of segments of the given optical thickness (Max 1995); segments left out have none."""
+    weights, _, _ = render_weight_from_density(torch.zeros_like(thickness), torch.ones_like(thickness), thickness)
     return weights
