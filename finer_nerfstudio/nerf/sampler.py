@@ -12,10 +12,12 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
+from nerfstudio.utils import comms
 from nerfstudio.utils.math import intersect_aabb
 from torch import Tensor, nn
 
 from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.nerf import distributed
 from finer_nerfstudio.nerf.field import box_to_world, world_to_box
 
 
@@ -136,18 +138,23 @@ class OccupancyGrid(nn.Module):
     ) -> None:
         """Look at the field again.
 
+        The processes of a distributed run share the cells between them and tell each other what they saw, so that all
+        of them have the same grid afterwards, and one that is as good as a single process would have.
+
         Args:
             density_at: density at world positions.
             everywhere: look into all cells; otherwise into the occupied ones and a random sixteenth of all.
             generator: source of the random cells and of the random place within a cell.
         """
         device = self.thickness.device
+        rank, processes = comms.get_rank(), comms.get_world_size()
         if everywhere:
-            cells = torch.arange(self.thickness.numel(), device=device)
+            cells = torch.arange(rank, self.thickness.numel(), processes, device=device)
         else:
             total = self.thickness.numel()
-            anywhere = torch.randint(total, (total // 16,), device=device, generator=generator)
-            seen = self.occupied.clone()
+            anywhere = torch.randint(total, (total // 16 // processes,), device=device, generator=generator)
+            seen = torch.zeros_like(self.occupied)
+            seen[self.occupied.nonzero().squeeze(-1)[rank::processes]] = True
             seen[anywhere] = True
             cells = seen.nonzero().squeeze(-1)
         r = self.resolution
@@ -156,12 +163,14 @@ class OccupancyGrid(nn.Module):
         positions = self.to_world((corners + within) * (2.0 / r) - 1.0)
         # Chunks bound the memory of a look into all cells.
         fresh = torch.cat([density_at(chunk) for chunk in positions.split(1 << 16)]) * self.lengths_at(positions)
-        if not bool(torch.isfinite(fresh).all()):
+        # A process that stopped alone would leave the others waiting for it.
+        if distributed.total(float(not bool(torch.isfinite(fresh).all())), device) > 0:
             raise InputError(
                 "training diverged: densities are NaN or infinite; lower --optimizers.fields.optimizer.lr."
             )
         self.thickness *= self.early_decay if everywhere else self.decay
         self.thickness[cells] = torch.maximum(self.thickness[cells], fresh.to(self.thickness.dtype))
+        distributed.keep_largest(self.thickness)
         threshold = min(self.threshold, float(self.thickness.mean()))
         torch.gt(self.thickness, threshold, out=self.occupied)
 
