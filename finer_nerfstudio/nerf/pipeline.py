@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nerfstudio.pipelines.dynamic_batch import DynamicBatchPipeline, DynamicBatchPipelineConfig
+from nerfstudio.utils import writer
 from PIL import UnidentifiedImageError
 from torch import Tensor
 
@@ -55,6 +56,12 @@ class FinerPipeline(DynamicBatchPipeline):
         outputs, loss_dict, metrics_dict = super().get_train_loss_dict(step)
         self.trained_rays += outputs["rgb"].shape[0]
         self.trained_samples += metrics_dict["num_samples_per_batch"]
+        return outputs, loss_dict, metrics_dict
+
+    def get_eval_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        outputs, loss_dict, metrics_dict = super().get_eval_loss_dict(step)
+        # Nerfstudio's table on the terminal has a column for this, which nothing else fills.
+        writer.put_scalar(writer.EventName.CURR_TEST_PSNR, metrics_dict["psnr"], step)  # pyright: ignore[reportArgumentType]
         return outputs, loss_dict, metrics_dict
 
     def _update_dynamic_num_rays_per_batch(self, num_samples_per_batch: int) -> None:
