@@ -190,8 +190,8 @@ class FinerModel(Model):
         rays = segments.ray_indices
         directions = ray_bundle.directions[rays]
         hidden = self.field.hidden_features(ray_bundle.origins[rays] + directions * segments.distances[:, None])
-        table = segments.to_table(self.field.density(hidden), segments.num_slots)
-        weights_table = segment_weights(table, segments.step)
+        thickness = segments.to_table(self.field.density(hidden) * segments.lengths, segments.num_slots)
+        weights_table = segment_weights(thickness)
         weights = segments.from_table(weights_table)
         colored = (weights.detach() > self.config.color_weight_threshold).nonzero().squeeze(-1)
         rgb = accumulate_along_rays(

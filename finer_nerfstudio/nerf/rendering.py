@@ -66,14 +66,14 @@ def render(
             rays,
             segments.slots[chosen] - first_slot,
             distances,
-            segments.step,
+            segments.lengths[chosen],
             segments.counts,
             segments.candidates,
         )
         hidden = field.hidden_features(origins[rays] + directions[rays] * distances[:, None], neuron_mask)
-        density = slab.to_table(field.density(hidden), _EVALUATION_SLAB)
-        weights_table = segment_weights(density, segments.step) * transmittance[:, None]
-        transmittance = transmittance * torch.exp(-density.sum(dim=1) * segments.step)
+        thickness = slab.to_table(field.density(hidden) * slab.lengths, _EVALUATION_SLAB)
+        weights_table = segment_weights(thickness) * transmittance[:, None]
+        transmittance = transmittance * torch.exp(-thickness.sum(dim=1))
         weights = slab.from_table(weights_table)
         colored = (weights > weight_threshold).nonzero().squeeze(-1)
         color = field.color(hidden[colored], directions[rays[colored]])
@@ -98,9 +98,7 @@ def render(
     }
 
 
-def segment_weights(density: Float[Tensor, "rays slots"], step: float) -> Float[Tensor, "rays slots"]:
-    """Rendering weights of segments of equal length (Max 1995); segments left out are empty."""
-    edges = torch.arange(density.shape[1] + 1, device=density.device, dtype=density.dtype) * step
-    starts = edges[:-1].expand_as(density)
-    weights, _, _ = render_weight_from_density(starts, starts + step, density)
+def segment_weights(thickness: Float[Tensor, "rays slots"]) -> Float[Tensor, "rays slots"]:
+    """Rendering weights of segments of the given optical thickness (Max 1995); segments left out have none."""
+    weights, _, _ = render_weight_from_density(torch.zeros_like(thickness), torch.ones_like(thickness), thickness)
     return weights

@@ -27,7 +27,7 @@ class RaySegments:
         ray_indices: ``[samples]`` the ray of each segment.
         slots: ``[samples]`` its place among the segments of its ray, from 0.
         distances: ``[samples]`` distance of its middle from the ray's origin, world units.
-        step: its length, the same for all.
+        lengths: ``[samples]`` its length, world units.
         counts: ``[rays]`` number of segments of each ray.
         candidates: ``[rays]`` number of steps of each ray through the box, occupied or not.
     """
@@ -35,7 +35,7 @@ class RaySegments:
     ray_indices: Int[Tensor, " samples"]
     slots: Int[Tensor, " samples"]
     distances: Float[Tensor, " samples"]
-    step: float
+    lengths: Float[Tensor, " samples"]
     counts: Int[Tensor, " rays"]
     candidates: Int[Tensor, " rays"]
 
@@ -218,4 +218,5 @@ class OccupancyGrid(nn.Module):
         distances = nearest[ray_indices] + (column + offsets[ray_indices]) * step
         first = counts.cumsum(0) - counts
         slots = torch.arange(ray_indices.shape[0], device=ray_indices.device) - first[ray_indices]
-        return RaySegments(ray_indices, slots, distances, step, counts, candidates)
+        lengths = torch.full_like(distances, step)
+        return RaySegments(ray_indices, slots, distances, lengths, counts, candidates)

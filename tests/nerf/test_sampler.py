@@ -60,7 +60,7 @@ def test_march_keeps_exactly_the_steps_in_occupied_cells(seed: int, jitter: bool
         near, far = planes.amin(0).amax().clamp(min=0), planes.amax(0).amin()
         expected = []
         if far > near:
-            t = near + (torch.arange(math.ceil((far - near) / segments.step)) + offsets[ray]) * segments.step
+            t = near + (torch.arange(math.ceil((far - near) / grid.step_length)) + offsets[ray]) * grid.step_length
             t = t[t - near < far - near]
             inside = grid.occupied[grid.cell_of(origins[ray] + t[:, None] * directions[ray])]
             expected = t[inside]
@@ -105,7 +105,7 @@ def test_skipping_empty_space_does_not_change_the_rendering() -> None:
         segments = sampler.march(origins, directions)
         positions = origins[segments.ray_indices] + directions[segments.ray_indices] * segments.distances[:, None]
         table = segments.to_table(ball(positions), segments.num_slots)
-        edges = torch.arange(table.shape[1] + 1) * segments.step
+        edges = torch.arange(table.shape[1] + 1) * sampler.step_length
         weights, _, _ = render_weight_from_density(
             edges[:-1].expand_as(table), edges[1:].expand_as(table).contiguous(), table
         )
@@ -152,4 +152,4 @@ def test_axis_parallel_rays_from_inside(axis: int) -> None:
     origin = torch.zeros(1, 3)
     segments = grid.march(origin, direction)
     assert segments.distances.max() <= float(BOX[1, axis])
-    assert int(segments.counts[0]) == pytest.approx(float(BOX[1, axis]) / segments.step, abs=1)
+    assert int(segments.counts[0]) == pytest.approx(float(BOX[1, axis]) / grid.step_length, abs=1)
