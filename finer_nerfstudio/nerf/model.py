@@ -22,7 +22,7 @@ from finer_nerfstudio import metrics
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.nerf.field import FinerFieldConfig, RadianceField
 from finer_nerfstudio.nerf.growing_field import GrowingField, GrowingFieldConfig
-from finer_nerfstudio.nerf.rendering import render, segment_weights, sky
+from finer_nerfstudio.nerf.rendering import ray_weights, render, sky
 from finer_nerfstudio.nerf.sampler import OccupancyGrid
 from finer_nerfstudio.nerf.unbounded_grid import UnboundedGrid
 from finer_nerfstudio.nerf.viewer_panel import ViewerPanel, neuron_mask, viewer_thread
@@ -213,26 +213,21 @@ class FinerModel(Model):
             max_samples=self.config.max_samples_per_batch,
             generator=generator,
         )
-        rays = segments.ray_indices
-        directions = ray_bundle.directions[rays]
-        hidden = self.field.hidden_features(ray_bundle.origins[rays] + directions * segments.distances[:, None])
-        thickness = segments.to_table(self.field.density(hidden) * segments.lengths, segments.num_slots)
-        weights_table = segment_weights(thickness)
-        weights = segments.from_table(weights_table)
+        rays, num_rays = segments.ray_indices, segments.num_rays
+        directions = ray_bundle.directions.index_select(0, rays)
+        positions = torch.addcmul(ray_bundle.origins.index_select(0, rays), directions, segments.distances[:, None])
+        hidden = self.field.hidden_features(positions)
+        weights = ray_weights(self.field.density(hidden) * segments.lengths, rays, num_rays)
         colored = (weights.detach() > self.config.color_weight_threshold).nonzero().squeeze(-1)
-        rgb = accumulate_along_rays(
-            weights[colored],
-            self.field.color(hidden[colored], directions[colored]),
-            rays[colored],
-            segments.num_rays,
-        )
-        accumulation = weights_table.sum(dim=1, keepdim=True)
+        color = self.field.color(hidden[colored], directions.index_select(0, colored))
+        rgb = accumulate_along_rays(weights[colored], color, rays.index_select(0, colored), num_rays)
+        accumulation = accumulate_along_rays(weights, None, rays, num_rays)
         if self.grid.reach is not None:
             rgb = rgb + sky(
                 self.field.hidden_features,
                 self.field.color,
-                ray_bundle.origins[: segments.num_rays],
-                ray_bundle.directions[: segments.num_rays],
+                ray_bundle.origins[:num_rays],
+                ray_bundle.directions[:num_rays],
                 1.0 - accumulation.squeeze(-1),
                 reach=self.grid.reach,
                 threshold=self.config.color_weight_threshold,

@@ -50,15 +50,6 @@ class RaySegments:
         """The largest number of segments on one ray, at least 1."""
         return max(1, int(self.counts.max())) if self.num_rays else 1
 
-    def to_table(self, values: Float[Tensor, " samples"], num_slots: int) -> Float[Tensor, "rays slots"]:
-        """Spread flat ``values`` over rays x slots; places without a segment hold zero."""
-        table = values.new_zeros(self.num_rays * num_slots)
-        return table.index_put((self.ray_indices * num_slots + self.slots,), values).view(self.num_rays, num_slots)
-
-    def from_table(self, table: Float[Tensor, "rays slots"]) -> Float[Tensor, " samples"]:
-        """Gather the flat values back out of a table of :meth:`to_table`."""
-        return table.reshape(-1)[self.ray_indices * table.shape[1] + self.slots]
-
 
 class OccupancyGrid(nn.Module):
     """Remembers which cells of the scene's box hold matter (Mueller et al. 2022, §E.2; here without any CUDA kernel).
