@@ -17,7 +17,7 @@ from nerfstudio.utils.math import intersect_aabb
 from torch import Tensor, nn
 
 from finer_nerfstudio.errors import InputError
-from finer_nerfstudio.nerf import distributed
+from finer_nerfstudio.nerf import distributed, marching
 from finer_nerfstudio.nerf.field import box_to_world, world_to_box
 
 
@@ -202,13 +202,27 @@ class OccupancyGrid(nn.Module):
             offsets = torch.full_like(nearest, 0.5)
         else:
             offsets = torch.rand(nearest.shape, device=nearest.device, generator=generator)
-        along = torch.arange(columns, device=origins.device, dtype=origins.dtype) + offsets[:, None]
-        inside = along * step < length[:, None]
-
         # Cell coordinates are affine along a ray: three fused multiply-adds per candidate, no [rays, steps, 3] table.
         scale = 0.5 * self.resolution
         start = (world_to_box(origins + directions * nearest[:, None], self.aabb) + 1.0) * scale
         per_step = directions * (2.0 / (self.aabb[1] - self.aabb[0])) * (scale * step)
+        if marching.available(origins):
+            bits, counts, candidates = marching.occupied_steps(
+                start,
+                per_step,
+                offsets,
+                length,
+                self.occupied,
+                step=step,
+                columns=columns,
+                resolution=self.resolution,
+            )
+            counts = leading(counts, max_samples)
+            ray_indices, slots, distances = marching.segments_of(bits, counts, nearest, offsets, step=step)
+            lengths = torch.full_like(distances, step)
+            return RaySegments(ray_indices, slots, distances, lengths, counts, candidates[: counts.shape[0]])
+        along = torch.arange(columns, device=origins.device, dtype=origins.dtype) + offsets[:, None]
+        inside = along * step < length[:, None]
         cell = torch.zeros_like(along, dtype=torch.int32)
         for axis in range(3):
             coordinate = torch.addcmul(start[:, axis : axis + 1], per_step[:, axis : axis + 1], along)
@@ -228,16 +242,19 @@ class OccupancyGrid(nn.Module):
             hit: which steps are samples.
             max_samples: keep only as many leading rays as fit into this number of samples (at least one ray).
         """
-        counts = hit.sum(dim=1)
-        if max_samples is not None:
-            fitting = int((counts.cumsum(0) <= max_samples).sum())
-            if fitting < counts.shape[0]:
-                fitting = max(1, fitting)
-                hit, counts = hit[:fitting], counts[:fitting]
+        counts = leading(hit.sum(dim=1), max_samples)
+        hit = hit[: counts.shape[0]]
         ray_indices, column = hit.nonzero(as_tuple=True)
         first = counts.cumsum(0) - counts
         slots = torch.arange(ray_indices.shape[0], device=ray_indices.device) - first[ray_indices]
         return ray_indices, column, slots, counts
+
+
+def leading(counts: Int[Tensor, " rays"], max_samples: int | None) -> Int[Tensor, " kept"]:
+    """Counts of the leading rays that fit into so many samples together, of at least one ray."""
+    if max_samples is None:
+        return counts
+    return counts[: max(1, int((counts.cumsum(0) <= max_samples).sum()))]
 
 
 def span_in_box(

@@ -13,18 +13,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from finer_nerfstudio.inr.kernels import building
 from finer_nerfstudio.inr.kernels.form import KernelForm
 from finer_nerfstudio.inr.kernels.layers import Layer
 from finer_nerfstudio.inr.kernels.plain import ElementwiseMap
@@ -36,9 +31,6 @@ _INCLUDED = Path(__file__).with_name("products.h")
 _CACHE_BYTES = 1 << 20
 _BLOCKS_IN_USE = 4
 _FAMILIES = {"relu": 0, "sine": 1, "gauss": 2, "wavelet": 3}
-# Flags that change no value: no errno, no floating-point exceptions that anybody would look at. Not -ffast-math, which
-# would lose NaN and, in older compilers, switch denormal numbers off for the whole process.
-_FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-shared")
 
 
 def unavailable_because(family: str) -> str | None:
@@ -211,77 +203,13 @@ def _library(family: str) -> ctypes.CDLL | None:
 @functools.cache
 def _build(family: str) -> ctypes.CDLL | str:
     """A family's library, or a line that says why there is none."""
-    if os.environ.get("FINER_COMPILED_KERNELS") == "0":
-        return "FINER_COMPILED_KERNELS=0 switches them off"
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
-    if compiler is None:
-        return "there is no C++ compiler (g++ or clang++); set CXX to name one"
     try:
         _sgemm()
-        try:
-            return _load(_compiled(compiler, family))
-        except OSError:
-            return _load(_compiled(compiler, family, anew=True))
-    except subprocess.CalledProcessError as error:
-        first = (error.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[0]
-        return f"{compiler} cannot translate them: {first}"
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
         return f"they cannot be built or loaded: {error}"
-
-
-def _compiled(compiler: str, family: str, *, anew: bool = False) -> Path:
-    flags = [*_FLAGS, "-march=native", f"-DFINER_FAMILY={_FAMILIES[family]}"]
-    if platform.machine() in ("x86_64", "AMD64"):
-        flags.append("-mprefer-vector-width=512")
-    # macOS has no OpenMP of its own; there, one thread computes.
-    if platform.system() == "Linux":
-        flags.append("-fopenmp")
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=60).stdout
-    key = hashlib.sha256(
-        b"\0".join([_SOURCE.read_bytes(), _INCLUDED.read_bytes(), version, " ".join(flags).encode(), _processor()])
-    )
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finer_nerfstudio" / "kernels"
-    library = folder / f"{family}-{key.hexdigest()[:16]}.so"
-    if library.exists() and not anew:
+    library = building.build(_SOURCE, family, included=(_INCLUDED,), flags=(f"-DFINER_FAMILY={_FAMILIES[family]}",))
+    if isinstance(library, str):
         return library
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(dir=folder, suffix=".so")
-    except OSError:
-        # A home folder that cannot be written: the library then lives as long as the process.
-        folder = Path(_temporary_folder().name)
-        library = folder / library.name
-        handle, unfinished = tempfile.mkstemp(dir=folder, suffix=".so")
-    os.close(handle)
-    try:
-        command = [compiler, *flags, "-o", unfinished, str(_SOURCE)]
-        subprocess.run(command, capture_output=True, check=True, timeout=300)
-        os.replace(unfinished, library)
-    except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
-        raise
-    return library
-
-
-@functools.cache
-def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="finer_nerfstudio-")
-
-
-def _processor() -> bytes:
-    """What tells processors apart that share a home folder: instructions of one may be unknown to another."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return "\n".join(
-            sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
-        ).encode()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()} {platform.node()}".encode()
-
-
-def _load(path: Path) -> ctypes.CDLL:
-    # After torch, so that both share one OpenMP runtime and its threads.
-    library = ctypes.CDLL(str(path))
     pointer, whole, long = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
     library.finer_activate.argtypes = [pointer] * 7 + [long, long, whole]
     library.finer_activate.restype = None

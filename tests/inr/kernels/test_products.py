@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from finer_nerfstudio import Sine
-from finer_nerfstudio.inr.kernels import compiled
+from finer_nerfstudio.inr.kernels import building, compiled
 from finer_nerfstudio.inr.kernels.layers import Layer, fused_chain, plain_chain
 
 pytestmark = pytest.mark.skipif(
@@ -25,7 +25,7 @@ def program(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if request.param == "without wide vectors":
         if torch.backends.cpu.get_cpu_capability() != "AVX512":
             pytest.skip("this processor has no 512-bit vectors to do without")
-        monkeypatch.setattr(compiled, "_FLAGS", (*compiled._FLAGS, "-mno-avx512f"))
+        monkeypatch.setattr(building, "_FLAGS", (*building._FLAGS, "-mno-avx512f"))
         compiled._build.cache_clear()
     yield request.param
     compiled._build.cache_clear()
