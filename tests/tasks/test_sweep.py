@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -113,12 +114,18 @@ if __name__ == "__main__":
 """
 
 
-def test_workers_end_with_a_killed_sweep(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_a_killed_or_interrupted_sweep(tmp_path: Path, ending: signal.Signals) -> None:
     script = tmp_path / "slow_sweep.py"
     script.write_text(SLOW_SWEEP)
-    with subprocess.Popen([sys.executable, script, tmp_path], env={**os.environ, "PYTHONPATH": str(ROOT)}) as sweep:
+    with subprocess.Popen(
+        [sys.executable, script, tmp_path],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # A shell that runs the tests in the background has them, and all they start, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as sweep:
         workers = wait_for(lambda: [path.stem for path in tmp_path.glob("*.pid")], lambda found: len(found) == 2)
-        sweep.kill()
+        sweep.send_signal(ending)
     wait_for(lambda: [worker for worker in workers if Path("/proc", worker).exists()], lambda alive: not alive)
 
 

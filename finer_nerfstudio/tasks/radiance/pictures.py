@@ -72,7 +72,8 @@ def write_flight(folder: Path, config: Path, *, method: str, views: int) -> bool
         ProgramFailed: if ns-render fails.
     """
     description = {
-        "config": str(config),
+        # A folder of results that was moved as a whole is still the same.
+        "config": os.path.relpath(config, folder),
         "method": method,
         "views": views,
         "frames_between": frames_between_views(views),
