@@ -24,7 +24,8 @@ from PIL import Image
 from torch import Tensor
 
 from finer_nerfstudio.errors import UsageError
-from finer_nerfstudio.nerf.pipeline import FinerPipeline, FinerPipelineConfig
+from finer_nerfstudio.nerf.model import FinerModel
+from finer_nerfstudio.nerf.pipeline import FinerPipelineConfig
 from finer_nerfstudio.nerf.trainer import FinerTrainerConfig, require_launchable
 
 ROOT = Path(__file__).parents[2]
@@ -137,12 +138,13 @@ def test_two_processes_learn_what_one_learns_from_as_many_samples(
     assert isinstance(config, FinerPipelineConfig)
     config.target_num_samples = 2 * SAMPLES
     pipeline = config.setup(device="cpu")
-    assert isinstance(pipeline, FinerPipeline)
-    optimizer = torch.optim.Adam(pipeline.model.field.parameters(), lr=2e-3, betas=(0.9, 0.99), eps=1e-15)
+    model = pipeline.model
+    assert isinstance(model, FinerModel)
+    optimizer = torch.optim.Adam(model.field.parameters(), lr=2e-3, betas=(0.9, 0.99), eps=1e-15)
     alone = []
     for step in range(STEPS):
-        if step % pipeline.model.config.grid_update_every == 0:
-            pipeline.model.grid.update(pipeline.model.field.density_at, everywhere=True)
+        if step % model.config.grid_update_every == 0:
+            model.grid.update(model.field.density_at, everywhere=True)
         _, loss_dict, _ = pipeline.get_train_loss_dict(step)
         optimizer.zero_grad()
         loss_dict["rgb_loss"].backward()
