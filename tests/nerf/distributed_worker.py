@@ -150,23 +150,22 @@ def divergence(grid: OccupancyGrid) -> None:
 def train_and_try(config: TrainerConfig) -> None:
     ns_train(config)
     pipeline = training("run", config)
-    growing_by_the_clock(config)
-    pipeline.train()
     pipeline.dynamic_num_rays_per_batch = 64
     pipeline._update_pixel_samplers()
     gradients(pipeline, "all")
     model = pipeline.model
     assert isinstance(model, FinerModel)
-    model.config.max_samples_per_batch = 300
+    model.config.max_samples_per_batch = 300 + 300 * comms.get_rank()
     gradients(pipeline, "cut")
     gradients(pipeline, "miss")
     grid_updates()
     divergence(model.grid)
+    growing_by_the_clock(config)
 
 
 observe(FinerTrainer)
 # Processes that wait for each other are to fail soon.
-train_distributed.train.DEFAULT_TIMEOUT = timedelta(seconds=60)
+train_distributed.train.DEFAULT_TIMEOUT = timedelta(seconds=90)
 output = Path(sys.argv.pop(1))
 ns_train = train_distributed.train.main
 train_distributed.train.main = train_and_try
