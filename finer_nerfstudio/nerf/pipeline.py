@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 from nerfstudio.models.base_model import Model
 from nerfstudio.pipelines.dynamic_batch import DynamicBatchPipeline, DynamicBatchPipelineConfig
+from nerfstudio.utils import writer
 from PIL import UnidentifiedImageError
 from torch import Tensor
 from torch.cuda.amp.grad_scaler import GradScaler
@@ -67,7 +68,8 @@ class FinerPipeline(DynamicBatchPipeline):
                 raise InputError(f"an image of the scene is damaged: {error}.") from error
         datamanager = self.datamanager
         if datamanager.train_pixel_sampler is not None and are_pinholes(datamanager.train_dataset.cameras):
-            datamanager.train_ray_generator = PinholeRays(datamanager.train_dataset.cameras).to(self.device)
+            rays = PinholeRays(datamanager.train_dataset.cameras).to(self.device)
+            datamanager.train_ray_generator = rays  # pyright: ignore[reportAttributeAccessIssue]
         # The bounds of the first batch are those of all others; Nerfstudio's division may give none at all.
         self.dynamic_num_rays_per_batch = self._bounded(self.dynamic_num_rays_per_batch)
         self._update_pixel_samplers()
@@ -106,6 +108,12 @@ class FinerPipeline(DynamicBatchPipeline):
             # Some process had to leave out rays: each counts with as many as it has in the mean of all.
             loss_dict = {name: loss * (rays * self.world_size / all_rays) for name, loss in loss_dict.items()}
         self.trained_rays += int(all_rays)
+        return outputs, loss_dict, metrics_dict
+
+    def get_eval_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        outputs, loss_dict, metrics_dict = super().get_eval_loss_dict(step)
+        # Nerfstudio's table on the terminal has a column for this, which nothing else fills.
+        writer.put_scalar(writer.EventName.CURR_TEST_PSNR, metrics_dict["psnr"], step)  # pyright: ignore[reportArgumentType]
         return outputs, loss_dict, metrics_dict
 
     def _update_dynamic_num_rays_per_batch(self, num_samples_per_batch: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from nerfstudio.utils import comms
 from nerfstudio.utils.math import intersect_aabb
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ class RaySegments:
         ray_indices: ``[samples]`` the ray of each segment.
         slots: ``[samples]`` its place among the segments of its ray, from 0.
         distances: ``[samples]`` distance of its middle from the ray's origin, world units.
-        step: its length, the same for all.
+        lengths: ``[samples]`` its length, world units.
         counts: ``[rays]`` number of segments of each ray.
         candidates: ``[rays]`` number of steps of each ray through the box, occupied or not.
     """
@@ -37,7 +37,7 @@ class RaySegments:
     ray_indices: Int[Tensor, " samples"]
     slots: Int[Tensor, " samples"]
     distances: Float[Tensor, " samples"]
-    step: float
+    lengths: Float[Tensor, " samples"]
     counts: Int[Tensor, " rays"]
     candidates: Int[Tensor, " rays"]
 
@@ -49,15 +49,6 @@ class RaySegments:
     def num_slots(self) -> int:
         """The largest number of segments on one ray, at least 1."""
         return max(1, int(self.counts.max())) if self.num_rays else 1
-
-    def to_table(self, values: Float[Tensor, " samples"], num_slots: int) -> Float[Tensor, "rays slots"]:
-        """Spread flat ``values`` over rays x slots; places without a segment hold zero."""
-        table = values.new_zeros(self.num_rays * num_slots)
-        return table.index_put((self.ray_indices * num_slots + self.slots,), values).view(self.num_rays, num_slots)
-
-    def from_table(self, table: Float[Tensor, "rays slots"]) -> Float[Tensor, " samples"]:
-        """Gather the flat values back out of a table of :meth:`to_table`."""
-        return table.reshape(-1)[self.ray_indices * table.shape[1] + self.slots]
 
 
 class OccupancyGrid(nn.Module):
@@ -105,9 +96,26 @@ class OccupancyGrid(nn.Module):
         """World length of a step when the box's diagonal has ``steps`` of them."""
         return float((self.aabb[1] - self.aabb[0]).norm()) / steps
 
+    @property
+    def reach(self) -> float | None:
+        """Distance up to which steps are of equal length, world units; None where all are, as in this box."""
+        return None
+
+    def to_grid(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+        """World positions to [-1, 1]^3, which the cells divide equally."""
+        return world_to_box(positions, self.aabb)
+
+    def to_world(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+        """The inverse of :meth:`to_grid`."""
+        return box_to_world(positions, self.aabb)
+
+    def lengths_at(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
+        """Length of a step at world ``positions``, world units."""
+        return torch.full_like(positions[..., 0], self.step_length)
+
     def cell_of(self, positions: Float[Tensor, "*batch 3"]) -> Int[Tensor, "*batch"]:
         """Flat cell index of world positions; positions outside the box count to the nearest cell."""
-        cell = ((world_to_box(positions, self.aabb) + 1.0) * (0.5 * self.resolution)).long()
+        cell = ((self.to_grid(positions) + 1.0) * (0.5 * self.resolution)).long()
         cell = cell.clamp_(0, self.resolution - 1)
         return (cell[..., 0] * self.resolution + cell[..., 1]) * self.resolution + cell[..., 2]
 
@@ -143,9 +151,9 @@ class OccupancyGrid(nn.Module):
         r = self.resolution
         corners = torch.stack([cells // (r * r), cells // r % r, cells % r], dim=-1)
         within = torch.rand(corners.shape, device=device, generator=generator)
-        positions = box_to_world((corners + within) * (2.0 / r) - 1.0, self.aabb)
+        positions = self.to_world((corners + within) * (2.0 / r) - 1.0)
         # Chunks bound the memory of a look into all cells.
-        fresh = torch.cat([density_at(chunk) for chunk in positions.split(1 << 16)]) * self.step_length
+        fresh = torch.cat([density_at(chunk) for chunk in positions.split(1 << 16)]) * self.lengths_at(positions)
         # A process that stopped alone would leave the others waiting for it.
         if distributed.total(float(not bool(torch.isfinite(fresh).all())), device) > 0:
             raise InputError(
@@ -187,16 +195,7 @@ class OccupancyGrid(nn.Module):
             Segments of all rays, or of the leading ones that fit.
         """
         step = self.step_length if steps is None else self.step_length_for(steps)
-        nearest, farthest = intersect_aabb(origins, directions, self.aabb.flatten())
-        nearest = nearest.clamp(min=near_plane)
-        if nears is not None:
-            nearest = torch.maximum(nearest, nears.squeeze(-1))
-        if fars is not None:
-            farthest = torch.minimum(farthest, fars.squeeze(-1))
-        # A ray that misses the box has length zero, even if the library's invalid value says otherwise.
-        length = (farthest - nearest).clamp(min=0.0).nan_to_num(0.0)
-        length = torch.where(nearest >= 1e9, torch.zeros_like(length), length)
-        nearest = torch.where(length > 0, nearest, torch.zeros_like(nearest))
+        nearest, length = span_in_box(origins, directions, self.aabb, nears=nears, fars=fars, near_plane=near_plane)
         columns = max(1, math.ceil(float(length.max()) / step)) if length.numel() else 1
 
         if generator is None:
@@ -216,15 +215,48 @@ class OccupancyGrid(nn.Module):
             cell.mul_(self.resolution).add_(coordinate.to(torch.int32).clamp_(0, self.resolution - 1))
         hit = self.occupied.index_select(0, cell.view(-1)).view(inside.shape).logical_and_(inside)
 
+        ray_indices, column, slots, counts = self.kept(hit, max_samples)
+        distances = nearest[ray_indices] + (column + offsets[ray_indices]) * step
+        lengths = torch.full_like(distances, step)
+        return RaySegments(ray_indices, slots, distances, lengths, counts, inside[: counts.shape[0]].sum(dim=1))
+
+    @staticmethod
+    def kept(hit: Bool[Tensor, "rays steps"], max_samples: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The places of a table that hold, as ray, step and number among those of the ray, and counts of rays.
+
+        Args:
+            hit: which steps are samples.
+            max_samples: keep only as many leading rays as fit into this number of samples (at least one ray).
+        """
         counts = hit.sum(dim=1)
-        candidates = inside.sum(dim=1)
         if max_samples is not None:
             fitting = int((counts.cumsum(0) <= max_samples).sum())
             if fitting < counts.shape[0]:
                 fitting = max(1, fitting)
-                hit, counts, candidates = hit[:fitting], counts[:fitting], candidates[:fitting]
+                hit, counts = hit[:fitting], counts[:fitting]
         ray_indices, column = hit.nonzero(as_tuple=True)
-        distances = nearest[ray_indices] + (column + offsets[ray_indices]) * step
         first = counts.cumsum(0) - counts
         slots = torch.arange(ray_indices.shape[0], device=ray_indices.device) - first[ray_indices]
-        return RaySegments(ray_indices, slots, distances, step, counts, candidates)
+        return ray_indices, column, slots, counts
+
+
+def span_in_box(
+    origins: Float[Tensor, "rays 3"],
+    directions: Float[Tensor, "rays 3"],
+    aabb: Float[Tensor, "2 3"],
+    *,
+    nears: Float[Tensor, "rays 1"] | None,
+    fars: Float[Tensor, "rays 1"] | None,
+    near_plane: float,
+) -> tuple[Float[Tensor, " rays"], Float[Tensor, " rays"]]:
+    """Where rays enter a box, not nearer than the limits, and how long they stay; both zero for those that miss."""
+    nearest, farthest = intersect_aabb(origins, directions, aabb.flatten())
+    nearest = nearest.clamp(min=near_plane)
+    if nears is not None:
+        nearest = torch.maximum(nearest, nears.squeeze(-1))
+    if fars is not None:
+        farthest = torch.minimum(farthest, fars.squeeze(-1))
+    # A ray that misses the box has length zero, even if the library's invalid value says otherwise.
+    length = (farthest - nearest).clamp(min=0.0).nan_to_num(0.0)
+    length = torch.where(nearest >= 1e9, torch.zeros_like(length), length)
+    return torch.where(length > 0, nearest, torch.zeros_like(nearest)), length

@@ -19,7 +19,7 @@ from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.tasks.image.files import sample_image, write_image
 from finer_nerfstudio.tasks.image.fit import ImageOptions
 from finer_nerfstudio.tasks.image.table import image_cells
-from finer_nerfstudio.tasks.sweep import Cell, run_cells
+from finer_nerfstudio.tasks.sweep import Cell, run_cells, visible_gpu
 from finer_nerfstudio.tasks.table import Row, write_table
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +59,23 @@ def test_a_failing_cell_keeps_the_others(tmp_path: Path) -> None:
     assert not (tmp_path / "cell-1.json").exists()
 
 
+def test_others_go_on_where_failures_are_heard_of(tmp_path: Path) -> None:
+    failed: list[tuple[str, str]] = []
+    results = run_cells(
+        cells(tmp_path / "log", 1, -1, 2),
+        tmp_path,
+        on_failure=lambda cell, error: failed.append((cell.name, str(error))),
+    )
+    assert list(results) == ["cell1", "cell2"]
+    assert failed == [("cell-1", "-1 is negative.")]
+    assert not (tmp_path / "cell-1.json").exists()
+
+
+def test_programs_of_a_worker_see_its_gpu() -> None:
+    assert visible_gpu(1, None) == "1"
+    assert visible_gpu(1, "2, 5") == "5"
+
+
 def test_damaged_results_are_named(tmp_path: Path) -> None:
     (tmp_path / "cell1.json").write_text("{")
     with pytest.raises(InputError, match=r"cell1\.json"):
@@ -84,7 +101,7 @@ def test_a_pool_of_processes(tmp_path: Path) -> None:
 SLOW_SWEEP = """
 import os, sys, time
 from pathlib import Path
-from finer_nerfstudio.tasks.sweep import Cell, run_cells
+from finer_nerfstudio.tasks.sweep import Cell, run_cells, visible_gpu
 
 def work(folder):
     (Path(folder) / f"{os.getpid()}.pid").touch()
