@@ -11,7 +11,7 @@ from nerfstudio.pipelines.dynamic_batch import DynamicBatchPipeline, DynamicBatc
 from nerfstudio.utils import writer
 from PIL import UnidentifiedImageError
 from torch import Tensor
-from torch.amp.grad_scaler import GradScaler
+from torch.cuda.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from finer_nerfstudio.command_line import prepare_processor, sentence_instead_of_traceback

@@ -19,8 +19,9 @@ from torch import Tensor
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf import train_distributed
 from finer_nerfstudio.nerf.configs import finer_sine_stream
+from finer_nerfstudio.nerf.growing_field import GrowingFieldConfig
 from finer_nerfstudio.nerf.model import FinerModel
-from finer_nerfstudio.nerf.pipeline import FinerPipeline
+from finer_nerfstudio.nerf.pipeline import FinerPipeline, FinerPipelineConfig
 from finer_nerfstudio.nerf.sampler import OccupancyGrid
 from finer_nerfstudio.nerf.trainer import FinerTrainer, FinerTrainerConfig, Stopwatch
 
@@ -77,6 +78,8 @@ def growing_by_the_clock(config: TrainerConfig) -> None:
     """A field that widens twice within a second, where the clock of one process runs three times as fast."""
     growing = copy.deepcopy(finer_sine_stream.config)
     assert isinstance(growing, FinerTrainerConfig)
+    assert isinstance(growing.pipeline, FinerPipelineConfig)
+    assert isinstance(growing.pipeline.model.field, GrowingFieldConfig)
     growing.vis, growing.max_minutes = "tensorboard", 1.0 / 60
     growing.output_dir, growing.machine = config.output_dir, config.machine
     growing.pipeline.datamanager.data = config.pipeline.datamanager.data
@@ -124,14 +127,15 @@ def grid_updates() -> None:
     generator = torch.Generator().manual_seed(comms.get_rank())
     values = torch.rand(7**3, generator=torch.Generator().manual_seed(5))
     values[values < 0.5] = 0
-    seen["grid"] = {"values": values}
+    grids: dict[str, Any] = {"values": values}
     for name, factor in (("everywhere", 1.0), ("occupied", 2.0)):
         grid.update(
             lambda positions, factor=factor: factor * values[grid.cell_of(positions)],
             everywhere=name == "everywhere",
             generator=generator,
         )
-        seen["grid"][name] = state(grid)
+        grids[name] = state(grid)
+    seen["grid"] = grids
 
 
 def divergence(grid: OccupancyGrid) -> None:
@@ -146,21 +150,22 @@ def divergence(grid: OccupancyGrid) -> None:
 def train_and_try(config: TrainerConfig) -> None:
     ns_train(config)
     pipeline = training("run", config)
-    growing_by_the_clock(config)
-    pipeline.train()
     pipeline.dynamic_num_rays_per_batch = 64
     pipeline._update_pixel_samplers()
     gradients(pipeline, "all")
-    pipeline.model.config.max_samples_per_batch = 300
+    model = pipeline.model
+    assert isinstance(model, FinerModel)
+    model.config.max_samples_per_batch = 300 + 300 * comms.get_rank()
     gradients(pipeline, "cut")
     gradients(pipeline, "miss")
     grid_updates()
-    divergence(pipeline.model.grid)
+    divergence(model.grid)
+    growing_by_the_clock(config)
 
 
 observe(FinerTrainer)
 # Processes that wait for each other are to fail soon.
-train_distributed.train.DEFAULT_TIMEOUT = timedelta(seconds=60)
+train_distributed.train.DEFAULT_TIMEOUT = timedelta(seconds=90)
 output = Path(sys.argv.pop(1))
 ns_train = train_distributed.train.main
 train_distributed.train.main = train_and_try

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import pickle
 import re
 import shlex
 import signal
@@ -20,15 +21,18 @@ import tyro
 import yaml
 from nerfstudio.configs.base_config import MachineConfig
 from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
+from nerfstudio.plugins.types import MethodSpecification
 from PIL import Image
 from torch import Tensor
 
 from finer_nerfstudio.errors import UsageError
-from finer_nerfstudio.nerf.pipeline import FinerPipeline, FinerPipelineConfig
+from finer_nerfstudio.nerf import configs
+from finer_nerfstudio.nerf.model import FinerModel
+from finer_nerfstudio.nerf.pipeline import FinerPipelineConfig
 from finer_nerfstudio.nerf.trainer import FinerTrainerConfig, require_launchable
 
 ROOT = Path(__file__).parents[2]
-# Two processes import Nerfstudio and train for seconds. One that waits for the other fails after a minute by itself.
+# Two processes import Nerfstudio and train for seconds. One that waits for the other fails by itself after 90 seconds.
 PATIENCE = 300
 STEPS = 120
 SAMPLES = 2000
@@ -137,12 +141,13 @@ def test_two_processes_learn_what_one_learns_from_as_many_samples(
     assert isinstance(config, FinerPipelineConfig)
     config.target_num_samples = 2 * SAMPLES
     pipeline = config.setup(device="cpu")
-    assert isinstance(pipeline, FinerPipeline)
-    optimizer = torch.optim.Adam(pipeline.model.field.parameters(), lr=2e-3, betas=(0.9, 0.99), eps=1e-15)
+    model = pipeline.model
+    assert isinstance(model, FinerModel)
+    optimizer = torch.optim.Adam(model.field.parameters(), lr=2e-3, betas=(0.9, 0.99), eps=1e-15)
     alone = []
     for step in range(STEPS):
-        if step % pipeline.model.config.grid_update_every == 0:
-            pipeline.model.grid.update(pipeline.model.field.density_at, everywhere=True)
+        if step % model.config.grid_update_every == 0:
+            model.grid.update(model.field.density_at, everywhere=True)
         _, loss_dict, _ = pipeline.get_train_loss_dict(step)
         optimizer.zero_grad()
         loss_dict["rgb_loss"].backward()
@@ -216,6 +221,12 @@ def test_divergence_in_one_process_stops_both(ranks: Seen) -> None:
 def test_processes_that_cannot_be_started(machine: MachineConfig, told: str) -> None:
     with pytest.raises(UsageError, match=re.escape(told)):
         require_launchable(machine)
+
+
+def test_configurations_reach_the_processes_that_the_launcher_spawns() -> None:
+    for specification in vars(configs).values():
+        if isinstance(specification, MethodSpecification):
+            assert pickle.loads(pickle.dumps(specification.config)) == specification.config
 
 
 def test_the_document_names_options_that_exist() -> None:
