@@ -174,8 +174,9 @@ def _prepared(command: Encode, folders: str) -> tuple[str, Path, StreamOptions, 
 
 
 def pack(command: Pack) -> None:
-    from finer_nerfstudio.nerf.stream import pack_run, run_config
+    from finer_nerfstudio.nerf.stream import pack_run
     from finer_nerfstudio.nerf.stream_files import write_packed
+    from finer_nerfstudio.nerf.trained_run import run_config
     from finer_nerfstudio.tasks.progress import stages
     from finer_nerfstudio.tasks.results import METRICS_FILE
     from finer_nerfstudio.tasks.training import prepare_output

@@ -180,14 +180,17 @@ class RadianceField(Field, Generic[Network]):
         self, hidden: Float[Tensor, "*batch hidden"], directions: Float[Tensor, "*batch 3"]
     ) -> Float[Tensor, "*batch 3"]:
         """Colour in (0, 1) seen along unit ``directions``."""
-        features = self.density_net.readout(hidden, slice(1, None))
         if self.harmonics is None:
             encoded = directions
         elif self.harmonics.tcnn_encoding is not None:  # which maps [0, 1] to [-1, 1] itself
             encoded = self.harmonics(0.5 * directions + 0.5)
         else:
             encoded = self.harmonics(directions)
-        return torch.sigmoid(self.color_net(torch.cat([features, encoded.to(features.dtype)], dim=-1)).float())
+        return torch.sigmoid(self._raw_color(hidden, encoded).float())
+
+    def _raw_color(self, hidden: Tensor, encoded: Tensor) -> Tensor:
+        features = self.density_net.readout(hidden, slice(1, None))
+        return self.color_net(torch.cat([features, encoded.to(features.dtype)], dim=-1))
 
     def density_at(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
         """Density at world ``positions``."""
@@ -229,6 +232,10 @@ class FinerField(RadianceField[CoordinateNetwork]):
             neuron_mask: factors for the first-layer neurons, see :meth:`CoordinateNetwork.hidden_features`.
         """
         return self.density_net.hidden_features(self.coordinates(positions), neuron_mask=neuron_mask)
+
+    def _raw_color(self, hidden: Tensor, encoded: Tensor) -> Tensor:
+        last = self.density_net.last
+        return self.color_net.evaluate_behind(last.weight[1:], last.bias[1:], hidden, encoded)
 
     def rendered(self, stages: int | None = None) -> FinerField:
         del stages  # it has one

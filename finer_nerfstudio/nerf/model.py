@@ -23,7 +23,7 @@ from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.nerf.contraction import progress_at
 from finer_nerfstudio.nerf.field import FinerFieldConfig, RadianceField
 from finer_nerfstudio.nerf.growing_field import GrowingField, GrowingFieldConfig
-from finer_nerfstudio.nerf.rendering import render, segment_weights, sky, spread_along_rays
+from finer_nerfstudio.nerf.rendering import ray_weights, render, sky, spread_along_rays
 from finer_nerfstudio.nerf.sampler import OccupancyGrid
 from finer_nerfstudio.nerf.unbounded_grid import UnboundedGrid
 from finer_nerfstudio.nerf.viewer_panel import ViewerPanel, neuron_mask, viewer_thread
@@ -181,7 +181,7 @@ class FinerModel(Model):
             )
 
         def update_average(step: int) -> None:
-            self.averaged_field.update_parameters(self.field)
+            self._update_average()
 
         return [
             TrainingCallback(
@@ -191,6 +191,15 @@ class FinerModel(Model):
             ),
             TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], update_average),
         ]
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """As ``AveragedModel.update_parameters``, which takes as long as a small network's own training step."""
+        averaged = self.averaged_field
+        share = 1.0 if int(averaged.n_averaged) == 0 else 1.0 - self.config.ema_decay
+        for mean, new in zip(averaged.module.parameters(), self.field.parameters(), strict=True):
+            mean.lerp_(new, share)
+        averaged.n_averaged += 1
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
         return self._training_outputs(ray_bundle) if self.training else self._evaluation_outputs(ray_bundle)
@@ -207,32 +216,27 @@ class FinerModel(Model):
             max_samples=self.config.max_samples_per_batch,
             generator=generator,
         )
-        rays = segments.ray_indices
-        directions = ray_bundle.directions[rays]
-        hidden = self.field.hidden_features(ray_bundle.origins[rays] + directions * segments.distances[:, None])
-        thickness = segments.to_table(self.field.density(hidden) * segments.lengths, segments.num_slots)
-        weights_table = segment_weights(thickness)
-        weights = segments.from_table(weights_table)
+        rays, num_rays = segments.ray_indices, segments.num_rays
+        directions = ray_bundle.directions.index_select(0, rays)
+        positions = torch.addcmul(ray_bundle.origins.index_select(0, rays), directions, segments.distances[:, None])
+        hidden = self.field.hidden_features(positions)
+        weights = ray_weights(self.field.density(hidden) * segments.lengths, rays, num_rays)
         colored = (weights.detach() > self.config.color_weight_threshold).nonzero().squeeze(-1)
-        rgb = accumulate_along_rays(
-            weights[colored],
-            self.field.color(hidden[colored], directions[colored]),
-            rays[colored],
-            segments.num_rays,
-        )
-        accumulation = weights_table.sum(dim=1, keepdim=True)
+        color = self.field.color(hidden[colored], directions.index_select(0, colored))
+        rgb = accumulate_along_rays(weights[colored], color, rays.index_select(0, colored), num_rays)
+        accumulation = accumulate_along_rays(weights, None, rays, num_rays)
         if self.grid.reach is not None:
             rgb = rgb + sky(
                 self.field.hidden_features,
                 self.field.color,
-                ray_bundle.origins[: segments.num_rays],
-                ray_bundle.directions[: segments.num_rays],
+                ray_bundle.origins[:num_rays],
+                ray_bundle.directions[:num_rays],
                 1.0 - accumulation.squeeze(-1),
                 reach=self.grid.reach,
                 threshold=self.config.color_weight_threshold,
             )
-            places = segments.to_table(progress_at(segments.distances, self.grid.reach), segments.num_slots)
-            spread = spread_along_rays(weights_table, places, 1.0 - accumulation.squeeze(-1)).mean()
+            places = progress_at(segments.distances, self.grid.reach)
+            spread = spread_along_rays(weights, places, rays, 1.0 - accumulation.squeeze(-1)).mean()
             accumulation = torch.ones_like(accumulation)
         return {
             **({} if self.grid.reach is None else {"spread": spread}),
@@ -278,7 +282,7 @@ class FinerModel(Model):
             image = batch["image"][: outputs["rgb"].shape[0]].to(self.device)
             white = outputs["rgb"] + 1.0 - outputs["accumulation"]
             return {
-                "psnr": metrics.psnr(white, over_white(image)),
+                "psnr": -10.0 * F.mse_loss(white, over_white(image)).log10(),
                 "num_samples_per_batch": outputs["num_samples_per_batch"],
                 "occupied_cells": self.grid.occupied.float().mean(),
             }

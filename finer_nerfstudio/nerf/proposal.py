@@ -142,9 +142,7 @@ class ProposalSampler(nn.Module):
         origins, directions = origins[:num_rays], directions[:num_rays]
         nears, fars = (None if limit is None else limit[:num_rays] for limit in (nears, fars))
         if self.reach is None:
-            near, length = span_in_box(
-                origins, directions, self.aabb, nears=nears, fars=fars, near_plane=near_plane
-            )
+            near, length = span_in_box(origins, directions, self.aabb, nears=nears, fars=fars, near_plane=near_plane)
             far = near + length
         else:
             near = torch.full_like(origins[:, 0], near_plane)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
-from jaxtyping import Float
-from nerfacc import accumulate_along_rays, render_weight_from_density
+from jaxtyping import Float, Int
+from nerfacc import accumulate_along_rays
 from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
 from finer_nerfstudio.nerf.contraction import distance_at, far_away, progress_at
 from finer_nerfstudio.nerf.field import FinerField
-from finer_nerfstudio.nerf.sampler import OccupancyGrid, RaySegments
+from finer_nerfstudio.nerf.sampler import OccupancyGrid
 
 # Evaluation looks at this many segments of every ray at a time and drops the rays that have become opaque.
 _EVALUATION_SLAB = 12
@@ -69,19 +70,10 @@ def render(
         if chosen.numel() == 0:
             continue
         rays, distances = segments.ray_indices[chosen], segments.distances[chosen]
-        slab = RaySegments(
-            rays,
-            segments.slots[chosen] - first_slot,
-            distances,
-            segments.lengths[chosen],
-            segments.counts,
-            segments.candidates,
-        )
         hidden = field.hidden_features(origins[rays] + directions[rays] * distances[:, None], neuron_mask)
-        thickness = slab.to_table(field.density(hidden) * slab.lengths, _EVALUATION_SLAB)
-        weights_table = segment_weights(thickness) * transmittance[:, None]
-        transmittance = transmittance * torch.exp(-thickness.sum(dim=1))
-        weights = slab.from_table(weights_table)
+        thickness = field.density(hidden) * segments.lengths[chosen]
+        weights = ray_weights(thickness, rays, num_rays) * transmittance[rays]
+        transmittance = transmittance * torch.exp(-thickness.new_zeros(num_rays).index_add_(0, rays, thickness))
         colored = (weights > weight_threshold).nonzero().squeeze(-1)
         color = field.color(hidden[colored], directions[rays[colored]])
         rgb += accumulate_along_rays(weights[colored], color, rays[colored], num_rays)
@@ -139,14 +131,49 @@ def sky(
     return accumulate_along_rays(transmittance[seen], color(hidden, directions[seen]), seen, origins.shape[0])
 
 
-def segment_weights(thickness: Float[Tensor, "rays slots"]) -> Float[Tensor, "rays slots"]:
-    """Rendering weights of segments of the given optical thickness (Max 1995); segments left out have none."""
-    weights, _, _ = render_weight_from_density(torch.zeros_like(thickness), torch.ones_like(thickness), thickness)
-    return weights
+class _RayWeights(torch.autograd.Function):
+    """The derivative of a segment's weight by its own thickness is what passes through it; by an earlier one's, the
+    weight itself taken away."""
+
+    @staticmethod
+    def forward(ctx: Any, thickness: Tensor, ray_indices: Tensor, num_rays: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        counts = torch.bincount(ray_indices, minlength=num_rays)
+        last = counts.cumsum(0) - 1
+        # Sums run over all rays, of which each takes the difference: twice the precision keeps what is left of it.
+        wide = thickness.double()
+        before = wide.cumsum(0) - wide
+        first = (last - counts + 1).index_select(0, ray_indices)
+        transmittance = torch.exp(before.index_select(0, first) - before).to(thickness.dtype)
+        weights = -transmittance * torch.expm1(-thickness)
+        ctx.save_for_backward(transmittance - weights, weights, last.index_select(0, ray_indices))
+        return weights
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        behind, weights, last = ctx.saved_tensors
+        through = (grad * weights).double().cumsum(0)
+        later = (through.index_select(0, last) - through).to(grad.dtype)
+        return grad * behind - later, None, None
+
+
+def ray_weights(
+    thickness: Float[Tensor, " samples"], ray_indices: Int[Tensor, " samples"], num_rays: int
+) -> Float[Tensor, " samples"]:
+    """Rendering weights of segments (Max 1995, eq. 27): opacity of each times what those before it let through.
+
+    Args:
+        thickness: optical thickness of each segment, at least 0, flat, ordered by ray and then by distance.
+        ray_indices: ray of each, in ascending order.
+        num_rays: number of rays.
+    """
+    return _RayWeights.apply(thickness, ray_indices, num_rays)  # pyright: ignore[reportReturnType]
 
 
 def spread_along_rays(
-    weights: Float[Tensor, "rays slots"], places: Float[Tensor, "rays slots"], remaining: Float[Tensor, " rays"]
+    weights: Float[Tensor, " samples"],
+    places: Float[Tensor, " samples"],
+    ray_indices: Int[Tensor, " samples"],
+    remaining: Float[Tensor, " rays"],
 ) -> Float[Tensor, " rays"]:
     """How far from each other the things lie that make up a ray's colour: fog is spread out, a surface is not.
 
@@ -154,12 +181,20 @@ def spread_along_rays(
     in linear time).
 
     Args:
-        weights: rendering weights, in order of distance; zero where there is no sample.
+        weights: rendering weights, flat, ordered by ray and then by distance.
         places: contracted distances of the samples, in [0, 2).
+        ray_indices: ray of each, in ascending order.
         remaining: weight of the sky, which lies at 2.
     """
-    weights = torch.cat([weights, remaining[:, None]], dim=1)
-    places = torch.cat([places, torch.full_like(places[:, :1], 2.0)], dim=1)
-    moments = weights * places
-    before = weights.cumsum(dim=1) - weights
-    return 2.0 * (moments * before - weights * (moments.cumsum(dim=1) - moments)).sum(dim=1)
+    num_rays = remaining.shape[0]
+    # Sums run over all rays, of which each takes the difference: twice the precision keeps what is left of it.
+    wide, sky_weight = weights.double(), remaining.double()
+    moments = wide * places
+    total = wide.new_zeros(num_rays).index_add(0, ray_indices, wide)
+    total_moment = wide.new_zeros(num_rays).index_add(0, ray_indices, moments)
+    earlier_rays = (total.cumsum(0) - total).index_select(0, ray_indices)
+    earlier_moments = (total_moment.cumsum(0) - total_moment).index_select(0, ray_indices)
+    before = wide.cumsum(0) - wide - earlier_rays
+    moments_before = moments.cumsum(0) - moments - earlier_moments
+    among = wide.new_zeros(num_rays).index_add(0, ray_indices, moments * before - wide * moments_before)
+    return (2.0 * (among + sky_weight * (2.0 * total - total_moment))).to(weights.dtype)

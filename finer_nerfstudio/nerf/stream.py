@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,19 +15,18 @@ from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
-from nerfstudio.engine.trainer import TrainerConfig
-from nerfstudio.utils.eval_utils import eval_setup
 from torch import Tensor
-from yaml import YAMLError
 
 from finer_nerfstudio import metrics
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.inr.growth import GrowingNetwork
 from finer_nerfstudio.nerf.field import DIRECTION_DIMS, FinerField
 from finer_nerfstudio.nerf.growing_field import GrowingField
-from finer_nerfstudio.nerf.model import FinerModel, over_white
+from finer_nerfstudio.nerf.model import over_white
 from finer_nerfstudio.nerf.rendering import render
 from finer_nerfstudio.nerf.sampler import OccupancyGrid
+from finer_nerfstudio.nerf.trained_run import load_run, run_config
+from finer_nerfstudio.nerf.views import View, evenly, view_of
 from finer_nerfstudio.stream_format import (
     Precision,
     Stream,
@@ -53,47 +52,6 @@ _LARGEST_SIDE = 1 << 16
 # Whose cells take some 150 MB to look into.
 _LARGEST_GRID = 128
 _MOST_SAMPLES = 1 << 14
-
-
-@dataclass(frozen=True)
-class View:
-    """A pinhole camera.
-
-    Attributes:
-        height: pixels.
-        width: pixels.
-        focal: lengths in pixels along x and y.
-        center: principal point in pixels, x and y.
-        pose: the 12 numbers of the camera-to-world matrix ``[3, 4]``, row by row; it looks along -z, y is up.
-    """
-
-    height: int
-    width: int
-    focal: tuple[float, float]
-    center: tuple[float, float]
-    pose: tuple[float, ...]
-
-    def resized(self, longer_side: int) -> View:
-        """The same view in another number of pixels."""
-        scale = longer_side / max(self.height, self.width)
-        height, width = max(1, round(scale * self.height)), max(1, round(scale * self.width))
-        sx, sy = width / self.width, height / self.height
-        return View(
-            height,
-            width,
-            (sx * self.focal[0], sy * self.focal[1]),
-            (sx * self.center[0], sy * self.center[1]),
-            self.pose,
-        )
-
-    def turned(self, angle: float, around: Sequence[float]) -> View:
-        """The camera carried around the vertical axis (z) through a point, ``angle`` in radians."""
-        cosine, sine = math.cos(angle), math.sin(angle)
-        turn = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
-        pose = np.array(self.pose).reshape(3, 4)
-        center = np.asarray(around, dtype=np.float64)
-        turned = np.concatenate([turn @ pose[:, :3], (turn @ (pose[:, 3] - center) + center)[:, None]], axis=1)
-        return replace(self, pose=tuple(float(value) for value in turned.flatten()))
 
 
 @dataclass(frozen=True)
@@ -177,15 +135,7 @@ class DecodedScene:
             report: told how many rows of how many are done.
         """
         view = self.signal.view if view is None else view
-        camera = Cameras(
-            camera_to_worlds=torch.tensor(view.pose, dtype=torch.float32).reshape(3, 4),
-            fx=view.focal[0],
-            fy=view.focal[1],
-            cx=view.center[0],
-            cy=view.center[1],
-            width=view.width,
-            height=view.height,
-        ).to(self.grid.thickness.device)
+        camera = view.camera().to(self.grid.thickness.device)
         pixels = np.empty((view.height, view.width, 3), np.uint8)
         rows_at_once = max(1, self._rays_at_once() // view.width)
         for top in range(0, view.height, rows_at_once):
@@ -334,18 +284,6 @@ class PackedRun:
     truth: np.ndarray
 
 
-def run_config(run: Path) -> Path:
-    """The config.yml of a run that is named by it or by its folder.
-
-    Raises:
-        InputError: where there is none.
-    """
-    path = run / "config.yml" if run.is_dir() else run
-    if not path.is_file():
-        raise InputError(f"{run} is no trained run: name the folder with its config.yml, which ns-train prints.")
-    return path
-
-
 def pack_run(
     run: Path,
     *,
@@ -377,12 +315,12 @@ def pack_run(
     if views < 0:
         raise UsageError(f"--views must not be negative, it is {views}.")
     report = (lambda name, done, total: None) if report is None else report
-    method, steps, model, data = _loaded(run_config(run))
+    method, steps, model, data = load_run(run_config(run))
     averaged = model.averaged_field.module
     if not isinstance(averaged, GrowingField):
         raise InputError(f"the field of {run} does not grow: train finer-sine-stream or finer-wavelet-stream.")
     density_net, color_net = copy.deepcopy(averaged.density_net), copy.deepcopy(averaged.color_net)
-    chosen = _evenly(len(data.eval_dataset), views)
+    chosen = evenly(len(data.eval_dataset), views)
     cameras = data.eval_dataset.cameras.to(model.device)
     signal = SceneSignal(
         tuple(float(value) for value in averaged.aabb.flatten()),
@@ -393,7 +331,7 @@ def pack_run(
         float(model.config.near_plane),
         # As the model's own evaluation.
         10.0 * model.config.color_weight_threshold,
-        _view_of(cameras, chosen[0]),
+        view_of(cameras, chosen[0]),
     )
     torch.manual_seed(seed)
     assert data.train_pixel_sampler is not None
@@ -448,41 +386,6 @@ def pack_run(
     ]
     truth = (255.0 * _photograph(data, chosen[0])).round().to(torch.uint8).cpu().numpy()
     return PackedRun(content, stages, (len(chosen), len(data.eval_dataset)), method, steps, truth)
-
-
-def _loaded(config: Path) -> tuple[str, int, FinerModel, VanillaDataManager]:
-
-    def beside_config(trainer: TrainerConfig) -> TrainerConfig:
-        # Nerfstudio looks where the run was trained; a folder that has been moved since brings its weights along.
-        trainer.relative_model_dir = (config.parent / trainer.relative_model_dir).resolve()
-        return trainer
-
-    try:
-        loaded, pipeline, _, step = eval_setup(config, update_config_callback=beside_config)
-    except SystemExit:
-        raise InputError(f"the run of {config} has no checkpoint.") from None
-    except (OSError, ValueError, AssertionError, KeyError, RuntimeError, YAMLError) as error:
-        raise InputError(f"the run of {config} cannot be loaded ({error}).") from error
-    model, data = pipeline.model, pipeline.datamanager
-    if not isinstance(model, FinerModel) or not isinstance(data, VanillaDataManager):
-        raise InputError(f"{config} is a run of {loaded.method_name}, not of this package.")
-    return loaded.method_name or model.config.field.method, step + 1, model, data
-
-
-def _evenly(count: int, wanted: int) -> list[int]:
-    kept = count if wanted == 0 else min(count, wanted)
-    return [i * count // kept for i in range(kept)]
-
-
-def _view_of(cameras: Cameras, index: int) -> View:
-    camera = cameras[index]
-    return View(
-        int(camera.height),
-        int(camera.width),
-        (float(camera.fx), float(camera.fy)),
-        (float(camera.cx), float(camera.cy)),
-        tuple(float(value) for value in camera.camera_to_worlds.flatten()),
-    )
 
 
 def _photograph(data: VanillaDataManager, index: int) -> Float[Tensor, "height width 3"]:

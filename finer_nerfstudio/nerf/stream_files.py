@@ -11,7 +11,8 @@ import numpy as np
 
 from finer_nerfstudio.atomic_files import replacing, write_json
 from finer_nerfstudio.errors import InputError
-from finer_nerfstudio.nerf.stream import DecodedScene, PackedRun, View, scene_of
+from finer_nerfstudio.nerf.stream import DecodedScene, PackedRun, scene_of
+from finer_nerfstudio.nerf.views import View
 from finer_nerfstudio.stream_format import Stream, read_stream
 from finer_nerfstudio.tasks.image.files import write_image
 from finer_nerfstudio.tasks.report import Section, flat_table, write_report

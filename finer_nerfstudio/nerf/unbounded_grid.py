@@ -37,8 +37,8 @@ class UnboundedGrid(OccupancyGrid):
         return self.step_length * (distances.clamp(self.reach, farthest) / self.reach).square()
 
     def thickness_of_box(self) -> Float[Tensor, " cells"]:
-        # Haze far away is thick in steps so long. Were it to set the standard, the same haze would count as empty nearby
-        # and never be looked at again.
+        # Haze far away is thick in steps so long. Were it to set the standard, the same haze would count as empty
+        # nearby and never be looked at again.
         r = self.resolution
         box = slice(r // 4, r - r // 4)
         return self.thickness.view(r, r, r)[box, box, box].flatten()

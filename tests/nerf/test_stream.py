@@ -12,7 +12,8 @@ import torch
 
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf.growing_field import GrowingFieldConfig
-from finer_nerfstudio.nerf.stream import View, scene_of, signal_of
+from finer_nerfstudio.nerf.stream import scene_of, signal_of
+from finer_nerfstudio.nerf.views import View
 from finer_nerfstudio.stream_format import (
     StreamedStage,
     StreamHeader,
