@@ -59,7 +59,9 @@ def method_specification(
             "fields": {
                 "optimizer": AdamConfig(lr=LEARNING_RATES[method]),
                 "scheduler": DecayOverTrainingConfig(),
-            }
+            },
+            # Only with --pipeline.model.sampler proposal; nerfacto's.
+            "proposal_networks": {"optimizer": AdamConfig(lr=1e-2), "scheduler": DecayOverTrainingConfig()},
         },
         # Nerfstudio's default listens on every network interface of the machine.
         viewer=ViewerConfig(websocket_host="127.0.0.1", num_rays_per_chunk=1 << 14),

@@ -23,10 +23,14 @@ from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.nerf.contraction import progress_at
 from finer_nerfstudio.nerf.field import FinerFieldConfig, RadianceField
 from finer_nerfstudio.nerf.growing_field import GrowingField, GrowingFieldConfig
+from finer_nerfstudio.nerf.proposal import ProposalSampler, ProposedSegments
 from finer_nerfstudio.nerf.rendering import ray_weights, render, sky, spread_along_rays
-from finer_nerfstudio.nerf.sampler import OccupancyGrid
+from finer_nerfstudio.nerf.sampler import DIVERGED, OccupancyGrid
 from finer_nerfstudio.nerf.unbounded_grid import UnboundedGrid
 from finer_nerfstudio.nerf.viewer_panel import ViewerPanel, neuron_mask, viewer_thread
+
+# Training steps between looks at whether the weights are still numbers.
+_LOOK_EVERY = 16
 
 
 @dataclass
@@ -40,12 +44,17 @@ class FinerModelConfig(ModelConfig):
     """Unused: the sampler intersects rays with the scene's box itself."""
     eval_num_rays_per_chunk: int = 1 << 14
     """Rays rendered at a time; bounds the memory of rendering."""
+    sampler: Literal["occupancy", "proposal"] = "occupancy"
+    """What finds the matter along a ray: a grid of occupied cells, or nerfacto's two proposal networks, which are
+    trained along with the field (--optimizers.proposal-networks) and want a GPU."""
     samples_per_ray: int = 192
-    """Steps along the diagonal of the scene's box; only those in occupied cells are evaluated."""
+    """Steps along the diagonal of the scene's box, of which only those in occupied cells are evaluated. Proposal
+    networks choose a quarter as many for every ray, and look themselves at nearly twice as many to do so."""
     max_samples_per_batch: int = 1 << 16
-    """Upper bound of samples in a training step: rays beyond it are left out of the step, so that memory is bounded."""
+    """Upper bound of samples in a training step: rays beyond it are left out of the step, so that memory is bounded.
+    What proposal networks look at does not count."""
     grid_resolution: int = 64
-    """Cells per axis of the occupancy grid."""
+    """Cells per axis of the occupancy grid; this and the next two are of no account to proposal networks."""
     grid_warmup_steps: int = 256
     """Training steps during which every update of the grid looks into all cells."""
     grid_update_every: int = 16
@@ -104,8 +113,13 @@ class FinerModel(Model):
         )
         self.averaged_field = AveragedModel(self.field, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
         self.averaged_field.requires_grad_(False)
-        grid = UnboundedGrid if self.unbounded else OccupancyGrid
-        self.grid = grid(aabb, resolution=config.grid_resolution, steps=config.samples_per_ray)
+        self.grid: OccupancyGrid | None = None
+        self.proposals: ProposalSampler | None = None
+        if config.sampler == "proposal":
+            self.proposals = ProposalSampler(aabb, unbounded=self.unbounded, steps=config.samples_per_ray)
+        else:
+            grid = UnboundedGrid if self.unbounded else OccupancyGrid
+            self.grid = grid(aabb, resolution=config.grid_resolution, steps=config.samples_per_ray)
         widths = self.field.widths if isinstance(self.field, GrowingField) else []
         widest = self.field.rendered(len(widths) or None)
         first_bias = widest.density_net.first.bias
@@ -114,6 +128,13 @@ class FinerModel(Model):
             highest_bias=round(1.1 * float(first_bias.detach().abs().max()), 3),
             widths=widths,
         )
+
+    @property
+    def sampler(self) -> OccupancyGrid | ProposalSampler:
+        """What says where to look along a ray."""
+        sampler = self.proposals if self.grid is None else self.grid
+        assert sampler is not None
+        return sampler
 
     @property
     def growth_times(self) -> tuple[float, ...]:
@@ -151,7 +172,11 @@ class FinerModel(Model):
         return self._generators[device]
 
     def get_extra_state(self) -> dict[str, str]:
-        return {"method": self.config.field.method, "unbounded": "yes" if self.unbounded else "no"}
+        return {
+            "method": self.config.field.method,
+            "unbounded": "yes" if self.unbounded else "no",
+            "sampler": self.config.sampler,
+        }
 
     def set_extra_state(self, state: dict[str, str]) -> None:
         if state["method"] != self.config.field.method:
@@ -166,31 +191,51 @@ class FinerModel(Model):
                 f"this checkpoint is of {kind}, which the one at hand is not: give --pipeline.model.unbounded "
                 f"{trained}, or leave the checkpoint out."
             )
+        sampler = state.get("sampler", "occupancy")
+        if sampler != self.config.sampler:
+            raise InputError(
+                f"this checkpoint was trained with --pipeline.model.sampler {sampler}: give that option, or leave the "
+                f"checkpoint out."
+            )
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
-        return {"fields": list(self.field.parameters())}
+        groups = {"fields": list(self.field.parameters())}
+        if self.proposals is not None:
+            groups["proposal_networks"] = list(self.proposals.parameters())
+        return groups
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
-        def update_grid(step: int) -> None:
-            self.grid.update(
-                self.field.density_at,
-                everywhere=step < self.config.grid_warmup_steps,
-                generator=self.generator(self.device),
-            )
+        before, after = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION, TrainingCallbackLocation.AFTER_TRAIN_ITERATION
+        grid, proposals = self.grid, self.proposals
 
         def update_average(step: int) -> None:
             self._update_average()
 
-        return [
-            TrainingCallback(
-                [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION],
-                update_grid,
-                update_every_num_iters=self.config.grid_update_every,
-            ),
-            TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], update_average),
-        ]
+        callbacks = [TrainingCallback([after], update_average)]
+        if grid is not None:
+
+            def update_grid(step: int) -> None:
+                grid.update(
+                    self.field.density_at,
+                    everywhere=step < self.config.grid_warmup_steps,
+                    generator=self.generator(self.device),
+                )
+
+            callbacks.append(
+                TrainingCallback([before], update_grid, update_every_num_iters=self.config.grid_update_every)
+            )
+        if proposals is not None:
+            callbacks.append(TrainingCallback([before], proposals.before_step))
+            callbacks.append(TrainingCallback([after], proposals.after_step))
+            callbacks.append(TrainingCallback([before], self._require_finite, update_every_num_iters=_LOOK_EVERY))
+        return callbacks
+
+    def _require_finite(self, step: int) -> None:
+        """What a grid sees when it looks at the field; all processes of a distributed run have the same weights."""
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.field.parameters()):
+            raise InputError(DIVERGED)
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -207,7 +252,8 @@ class FinerModel(Model):
     def _training_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
         """Colour over the sky or a transparent background, for the leading rays that fit into the sample budget."""
         generator = self.generator(ray_bundle.origins.device)
-        segments = self.grid.march(
+        sampler = self.sampler
+        segments = sampler.march(
             ray_bundle.origins,
             ray_bundle.directions,
             nears=ray_bundle.nears,
@@ -225,24 +271,27 @@ class FinerModel(Model):
         color = self.field.color(hidden[colored], directions.index_select(0, colored))
         rgb = accumulate_along_rays(weights[colored], color, rays.index_select(0, colored), num_rays)
         accumulation = accumulate_along_rays(weights, None, rays, num_rays)
-        if self.grid.reach is not None:
+        losses = segments.losses(weights) if isinstance(segments, ProposedSegments) else {}
+        if sampler.reach is not None:
             rgb = rgb + sky(
                 self.field.hidden_features,
                 self.field.color,
                 ray_bundle.origins[:num_rays],
                 ray_bundle.directions[:num_rays],
                 1.0 - accumulation.squeeze(-1),
-                reach=self.grid.reach,
+                reach=sampler.reach,
                 threshold=self.config.color_weight_threshold,
             )
-            places = progress_at(segments.distances, self.grid.reach)
-            spread = spread_along_rays(weights, places, rays, 1.0 - accumulation.squeeze(-1)).mean()
+            if self.proposals is None:
+                places = progress_at(segments.distances, sampler.reach)
+                spread = spread_along_rays(weights, places, rays, 1.0 - accumulation.squeeze(-1)).mean()
+                losses["fog_loss"] = self.config.fog_loss_mult * spread
             accumulation = torch.ones_like(accumulation)
         return {
-            **({} if self.grid.reach is None else {"spread": spread}),
             "rgb": rgb,
             "accumulation": accumulation,
             "num_samples_per_batch": rays.shape[0],
+            "losses": losses,
         }
 
     def _evaluation_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
@@ -259,7 +308,7 @@ class FinerModel(Model):
             mask = neuron_mask(self.panel.band(), field.density_net.first.bias)
         return render(
             field,
-            self.grid,
+            self.sampler,
             ray_bundle,
             near_plane=self.config.near_plane,
             # Evaluation skips what is ten times as faint as what training skips.
@@ -281,11 +330,13 @@ class FinerModel(Model):
         with torch.no_grad():
             image = batch["image"][: outputs["rgb"].shape[0]].to(self.device)
             white = outputs["rgb"] + 1.0 - outputs["accumulation"]
-            return {
+            values = {
                 "psnr": -10.0 * F.mse_loss(white, over_white(image)).log10(),
                 "num_samples_per_batch": outputs["num_samples_per_batch"],
-                "occupied_cells": self.grid.occupied.float().mean(),
             }
+            if self.grid is not None:
+                values["occupied_cells"] = self.grid.occupied.float().mean()
+            return values
 
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
@@ -301,10 +352,7 @@ class FinerModel(Model):
         if not self.unbounded:
             background = torch.rand(rgb.shape, device=rgb.device, generator=self.generator(rgb.device))
         prediction = rgb + (1.0 - outputs["accumulation"]) * background
-        losses = {"rgb_loss": F.mse_loss(prediction, over(image, background))}
-        if "spread" in outputs:
-            losses["fog_loss"] = self.config.fog_loss_mult * outputs["spread"]
-        return losses
+        return {"rgb_loss": F.mse_loss(prediction, over(image, background)), **outputs["losses"]}
 
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]

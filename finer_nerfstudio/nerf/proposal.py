@@ -13,18 +13,18 @@ from nerfstudio.cameras.rays import RayBundle, RaySamples
 from nerfstudio.field_components.spatial_distortions import SpatialDistortion
 from nerfstudio.fields.density_fields import HashMLPDensityField
 from nerfstudio.model_components.losses import distortion_loss, interlevel_loss
-from nerfstudio.model_components.ray_samplers import ProposalNetworkSampler, UniformSampler
+from nerfstudio.model_components.ray_samplers import ProposalNetworkSampler, SpacedSampler, UniformSampler
 from torch import Tensor, nn
 
-from finer_nerfstudio.nerf.contraction import contract, far_away
+from finer_nerfstudio.nerf.contraction import contract, distance_at, far_away, progress_at
 from finer_nerfstudio.nerf.field import world_to_box
 from finer_nerfstudio.nerf.sampler import RaySegments, span_in_box
 
 # Nerfacto's, whose networks these are.
-_LEVELS = ({"max_res": 128}, {"max_res": 256})
-_SIZES = {"hidden_dim": 16, "num_levels": 5, "log2_hashmap_size": 17, "average_init_density": 0.01}
+_FINEST = (128, 256)
 _UPDATE_EVERY, _UPDATE_WARMUP = 5, 5000
 _ANNEAL_SLOPE, _ANNEAL_STEPS = 10.0, 1000
+_DISTORTION_WEIGHT = 0.002
 
 
 class BoxContraction(SpatialDistortion):
@@ -56,55 +56,79 @@ class ProposedSegments(RaySegments):
     samples: list[RaySamples]
     proposals: list[Tensor]
 
-    def losses(self, weights: Float[Tensor, "rays slots"]) -> tuple[Tensor, Tensor]:
-        """How far the proposals are from covering what rendering found, and how spread out that is.
+    def losses(self, weights: Float[Tensor, " samples"]) -> dict[str, Tensor]:
+        """How far the proposals are from covering what rendering found, and how spread out that is; to be added up.
 
         Args:
             weights: rendering weights of the segments.
         """
-        everything = [*self.proposals, weights[..., None]]
-        return interlevel_loss(everything, self.samples), distortion_loss(everything, self.samples)
+        everything = [*self.proposals, weights.view(self.num_rays, -1, 1)]
+        return {
+            "interlevel_loss": interlevel_loss(everything, self.samples),
+            "distortion_loss": _DISTORTION_WEIGHT * distortion_loss(everything, self.samples),
+        }
 
 
 class ProposalSampler(nn.Module):
     """Two proposal networks, of which the second looks where the first has found something.
 
+    Of ``steps`` steps the field sees a quarter, in the places that matter; the first network looks at four thirds of
+    them and the second at half, which are nerfacto's 256, 96 and 48 for 192.
+
     Args:
         aabb: lowest and highest corner of the scene's box, world units, ``[2, 3]``.
         unbounded: whether the scene goes on outside of it.
-        samples: on every ray, of the two networks and for the field.
+        steps: what an occupancy grid would have along the box's diagonal, at least 1.
     """
 
     aabb: Tensor
 
-    def __init__(self, aabb: Float[Tensor, "2 3"], *, unbounded: bool, samples: tuple[int, int, int]) -> None:
+    def __init__(self, aabb: Float[Tensor, "2 3"], *, unbounded: bool, steps: int) -> None:
         super().__init__()
         self.register_buffer("aabb", aabb.detach().clone(), persistent=False)
         self.reach: float | None = 0.5 * float((aabb[1] - aabb[0]).norm()) if unbounded else None
+        self.steps = steps
+        # The two programs have weights of different shapes: a checkpoint belongs to the one that wrote it.
         fused = find_spec("tinycudann") is not None and torch.cuda.is_available()
         self.networks = nn.ModuleList(
             HashMLPDensityField(
                 aabb.detach().clone(),
                 spatial_distortion=BoxContraction(aabb) if unbounded else None,
                 implementation="tcnn" if fused else "torch",
-                **_SIZES,
-                **level,
+                hidden_dim=16,
+                num_levels=5,
+                log2_hashmap_size=17,
+                average_init_density=0.01,
+                max_res=finest,
             )
-            for level in _LEVELS
+            for finest in _FINEST
         )
+        if self.reach is None:
+            first = UniformSampler(single_jitter=True)
+        else:
+            reach = self.reach
+            first = SpacedSampler(
+                spacing_fn=lambda distances: progress_at(distances, reach),
+                spacing_fn_inv=lambda progress: distance_at(progress, reach),
+                single_jitter=True,
+            )
         self.sampler = ProposalNetworkSampler(
-            num_proposal_samples_per_ray=samples[:2],
-            num_nerf_samples_per_ray=samples[2],
+            num_proposal_samples_per_ray=(max(1, 4 * steps // 3), max(1, steps // 2)),
+            num_nerf_samples_per_ray=_segments_of(steps),
             num_proposal_network_iterations=2,
             single_jitter=True,
             update_sched=_steps_between_updates,
-            initial_sampler=None if unbounded else UniformSampler(single_jitter=True),
+            initial_sampler=first,
         )
 
     def before_step(self, step: int) -> None:
         """Follow the proposals more and more closely (mip-NeRF 360, eq. 18)."""
         progress = min(1.0, step / _ANNEAL_STEPS)
         self.sampler.set_anneal(_ANNEAL_SLOPE * progress / ((_ANNEAL_SLOPE - 1.0) * progress + 1.0))
+
+    def after_step(self, step: int) -> None:
+        """Count the step: the proposal networks learn in some of them only."""
+        self.sampler.step_cb(step)
 
     def march(
         self,
@@ -126,15 +150,15 @@ class ProposalSampler(nn.Module):
             nears: if given, nothing nearer is sampled.
             fars: if given, nothing farther is sampled.
             near_plane: nothing nearer than this is sampled.
-            steps: segments of each ray, as many as in training unless given.
+            steps: as for the sampler itself, whose number it is unless given; the proposals stay as many.
             max_samples: keep only as many leading rays as fit into this number of segments (at least one ray).
             generator: unused: Nerfstudio's samplers draw from the global one, and only in training.
         """
         del generator
         sampler = self.sampler
-        if steps is not None and steps != sampler.num_nerf_samples_per_ray:
+        if not self.training:  # a picture must not count as a step in which the networks have learnt
             sampler = copy.copy(sampler)
-            sampler.num_nerf_samples_per_ray = steps
+            sampler.num_nerf_samples_per_ray = _segments_of(self.steps if steps is None else steps)
         slots = sampler.num_nerf_samples_per_ray
         num_rays = origins.shape[0]
         if max_samples is not None and num_rays:
@@ -172,6 +196,10 @@ class ProposalSampler(nn.Module):
             samples=[*samples, chosen],
             proposals=proposals,
         )
+
+
+def _segments_of(steps: int) -> int:
+    return max(1, steps // 4)
 
 
 def _steps_between_updates(step: int) -> float:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from finer_nerfstudio.nerf.contraction import distance_at, far_away, progress_at
 from finer_nerfstudio.nerf.field import FinerField
+from finer_nerfstudio.nerf.proposal import ProposalSampler
 from finer_nerfstudio.nerf.sampler import OccupancyGrid
 
 # Evaluation looks at this many segments of every ray at a time and drops the rays that have become opaque.
@@ -23,7 +24,7 @@ _OPAQUE_TRANSMITTANCE = 1e-3
 
 def render(
     field: FinerField,
-    grid: OccupancyGrid,
+    sampler: OccupancyGrid | ProposalSampler,
     ray_bundle: RayBundle,
     *,
     near_plane: float,
@@ -37,7 +38,7 @@ def render(
 
     Args:
         field: what to look at.
-        grid: where there may be matter.
+        sampler: says where there may be matter.
         ray_bundle: ``rays`` with unit directions.
         near_plane: nothing nearer is sampled, world units.
         weight_threshold: samples of less rendering weight have no colour.
@@ -49,7 +50,7 @@ def render(
         ``accumulation`` in [0, 1], and ``occupancy``, the share of each ray's steps that was evaluated.
     """
     origins, directions = ray_bundle.origins, ray_bundle.directions
-    segments = grid.march(
+    segments = sampler.march(
         origins,
         directions,
         nears=ray_bundle.nears,
@@ -60,7 +61,7 @@ def render(
     num_rays = segments.num_rays
     transmittance = origins.new_ones(num_rays)
     rgb = origins.new_zeros(num_rays, 3)
-    reach = grid.reach
+    reach = sampler.reach
     weighted_distance = origins.new_zeros(num_rays)
     evaluated = origins.new_zeros(num_rays)
     for first_slot in range(0, segments.num_slots, _EVALUATION_SLAB):
@@ -82,7 +83,7 @@ def render(
         evaluated.index_add_(0, rays, torch.ones_like(distances))
     accumulation = 1.0 - transmittance
     if reach is None:
-        far = origins.norm(dim=-1) + float((grid.aabb[1] - grid.aabb[0]).norm())
+        far = origins.norm(dim=-1) + float((sampler.aabb[1] - sampler.aabb[0]).norm())
         depth = torch.where(accumulation > 1e-3, weighted_distance / accumulation.clamp(min=1e-3), far)
     else:
         depth = distance_at(weighted_distance + transmittance * progress_at(far_away(reach), reach), reach)

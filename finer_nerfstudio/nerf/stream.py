@@ -319,6 +319,8 @@ def pack_run(
     averaged = model.averaged_field.module
     if not isinstance(averaged, GrowingField):
         raise InputError(f"the field of {run} does not grow: train finer-sine-stream or finer-wavelet-stream.")
+    if averaged.unbounded:
+        raise InputError(f"the scene of {run} has no end, and a stream holds bounded scenes only.")
     density_net, color_net = copy.deepcopy(averaged.density_net), copy.deepcopy(averaged.color_net)
     chosen = evenly(len(data.eval_dataset), views)
     cameras = data.eval_dataset.cameras.to(model.device)

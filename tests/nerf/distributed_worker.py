@@ -159,6 +159,7 @@ def train_and_try(config: TrainerConfig) -> None:
     gradients(pipeline, "cut")
     gradients(pipeline, "miss")
     grid_updates()
+    assert model.grid is not None
     divergence(model.grid)
     growing_by_the_clock(config)
 

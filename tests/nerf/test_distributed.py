@@ -147,6 +147,7 @@ def test_two_processes_learn_what_one_learns_from_as_many_samples(
     alone = []
     for step in range(STEPS):
         if step % model.config.grid_update_every == 0:
+            assert model.grid is not None
             model.grid.update(model.field.density_at, everywhere=True)
         _, loss_dict, _ = pipeline.get_train_loss_dict(step)
         optimizer.zero_grad()

@@ -58,6 +58,7 @@ def test_evaluation_agrees_with_float64_quadrature_of_the_field() -> None:
     bundle = rays(16)
     got = render(model, bundle)
     field = copy.deepcopy(model.averaged_field.module).double()
+    assert model.grid is not None
     step = model.grid.step_length
     for ray in range(16):
         origin, direction = bundle.origins[ray].double(), bundle.directions[ray].double()
@@ -124,7 +125,8 @@ def test_background_differs_from_step_to_step_and_only_in_training() -> None:
     model = make_model()
     batch = {"image": torch.zeros(64, 4)}
     model.train()
-    outputs = {key: value.detach() for key, value in model.get_outputs(rays()).items() if isinstance(value, Tensor)}
+    with torch.no_grad():
+        outputs = model.get_outputs(rays())
     first, second = (float(model.get_loss_dict(outputs, batch)["rgb_loss"]) for _ in range(2))
     assert first != second
     model.eval()
@@ -192,6 +194,7 @@ def test_rendering_leaves_training_untouched() -> None:
         optimizer = torch.optim.Adam(model.field.parameters(), lr=1e-3)
         for step in range(6):
             model.train()
+            assert model.grid is not None
             model.grid.update(model.field.density_at, everywhere=True, generator=model.generator(torch.device("cpu")))
             outputs = model.get_outputs(rays(seed=step))
             loss = model.get_loss_dict(outputs, {"image": torch.full((64, 4), 0.3)})["rgb_loss"]

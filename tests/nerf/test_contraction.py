@@ -1,0 +1,105 @@
+"""Space without end: its contraction, the grid of its cells, and the spread of what is seen along a ray."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nerfstudio.field_components.spatial_distortions import SceneContraction
+from torch import Tensor
+from torch.nn import functional as F
+
+from finer_nerfstudio.nerf.contraction import contract, distance_at, expand, far_away, progress_at
+from finer_nerfstudio.nerf.unbounded_grid import UnboundedGrid
+
+BOX = torch.tensor([[-1.0, -2.0, -0.5], [1.0, 1.0, 1.5]])
+
+
+def positions(seed: int, count: int = 200) -> Tensor:
+    """In and far outside the unit box, 1e-3 to 1e4 from its middle."""
+    generator = torch.Generator().manual_seed(seed)
+    directions = F.normalize(torch.randn(count, 3, generator=generator, dtype=torch.float64), dim=-1)
+    return directions * 10 ** (7 * torch.rand(count, 1, generator=generator, dtype=torch.float64) - 3)
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_contraction_is_half_of_nerfstudios_and_has_an_inverse(seed: int) -> None:
+    x = positions(seed)
+    torch.testing.assert_close(contract(x), 0.5 * SceneContraction(order=float("inf"))(x))
+    torch.testing.assert_close(expand(contract(x)), x, rtol=1e-9, atol=0)
+
+
+def test_gradient_of_the_contraction() -> None:
+    generator = torch.Generator().manual_seed(0)
+    outside = 8 * torch.rand(20, 3, generator=generator, dtype=torch.float64) - 4
+    x = torch.cat([outside, 0.2 * outside, torch.zeros(1, 3, dtype=torch.float64)]).requires_grad_()
+    assert torch.autograd.gradcheck(contract, (x,))
+
+
+def test_distances_go_from_zero_through_reach_to_infinity() -> None:
+    distances = torch.tensor([0.0, 1.0, 2.0, 4.0, 2000.0], dtype=torch.float64)
+    progress = progress_at(distances, 2.0)
+    torch.testing.assert_close(progress, torch.tensor([0.0, 0.5, 1.0, 1.5, 1.999], dtype=torch.float64))
+    torch.testing.assert_close(distance_at(progress, 2.0), distances)
+    assert math.isinf(float(distance_at(torch.tensor(2.0), 2.0)))
+
+
+def rays(count: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(count)
+    directions = F.normalize(torch.randn(count, 3, generator=generator), dim=-1)
+    return 0.8 * (torch.rand(count, 3, generator=generator) * 2 - 1), directions
+
+
+@pytest.mark.parametrize("jitter", [False, True])
+def test_the_march_keeps_the_steps_in_occupied_cells_and_covers_all_of_space(jitter: bool) -> None:
+    grid = UnboundedGrid(BOX, resolution=12, steps=64)
+    origins, directions = rays(40)
+    full = grid.march(origins, directions, generator=torch.Generator().manual_seed(1) if jitter else None)
+    # Segments without gaps, up to the last edge.
+    ends = torch.zeros(40).index_add_(0, full.ray_indices, full.lengths)
+    torch.testing.assert_close(ends, torch.full((40,), 0.5 * 64 * grid.reach), rtol=1e-5, atol=0)
+    starts = torch.cat([torch.zeros(1), full.lengths[:63].cumsum(0)])
+    for ray in range(40):
+        own = full.distances[full.ray_indices == ray]
+        assert len(own) == 63
+        assert (own >= starts[:-1] - 1e-3).all()
+        assert (own <= starts[1:] * (1 + 1e-5)).all()
+    grid.occupied.copy_(torch.rand(12**3, generator=torch.Generator().manual_seed(2)) < 0.3)
+    kept = grid.march(origins, directions, generator=torch.Generator().manual_seed(1) if jitter else None)
+    seen = origins[full.ray_indices] + full.distances[:, None] * directions[full.ray_indices]
+    inside = grid.occupied[grid.cell_of(seen)]
+    # A point on a cell's face may count to either side by rounding.
+    assert abs(int(kept.counts.sum()) - int(inside.sum())) <= 0.002 * len(inside)
+    missing = set(full.distances[inside].tolist()) ^ set(kept.distances.tolist())
+    assert len(missing) <= 0.004 * len(inside)
+
+
+def test_the_grid_finds_what_stands_far_outside_the_box() -> None:
+    grid = UnboundedGrid(BOX, resolution=32, steps=128)
+    wall = lambda x: 3.0 * (x[:, 0] > 20.0)  # noqa: E731
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(12):
+        grid.update(wall, everywhere=True, generator=generator)
+    behind = torch.tensor([[25.0, 3.0, 1.0], [100.0, -20.0, 4.0]])
+    before = torch.tensor([[0.0, 0.0, 0.0], [-25.0, 3.0, 1.0], [5.0, 0.0, 0.0]])
+    assert grid.occupied[grid.cell_of(behind)].all()
+    assert not grid.occupied[grid.cell_of(before)].any()
+    segments = grid.march(torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 0.0]]))
+    # The outermost of the cells holds the wall, and begins at 8.
+    assert 8 < float(segments.distances.min()) < 9
+
+
+def test_limits_and_the_sample_budget() -> None:
+    grid = UnboundedGrid(BOX, resolution=8, steps=64)
+    origins, directions = rays(50)
+    bounded = grid.march(origins, directions, max_samples=300)
+    assert bounded.num_rays == 300 // 63
+    limited = grid.march(origins, directions, nears=torch.full((50, 1), 2.0), fars=torch.full((50, 1), 30.0))
+    assert limited.distances.min() >= 2.0
+    assert limited.distances.max() <= 30.0
+    assert grid.march(origins, directions, near_plane=0.5).distances.min() >= 0.5
+    assert far_away(grid.reach) > 0.5 * 64 * grid.reach, "the sky is behind everything"
