@@ -25,6 +25,11 @@ def contract(positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
     return positions * ((1.0 - 0.5 / largest) / largest)
 
 
+def shrinkage(positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
+    """What the contraction makes of lengths that point away from the box, over what it makes of them inside, (0, 1]."""
+    return positions.abs().amax(dim=-1).clamp(min=1.0).reciprocal().square()
+
+
 def expand(contracted: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
     """The inverse of :func:`contract`, up to 1e6; the faces of the contracted box go there."""
     doubled = 2.0 * contracted

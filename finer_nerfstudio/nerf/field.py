@@ -173,7 +173,11 @@ class RadianceField(Field, Generic[Network]):
         return self.density_net.hidden_features(self.coordinates(positions))
 
     def density(self, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch"]:
-        """Volume density per unit of world length, in (0, inf), of what :meth:`hidden_features` gave."""
+        """Volume density per unit of world length, in (0, inf), of what :meth:`hidden_features` gave.
+
+        Outside the box of a scene without end it is per unit of length contracted as :func:`contraction.shrinkage`
+        says.
+        """
         return trunc_exp(self.density_net.readout(hidden, slice(0, 1)).squeeze(-1).float())
 
     def color(

@@ -16,7 +16,7 @@ from nerfstudio.model_components.losses import distortion_loss, interlevel_loss
 from nerfstudio.model_components.ray_samplers import ProposalNetworkSampler, SpacedSampler, UniformSampler
 from torch import Tensor, nn
 
-from finer_nerfstudio.nerf.contraction import contract, distance_at, far_away, progress_at
+from finer_nerfstudio.nerf.contraction import contract, distance_at, far_away, progress_at, shrinkage
 from finer_nerfstudio.nerf.field import world_to_box
 from finer_nerfstudio.nerf.sampler import RaySegments, span_in_box
 
@@ -184,13 +184,17 @@ class ProposalSampler(nn.Module):
             fars=far[:, None],
         )
         chosen, proposals, samples = sampler(rays, density_fns=[network.density_fn for network in self.networks])
-        starts, ends = chosen.frustums.starts.flatten(), chosen.frustums.ends.flatten()
+        starts, ends = chosen.frustums.starts.squeeze(-1), chosen.frustums.ends.squeeze(-1)
+        distances, lengths = 0.5 * (starts + ends), ends - starts
+        if self.reach is not None:
+            middles = origins[:, None] + distances[..., None] * directions[:, None]
+            lengths = lengths * shrinkage(world_to_box(middles, self.aabb))
         count = torch.full_like(near, slots, dtype=torch.long)
         return ProposedSegments(
             ray_indices=torch.arange(num_rays, device=near.device).repeat_interleave(slots),
             slots=torch.arange(slots, device=near.device).repeat(num_rays),
-            distances=0.5 * (starts + ends),
-            lengths=ends - starts,
+            distances=distances.flatten(),
+            lengths=lengths.flatten(),
             counts=count,
             candidates=count,
             samples=[*samples, chosen],

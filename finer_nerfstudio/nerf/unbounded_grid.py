@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from finer_nerfstudio.nerf.contraction import contract, distance_at, expand
+from finer_nerfstudio.nerf.contraction import contract, distance_at, expand, shrinkage
 from finer_nerfstudio.nerf.field import box_to_world, world_to_box
 from finer_nerfstudio.nerf.sampler import OccupancyGrid, RaySegments
 
@@ -17,6 +19,10 @@ class UnboundedGrid(OccupancyGrid):
     Half of the steps of a ray are of equal length, as in a bounded scene, and reach as far as half the diagonal of
     the scene's box. The other half goes on from there to the far plane, equal in the reciprocal of distance: to
     ``steps / 4`` diagonals. What is beyond is sky.
+
+    Lengths of segments are contracted as space is where they lie: a haze that is the same everywhere in the field's
+    coordinates then leaves the sky visible, which can be learnt as a picture on which matter is put where it has to be.
+    In true lengths everything starts as fog a few boxes away, in front of which training would have to find the scene.
     """
 
     @property
@@ -31,10 +37,11 @@ class UnboundedGrid(OccupancyGrid):
         return box_to_world(expand(positions), self.aabb)
 
     def lengths_at(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
-        """Length of a step there as seen from the middle of the box: cameras stand in the box or near it."""
+        """As segments have it there, seen from the middle of the box: cameras stand in the box or near it."""
         distances = (positions - self.aabb.mean(dim=0)).norm(dim=-1)
         farthest = self.reach * 0.5 * self.steps
-        return self.step_length * (distances.clamp(self.reach, farthest) / self.reach).square()
+        lengths = self.step_length * (distances.clamp(self.reach, farthest) / self.reach).square()
+        return lengths * shrinkage(world_to_box(positions, self.aabb))
 
     def thickness_of_box(self) -> Float[Tensor, " cells"]:
         # Haze far away is thick in steps so long. Were it to set the standard, the same haze would count as empty
@@ -54,6 +61,7 @@ class UnboundedGrid(OccupancyGrid):
         near_plane: float = 0.0,
         steps: int | None = None,
         max_samples: int | None = None,
+        hidden_behind: float = math.inf,
         generator: torch.Generator | None = None,
     ) -> RaySegments:
         """The occupied segments of rays up to the far plane; arguments as for a bounded scene."""
@@ -91,13 +99,15 @@ class UnboundedGrid(OccupancyGrid):
             place = coordinate.mul_(shrink).add_(0.5 * self.resolution).to(torch.int32)
             cell.mul_(self.resolution).add_(place.clamp_(0, self.resolution - 1))
         hit = self.occupied.index_select(0, cell.view(-1)).view(num_rays, columns).logical_and_(inside)
+        if hidden_behind < math.inf:
+            hit &= self.remembered_in_front(hit, cell) <= hidden_behind * self.steps / steps
 
         ray_indices, column, slots, counts = self.kept(hit, max_samples)
         return RaySegments(
             ray_indices,
             slots,
             distances[ray_indices, column],
-            lengths[column],
+            lengths[column] / largest[ray_indices, column].square(),
             counts,
             inside[: counts.shape[0]].sum(dim=1),
         )
