@@ -46,6 +46,7 @@ ELSEWHERE = {
 }
 SHORT_TRAINING = "--max-num-iterations 20 --vis tensorboard"
 SMALL_SCENE = "--size 48 --train-views 12 --val-views 2 --test-views 2 --supersampling 2"
+SMALL_CAPTURE = "--width 48 --views 12 --supersampling 1"
 
 
 def shell(command: str, folder: Path, **variables: str) -> str:
@@ -136,7 +137,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Long enough for opaque surfaces: ns-export goes on until it has met as many points as it was asked for.
     shell("ns-train finer-wavelet --data data/demo --max-num-iterations 300 --vis tensorboard", folder)
     shell("ns-train finer-sine-stream --data data/demo --max-num-iterations 60 --vis tensorboard", folder)
-    write_capture(folder / "data" / "demo", folder / "capture")
+    shell(f"python scripts/make_demo_capture.py --output-dir data/capture {SMALL_CAPTURE}", folder)
     shutil.copy(ROOT / "tests" / "streams" / "version-1-finer-sine-int8.finer", folder / "picture.finer")
     matrix = np.eye(4)
     matrix[2, 3] = 3.0
@@ -152,26 +153,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def write_capture(scene: Path, folder: Path) -> None:
-    """The scene's training views in Nerfstudio's own format."""
-    (folder / "images").mkdir(parents=True)
-    content = json.loads((scene / "transforms_train.json").read_text())
-    focal = 24.0 / np.tan(0.5 * content["camera_angle_x"])
-    frames = []
-    for index, frame in enumerate(content["frames"]):
-        name = f"images/{index:03d}.png"
-        Image.open(scene / f"{frame['file_path']}.png").save(folder / name)
-        frames.append({"file_path": name, "transform_matrix": frame["transform_matrix"]})
-    camera = {"w": 48, "h": 48, "fl_x": focal, "fl_y": focal, "cx": 24.0, "cy": 24.0, "k1": 0.01, "k2": 0.0}
-    (folder / "transforms.json").write_text(json.dumps({**camera, "camera_model": "OPENCV", "frames": frames}))
-
-
 def variables(folder: Path) -> dict[str, str]:
     runs = [folder / "outputs" / "demo" / method for method in ("finer-wavelet", "finer-sine-stream")]
     configs = [min(run.rglob("config.yml")) for run in runs]
     return {
         "SCENE": "data/demo",
-        "CAPTURE": "capture",
+        "CAPTURE": "data/capture",
         "CAMERA_PATH": "camera_path.json",
         "RUN": str(configs[0].parent),
         "IMAGE": "pictures/picture.png",
@@ -187,6 +174,8 @@ def variables(folder: Path) -> dict[str, str]:
 def test_command(command: str, workplace: Path) -> None:
     if "make_demo_scene.py" in command:
         shell(f"{command} {SMALL_SCENE}", workplace)  # the scene that is there already
+    elif "make_demo_capture.py" in command:
+        shell(f"{command} {SMALL_CAPTURE}", workplace)  # the capture that is there already
     elif "tiny-cuda-nn" in command:
         pytest.skip("building tiny-cuda-nn takes CUDA and a network")
     elif command == "pip install .":

@@ -116,10 +116,6 @@ class OccupancyGrid(nn.Module):
         """Length of a step at world ``positions``, world units."""
         return torch.full_like(positions[..., 0], self.step_length)
 
-    def thickness_of_box(self) -> Float[Tensor, " cells"]:
-        """Thickness of the cells that divide the scene's box."""
-        return self.thickness
-
     def cell_of(self, positions: Float[Tensor, "*batch 3"]) -> Int[Tensor, "*batch"]:
         """Flat cell index of world positions; positions outside the box count to the nearest cell."""
         cell = ((self.to_grid(positions) + 1.0) * (0.5 * self.resolution)).long()
@@ -167,7 +163,7 @@ class OccupancyGrid(nn.Module):
         self.thickness *= self.early_decay if everywhere else self.decay
         self.thickness[cells] = torch.maximum(self.thickness[cells], fresh.to(self.thickness.dtype))
         distributed.keep_largest(self.thickness)
-        threshold = min(self.threshold, float(self.thickness_of_box().mean()))
+        threshold = min(self.threshold, float(self.thickness.mean()))
         torch.gt(self.thickness, threshold, out=self.occupied)
 
     @torch.no_grad()

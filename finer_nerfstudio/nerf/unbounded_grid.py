@@ -43,13 +43,6 @@ class UnboundedGrid(OccupancyGrid):
         lengths = self.step_length * (distances.clamp(self.reach, farthest) / self.reach).square()
         return lengths * shrinkage(world_to_box(positions, self.aabb))
 
-    def thickness_of_box(self) -> Float[Tensor, " cells"]:
-        # Haze far away is thick in steps so long. Were it to set the standard, the same haze would count as empty
-        # nearby and never be looked at again.
-        r = self.resolution
-        box = slice(r // 4, r - r // 4)
-        return self.thickness.view(r, r, r)[box, box, box].flatten()
-
     @torch.no_grad()
     def march(
         self,

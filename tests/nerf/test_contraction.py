@@ -12,7 +12,8 @@ from nerfstudio.field_components.spatial_distortions import SceneContraction
 from torch import Tensor
 from torch.nn import functional as F
 
-from finer_nerfstudio.nerf.contraction import contract, distance_at, expand, far_away, progress_at
+from finer_nerfstudio.nerf.contraction import contract, distance_at, expand, far_away, progress_at, shrinkage
+from finer_nerfstudio.nerf.field import world_to_box
 from finer_nerfstudio.nerf.unbounded_grid import UnboundedGrid
 
 BOX = torch.tensor([[-1.0, -2.0, -0.5], [1.0, 1.0, 1.5]])
@@ -40,6 +41,17 @@ def test_gradient_of_the_contraction() -> None:
     assert torch.autograd.gradcheck(contract, (x,))
 
 
+@given(st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_shrinkage_is_of_lengths_that_point_away(seed: int) -> None:
+    x = positions(seed)
+    h = 1e-6
+    shrunk = (contract(x * (1 + h)) - contract(x * (1 - h))).norm(dim=-1) / (2 * h * x.norm(dim=-1))
+    beside_a_kink = (x.abs().amax(dim=-1) - 1).abs() < 1e-3
+    # Within the box contract() halves all lengths.
+    torch.testing.assert_close(2 * shrunk[~beside_a_kink], shrinkage(x)[~beside_a_kink], rtol=1e-5, atol=1e-12)
+
+
 def test_distances_go_from_zero_through_reach_to_infinity() -> None:
     distances = torch.tensor([0.0, 1.0, 2.0, 4.0, 2000.0], dtype=torch.float64)
     progress = progress_at(distances, 2.0)
@@ -59,15 +71,16 @@ def test_the_march_keeps_the_steps_in_occupied_cells_and_covers_all_of_space(jit
     grid = UnboundedGrid(BOX, resolution=12, steps=64)
     origins, directions = rays(40)
     full = grid.march(origins, directions, generator=torch.Generator().manual_seed(1) if jitter else None)
-    # Segments without gaps, up to the last edge.
-    ends = torch.zeros(40).index_add_(0, full.ray_indices, full.lengths)
-    torch.testing.assert_close(ends, torch.full((40,), 0.5 * 64 * grid.reach), rtol=1e-5, atol=0)
-    starts = torch.cat([torch.zeros(1), full.lengths[:63].cumsum(0)])
+    # Segments without gaps, up to the last edge; their lengths are contracted.
+    edges = distance_at(torch.arange(64, dtype=torch.float64) / 32, grid.reach).float()
+    assert float(edges[-1]) == pytest.approx(0.5 * 64 * grid.reach)
     for ray in range(40):
-        own = full.distances[full.ray_indices == ray]
-        assert len(own) == 63
-        assert (own >= starts[:-1] - 1e-3).all()
-        assert (own <= starts[1:] * (1 + 1e-5)).all()
+        own = full.ray_indices == ray
+        assert int(own.sum()) == 63
+        assert (full.distances[own] >= edges[:-1] * (1 - 1e-5)).all()
+        assert (full.distances[own] <= edges[1:] * (1 + 1e-5)).all()
+        place = world_to_box(origins[ray] + full.distances[own, None] * directions[ray], BOX)
+        torch.testing.assert_close(full.lengths[own], edges.diff() * shrinkage(place), rtol=1e-4, atol=1e-5)
     grid.occupied.copy_(torch.rand(12**3, generator=torch.Generator().manual_seed(2)) < 0.3)
     kept = grid.march(origins, directions, generator=torch.Generator().manual_seed(1) if jitter else None)
     seen = origins[full.ray_indices] + full.distances[:, None] * directions[full.ray_indices]
@@ -91,6 +104,18 @@ def test_the_grid_finds_what_stands_far_outside_the_box() -> None:
     segments = grid.march(torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 0.0]]))
     # The outermost of the cells holds the wall, and begins at 8.
     assert 8 < float(segments.distances.min()) < 9
+
+
+def test_a_cell_is_as_thick_as_the_segments_in_it() -> None:
+    """Seen from the middle of the box, segments have the length that the grid's cells count with."""
+    grid = UnboundedGrid(BOX, resolution=8, steps=256)
+    _, directions = rays(40)
+    origins = BOX.mean(dim=0).expand(40, 3)
+    segments = grid.march(origins, directions)
+    seen = origins[segments.ray_indices] + segments.distances[:, None] * directions[segments.ray_indices]
+    ratio = segments.lengths / grid.lengths_at(seen)
+    # Far out a segment reaches over much space; its middle stands for it.
+    assert ((ratio > 0.9) & (ratio < 1.1))[segments.distances < 20].all()
 
 
 def test_limits_and_the_sample_budget() -> None:

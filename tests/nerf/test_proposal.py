@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from finer_nerfstudio.errors import InputError
-from finer_nerfstudio.nerf.contraction import far_away
-from finer_nerfstudio.nerf.field import FinerFieldConfig
+from finer_nerfstudio.nerf.contraction import far_away, shrinkage
+from finer_nerfstudio.nerf.field import FinerFieldConfig, world_to_box
 from finer_nerfstudio.nerf.model import FinerModel, FinerModelConfig
 from finer_nerfstudio.nerf.proposal import ProposalSampler
 from finer_nerfstudio.nerf.rendering import ray_weights
@@ -42,15 +42,18 @@ def test_segments_follow_each_other_within_their_limits(unbounded: bool, trainin
     assert segments.counts.tolist() == [16] * 50
     assert segments.slots.tolist() == list(range(16)) * 50
     assert (segments.lengths >= 0).all()
-    starts = (segments.distances - 0.5 * segments.lengths).view(50, 16)
-    ends = (segments.distances + 0.5 * segments.lengths).view(50, 16)
+    frustums = segments.samples[-1].frustums
+    starts, ends = frustums.starts.squeeze(-1), frustums.ends.squeeze(-1)
+    middles = origins[segments.ray_indices] + segments.distances[:, None] * directions[segments.ray_indices]
+    scale = shrinkage(world_to_box(middles, BOX)) if unbounded else torch.ones(len(middles))
+    torch.testing.assert_close(segments.distances, 0.5 * (starts + ends).flatten())
+    torch.testing.assert_close(segments.lengths, (ends - starts).flatten() * scale, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(starts[:, 1:], ends[:, :-1], rtol=1e-4, atol=1e-4)
     assert starts.min() >= 0.05 - 1e-4
     if unbounded:
         assert sampler.reach is not None
         assert ends.max() <= far_away(sampler.reach)
     else:
-        middles = origins[segments.ray_indices] + segments.distances[:, None] * directions[segments.ray_indices]
         assert ((middles >= BOX[0] - 1e-3) & (middles <= BOX[1] + 1e-3)).all()
     limited = sampler.march(origins, directions, nears=torch.full((50, 1), 3.5), fars=torch.full((50, 1), 4.5))
     seen = limited.lengths > 0
@@ -84,7 +87,7 @@ def test_proposals_learn_where_a_wall_is(unbounded: bool) -> None:
 
     def weights_of(segments: object) -> Tensor:
         x = origins[segments.ray_indices, 0] + segments.distances  # pyright: ignore[reportAttributeAccessIssue]
-        thickness = 20.0 * (x > place) * segments.lengths  # pyright: ignore[reportAttributeAccessIssue]
+        thickness = (20.0 * max(1.0, place) ** 2) * (x > place) * segments.lengths  # pyright: ignore[reportAttributeAccessIssue]
         return ray_weights(thickness, segments.ray_indices, 16)  # pyright: ignore[reportAttributeAccessIssue]
 
     def near_the_face() -> float:
