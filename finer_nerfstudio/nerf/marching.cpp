@@ -19,19 +19,16 @@ inline int32_t cell_along(float coordinate, int32_t resolution) {
 
 }  // namespace
 
-// For every ray: start and per_step [rays, 3] in cells, offsets [rays] in steps, and its length [rays]; occupied and
-// thickness [resolution^3]. Steps with a total thickness above `hidden_behind` in front of them do not count. Gives bits
-// [rays, words], counts [rays] of them, and candidates [rays], steps on the ray.
+// For every ray: start and per_step [rays, 3] in cells, offsets [rays] in steps, and its length [rays]; occupied
+// [resolution^3]. Gives bits [rays, words], counts [rays] of them, and candidates [rays], steps on the ray.
 extern "C" void finer_march(const float* start, const float* per_step, const float* offsets, const float* length,
-                            float step, const uint8_t* occupied, const float* thickness, float hidden_behind,
-                            int32_t resolution, int64_t rays, int64_t words, uint64_t* bits, int64_t* counts,
-                            int64_t* candidates, int threads) {
+                            float step, const uint8_t* occupied, int32_t resolution, int64_t rays, int64_t words,
+                            uint64_t* bits, int64_t* counts, int64_t* candidates, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 64)
   for (int64_t ray = 0; ray < rays; ++ray) {
     const float *from = start + 3 * ray, *slope = per_step + 3 * ray;
     const float offset = offsets[ray], end = length[ray];
     int64_t count = 0, inside = 0;
-    float passed = 0.0f;
     for (int64_t word = 0; word < words; ++word) {
       int32_t cells[kBits];
       int steps = 0;
@@ -44,11 +41,7 @@ extern "C" void finer_march(const float* start, const float* per_step, const flo
         cells[i] = (x * resolution + y) * resolution + z;
       }
       uint64_t hits = 0;
-      for (int i = 0; i < steps && passed <= hidden_behind; ++i) {
-        const bool hit = occupied[cells[i]] != 0;
-        hits |= static_cast<uint64_t>(hit) << i;
-        if (hit) passed += thickness[cells[i]];
-      }
+      for (int i = 0; i < steps; ++i) hits |= static_cast<uint64_t>(occupied[cells[i]] != 0) << i;
       bits[ray * words + word] = hits;
       count += __builtin_popcountll(hits);
       inside += steps;

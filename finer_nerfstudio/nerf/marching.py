@@ -26,9 +26,7 @@ def occupied_steps(
     offsets: Float[Tensor, " rays"],
     length: Float[Tensor, " rays"],
     occupied: Bool[Tensor, " cells"],
-    thickness: Float[Tensor, " cells"],
     *,
-    hidden_behind: float,
     step: float,
     columns: int,
     resolution: int,
@@ -41,8 +39,6 @@ def occupied_steps(
         offsets: place of the sample within a step, in steps.
         length: of each ray, world units.
         occupied: the grid's cells.
-        thickness: optical thickness of a step through each.
-        hidden_behind: steps with more thickness than this in front of them do not count.
         step: length of a step, world units.
         columns: at least as many steps as any ray has.
         resolution: cells per axis.
@@ -52,14 +48,12 @@ def occupied_steps(
     num_rays, words = start.shape[0], -(-columns // _BITS)
     bits = torch.empty(num_rays, words, dtype=torch.int64)
     counts, candidates = torch.empty(num_rays, dtype=torch.int64), torch.empty(num_rays, dtype=torch.int64)
-    kept = [tensor.contiguous() for tensor in (start, per_step, offsets, length, occupied, thickness)]
+    kept = [tensor.contiguous() for tensor in (start, per_step, offsets, length, occupied)]
     places = [tensor.data_ptr() for tensor in kept]
     library.finer_march(
         *places[:4],
         step,
         places[4],
-        places[5],
-        hidden_behind,
         resolution,
         num_rays,
         words,
@@ -118,9 +112,7 @@ def _library() -> ctypes.CDLL | None:
     if isinstance(library, str):
         return None
     pointer, whole, long, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
-    library.finer_march.argtypes = (
-        [pointer] * 4 + [real, pointer, pointer, real, ctypes.c_int32, long, long] + [pointer] * 3 + [whole]
-    )
+    library.finer_march.argtypes = [pointer] * 4 + [real, pointer, ctypes.c_int32, long, long] + [pointer] * 3 + [whole]
     library.finer_march.restype = None
     library.finer_segments.argtypes = [pointer, long] + [pointer] * 3 + [real, long] + [pointer] * 3 + [whole]
     library.finer_segments.restype = None

@@ -31,10 +31,6 @@ from finer_nerfstudio.nerf.viewer_panel import ViewerPanel, neuron_mask, viewer_
 
 # Training steps between looks at whether the weights are still numbers.
 _LOOK_EVERY = 16
-# Training leaves out what lies behind this much optical thickness in the grid's memory, a fourth of all samples on Lego
-# once surfaces are there. The memory is of the thickest point of every cell; what is in fact in front lets far less
-# light through than colour is evaluated for.
-_HIDDEN_BEHIND = 20.0
 
 
 @dataclass
@@ -257,8 +253,6 @@ class FinerModel(Model):
         """Colour over the sky or a transparent background, for the leading rays that fit into the sample budget."""
         generator = self.generator(ray_bundle.origins.device)
         sampler = self.sampler
-        # Proposal networks look at too little behind what hides it for leaving that out to pay.
-        hidden = {"hidden_behind": _HIDDEN_BEHIND} if isinstance(sampler, OccupancyGrid) else {}
         segments = sampler.march(
             ray_bundle.origins,
             ray_bundle.directions,
@@ -266,7 +260,6 @@ class FinerModel(Model):
             fars=ray_bundle.fars,
             near_plane=self.config.near_plane,
             max_samples=self.config.max_samples_per_batch,
-            **hidden,
             generator=generator,
         )
         rays, num_rays = segments.ray_indices, segments.num_rays

@@ -177,7 +177,6 @@ class OccupancyGrid(nn.Module):
         near_plane: float = 0.0,
         steps: int | None = None,
         max_samples: int | None = None,
-        hidden_behind: float = math.inf,
         generator: torch.Generator | None = None,
     ) -> RaySegments:
         """The occupied segments of rays through the box.
@@ -191,8 +190,6 @@ class OccupancyGrid(nn.Module):
             steps: steps along the box's diagonal, the grid's own number unless given.
             max_samples: keep only as many leading rays as fit into this number of segments (at least one ray), so
                 that the memory of what follows is bounded.
-            hidden_behind: leave out what the grid remembers more optical thickness than this in front of. It remembers
-                the thickest point of every cell, so that this has to be well above what hides things.
             generator: source of one random offset per ray; without it segments are centred.
 
         Returns:
@@ -217,9 +214,6 @@ class OccupancyGrid(nn.Module):
                 offsets,
                 length,
                 self.occupied,
-                self.thickness,
-                # Remembered is the thickness of a step of the grid's own length.
-                hidden_behind=hidden_behind * self.step_length / step,
                 step=step,
                 columns=columns,
                 resolution=self.resolution,
@@ -235,25 +229,11 @@ class OccupancyGrid(nn.Module):
             coordinate = torch.addcmul(start[:, axis : axis + 1], per_step[:, axis : axis + 1], along)
             cell.mul_(self.resolution).add_(coordinate.to(torch.int32).clamp_(0, self.resolution - 1))
         hit = self.occupied.index_select(0, cell.view(-1)).view(inside.shape).logical_and_(inside)
-        if hidden_behind < math.inf:
-            hit &= self.remembered_in_front(hit, cell) <= hidden_behind * self.step_length / step
 
         ray_indices, column, slots, counts = self.kept(hit, max_samples)
         distances = nearest[ray_indices] + (column + offsets[ray_indices]) * step
         lengths = torch.full_like(distances, step)
         return RaySegments(ray_indices, slots, distances, lengths, counts, inside[: counts.shape[0]].sum(dim=1))
-
-    def remembered_in_front(
-        self, hit: Bool[Tensor, "rays steps"], cell: Int[Tensor, "rays steps"]
-    ) -> Float[Tensor, "rays steps"]:
-        """Optical thickness that the grid remembers between a ray's begin and each of its steps.
-
-        Args:
-            hit: steps in occupied cells; the others have none.
-            cell: of each step.
-        """
-        own = self.thickness.index_select(0, cell.view(-1)).view(cell.shape) * hit
-        return own.cumsum(dim=1) - own
 
     @staticmethod
     def kept(hit: Bool[Tensor, "rays steps"], max_samples: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:

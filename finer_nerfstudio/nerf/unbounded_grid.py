@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -54,7 +52,6 @@ class UnboundedGrid(OccupancyGrid):
         near_plane: float = 0.0,
         steps: int | None = None,
         max_samples: int | None = None,
-        hidden_behind: float = math.inf,
         generator: torch.Generator | None = None,
     ) -> RaySegments:
         """The occupied segments of rays up to the far plane; arguments as for a bounded scene."""
@@ -92,8 +89,6 @@ class UnboundedGrid(OccupancyGrid):
             place = coordinate.mul_(shrink).add_(0.5 * self.resolution).to(torch.int32)
             cell.mul_(self.resolution).add_(place.clamp_(0, self.resolution - 1))
         hit = self.occupied.index_select(0, cell.view(-1)).view(num_rays, columns).logical_and_(inside)
-        if hidden_behind < math.inf:
-            hit &= self.remembered_in_front(hit, cell) <= hidden_behind * self.steps / steps
 
         ray_indices, column, slots, counts = self.kept(hit, max_samples)
         return RaySegments(

@@ -136,27 +136,6 @@ def test_sample_budget_keeps_leading_rays() -> None:
     assert int(free.counts[: kept + 1].sum()) > 500
 
 
-@pytest.mark.parametrize("steps", [128, 200])
-def test_what_the_grid_remembers_as_hidden_is_left_out(steps: int) -> None:
-    grid = trained_grid()
-    origins, directions = rays(200, 5)
-    everything = grid.march(origins, directions, steps=steps)
-    shown = grid.march(origins, directions, steps=steps, hidden_behind=8.0)
-    assert shown.candidates.tolist() == everything.candidates.tolist()
-    positions = origins[everything.ray_indices] + directions[everything.ray_indices] * everything.distances[:, None]
-    thickness = grid.thickness[grid.cell_of(positions)] * 128 / steps
-    for ray in range(200):
-        own = everything.ray_indices == ray
-        in_front = thickness[own].double().cumsum(0) - thickness[own]
-        expected = everything.distances[own][in_front <= 8.0]
-        got = shown.distances[shown.ray_indices == ray]
-        # A point that lies on a cell's face may count to either side by rounding.
-        assert abs(len(got) - len(expected)) <= 1
-        if len(got) == len(expected):
-            torch.testing.assert_close(got, expected)
-    assert 0.2 * len(everything.distances) < len(shown.distances) < 0.9 * len(everything.distances)
-
-
 def test_rays_that_miss_and_limits_along_rays() -> None:
     grid = OccupancyGrid(BOX, resolution=8, steps=64)
     origins = torch.tensor([[5.0, 5.0, 5.0], [0.0, 0.0, 5.0]])
