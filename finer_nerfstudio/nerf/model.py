@@ -20,11 +20,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from finer_nerfstudio import metrics
 from finer_nerfstudio.errors import InputError, UsageError
-from finer_nerfstudio.nerf.contraction import progress_at
 from finer_nerfstudio.nerf.field import FinerFieldConfig, RadianceField
 from finer_nerfstudio.nerf.growing_field import GrowingField, GrowingFieldConfig
 from finer_nerfstudio.nerf.proposal import ProposalSampler, ProposedSegments
-from finer_nerfstudio.nerf.rendering import ray_weights, render, sky, spread_along_rays
+from finer_nerfstudio.nerf.rendering import ray_weights, render, sky
 from finer_nerfstudio.nerf.sampler import DIVERGED, OccupancyGrid
 from finer_nerfstudio.nerf.unbounded_grid import UnboundedGrid
 from finer_nerfstudio.nerf.viewer_panel import ViewerPanel, neuron_mask, viewer_thread
@@ -62,8 +61,6 @@ class FinerModelConfig(ModelConfig):
     unbounded: Literal["auto", "yes", "no"] = "auto"
     """Whether there is something to see outside the scene's box. "auto": not in Blender-format scenes, nor where alpha
     cuts something out of its surroundings; else, as in photographs, all of space is contracted into the field."""
-    fog_loss_mult: float = 0.002
-    """Weight of what keeps fog out of scenes without end: the spread along each ray of what makes up its colour."""
     near_plane: float = 0.05
     """Nothing nearer to a camera is sampled, world units."""
     color_weight_threshold: float = 1e-4
@@ -282,10 +279,6 @@ class FinerModel(Model):
                 reach=sampler.reach,
                 threshold=self.config.color_weight_threshold,
             )
-            if self.proposals is None:
-                places = progress_at(segments.distances, sampler.reach)
-                spread = spread_along_rays(weights, places, rays, 1.0 - accumulation.squeeze(-1)).mean()
-                losses["fog_loss"] = self.config.fog_loss_mult * spread
             accumulation = torch.ones_like(accumulation)
         return {
             "rgb": rgb,

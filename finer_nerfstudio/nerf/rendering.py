@@ -168,34 +168,3 @@ def ray_weights(
         num_rays: number of rays.
     """
     return _RayWeights.apply(thickness, ray_indices, num_rays)  # pyright: ignore[reportReturnType]
-
-
-def spread_along_rays(
-    weights: Float[Tensor, " samples"],
-    places: Float[Tensor, " samples"],
-    ray_indices: Int[Tensor, " samples"],
-    remaining: Float[Tensor, " rays"],
-) -> Float[Tensor, " rays"]:
-    """How far from each other the things lie that make up a ray's colour: fog is spread out, a surface is not.
-
-    The mean distance of two points drawn by their weights, of which the sky is one (mip-NeRF 360's distortion loss,
-    in linear time).
-
-    Args:
-        weights: rendering weights, flat, ordered by ray and then by distance.
-        places: contracted distances of the samples, in [0, 2).
-        ray_indices: ray of each, in ascending order.
-        remaining: weight of the sky, which lies at 2.
-    """
-    num_rays = remaining.shape[0]
-    # Sums run over all rays, of which each takes the difference: twice the precision keeps what is left of it.
-    wide, sky_weight = weights.double(), remaining.double()
-    moments = wide * places
-    total = wide.new_zeros(num_rays).index_add(0, ray_indices, wide)
-    total_moment = wide.new_zeros(num_rays).index_add(0, ray_indices, moments)
-    earlier_rays = (total.cumsum(0) - total).index_select(0, ray_indices)
-    earlier_moments = (total_moment.cumsum(0) - total_moment).index_select(0, ray_indices)
-    before = wide.cumsum(0) - wide - earlier_rays
-    moments_before = moments.cumsum(0) - moments - earlier_moments
-    among = wide.new_zeros(num_rays).index_add(0, ray_indices, moments * before - wide * moments_before)
-    return (2.0 * (among + sky_weight * (2.0 * total - total_moment))).to(weights.dtype)

@@ -1,4 +1,4 @@
-"""Space without end: its contraction, the grid of its cells, and the spread of what is seen along a ray."""
+"""Space without end: its contraction, and the grid of its cells."""
 
 from __future__ import annotations
 
