@@ -15,9 +15,11 @@ import torch
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
 SHORT = ["--vis", "tensorboard", "--pipeline.model.field.width", "32", "--pipeline.model.samples-per-ray", "48"]
+PROPOSAL = ["--pipeline.model.sampler", "proposal", "--pipeline.target-num-samples", "1000"]
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Command = Callable[..., None]
 
 
 @pytest.fixture(scope="module")
@@ -30,43 +32,53 @@ def capture(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
     return folder
 
 
-def results_of(run: Run, output: Path) -> tuple[dict[str, float], dict[str, Any]]:
-    """What ns-eval finds, and the state of the model."""
+@pytest.fixture
+def nerfstudio(monkeypatch: pytest.MonkeyPatch) -> Command:
+    """``ns-train`` and ``ns-eval`` in this process, which has Nerfstudio loaded already."""
+
+    def call(*command: str | Path) -> None:
+        from nerfstudio.scripts import eval as evaluation
+        from nerfstudio.scripts import train
+
+        monkeypatch.setattr(sys, "argv", [str(word) for word in command])
+        {"ns-train": train, "ns-eval": evaluation}[str(command[0])].entrypoint()
+
+    return call
+
+
+def results_of(nerfstudio: Command, output: Path) -> tuple[dict[str, float], dict[str, Any]]:
+    """What ns-eval finds of the run in a folder, and the run's checkpoint."""
     config = min(output.rglob("config.yml"))
-    done = run("ns-eval", "--load-config", config, "--output-path", output / "evaluation.json")
-    assert done.returncode == 0, done.stdout[-3000:]
+    nerfstudio("ns-eval", "--load-config", config, "--output-path", output / "evaluation.json")
     checkpoint = max(config.parent.glob("nerfstudio_models/*.ckpt"))
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     return json.loads((output / "evaluation.json").read_text())["results"], state
 
 
-def test_a_capture_trains_and_is_evaluated(capture: Path, tmp_path: Path, run: Run) -> None:
-    """Views that were not trained on come out closer than the mean colour of all pictures would."""
-    done = run("ns-train", "finer-sine", "--data", capture, "--output-dir", tmp_path, *SHORT,
-               "--max-num-iterations", "150", "nerfstudio-data")  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:]
-    results, state = results_of(run, tmp_path)
-    pictures = {path.name: np.asarray(Image.open(path)) / 255 for path in (capture / "images").iterdir()}
+def test_a_capture_trains_and_is_evaluated(capture: Path, tmp_path: Path, nerfstudio: Command) -> None:
+    """Views that were not trained on come out closer than pictures of one colour could, the best for each of them."""
+    nerfstudio("ns-train", "finer-sine", "--data", capture, "--output-dir", tmp_path, *SHORT,
+               "--optimizers.fields.optimizer.lr", "2e-3",
+               "--max-num-iterations", "200", "nerfstudio-data")  # fmt: skip
+    results, state = results_of(nerfstudio, tmp_path)
     names = json.loads((capture / "transforms.json").read_text())["test_filenames"]
-    mean = np.mean([picture.mean(axis=(0, 1)) for picture in pictures.values()], axis=0)
-    flat = np.mean([-10 * np.log10(((pictures[Path(name).name] - mean) ** 2).mean()) for name in names])
-    assert results["psnr"] > flat + 1.0
+    pictures = [np.asarray(Image.open(capture / name)) / 255 for name in names]
+    flat = np.mean([-10 * np.log10(picture.var(axis=(0, 1)).mean()) for picture in pictures])
+    assert results["psnr"] > flat + 0.7
     assert state["pipeline"]["_model._extra_state"]["unbounded"] == "yes"
 
 
-def test_proposal_networks_train_are_evaluated_and_resumed(small_scene: Path, tmp_path: Path, run: Run) -> None:
-    options = [*SHORT, "--pipeline.model.sampler", "proposal", "--pipeline.target-num-samples", "1000"]
-    done = run("ns-train", "finer-sine", "--data", small_scene, "--output-dir", tmp_path / "first", *options,
-               "--max-num-iterations", "60")  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:]
-    results, state = results_of(run, tmp_path / "first")
+def test_proposal_networks_train_are_evaluated_and_resumed(
+    small_scene: Path, tmp_path: Path, nerfstudio: Command
+) -> None:
+    train = ["ns-train", "finer-sine", "--data", small_scene, *SHORT, *PROPOSAL]
+    nerfstudio(*train, "--output-dir", tmp_path / "first", "--max-num-iterations", "60")
+    results, state = results_of(nerfstudio, tmp_path / "first")
+    # The scene stands before white, which an empty field is.
     assert 8 < results["psnr"] < 60
     assert set(state["optimizers"]) == {"fields", "proposal_networks"}
     (models,) = (tmp_path / "first").rglob("nerfstudio_models")
-    resume = ["--load-dir", models, "--max-num-iterations", "2"]
-    done = run("ns-train", "finer-sine", "--data", small_scene, "--output-dir", tmp_path / "on", *options, *resume)
-    assert done.returncode == 0, done.stdout[-3000:]
-    done = run("ns-train", "finer-sine", "--data", small_scene, "--output-dir", tmp_path / "no", *SHORT, *resume)
-    assert done.returncode == 1
-    assert "--pipeline.model.sampler proposal" in done.stdout
-    assert "Traceback" not in done.stdout
+    nerfstudio(*train, "--output-dir", tmp_path / "on", "--load-dir", models, "--max-num-iterations", "2")
+    (resumed,) = (tmp_path / "on").rglob("*.ckpt")
+    moments = torch.load(resumed, map_location="cpu", weights_only=True)["optimizers"]["proposal_networks"]["state"]
+    assert float(moments[0]["step"]) > 50, "Adam's moments of the proposal networks go on"
