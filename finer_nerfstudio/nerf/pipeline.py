@@ -1,4 +1,4 @@
-"""The pipeline: as many rays per step as fill a sample budget."""
+"""Pipelines: one that takes as many rays per step as fill a sample budget, and one to compare with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from nerfstudio.models.base_model import Model
+from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.pipelines.dynamic_batch import DynamicBatchPipeline, DynamicBatchPipelineConfig
 from nerfstudio.utils import writer
 from PIL import UnidentifiedImageError
@@ -137,3 +138,27 @@ class FinerPipeline(DynamicBatchPipeline):
                     f"this checkpoint does not fit the configured model ({first_line}): it comes from other "
                     f"--pipeline.model options or another method than {self.config.model.field.method}."
                 ) from error
+
+
+@dataclass
+class CountedPipelineConfig(VanillaPipelineConfig):
+    """Pipeline of another method, with counts."""
+
+    _target: type = field(default_factory=lambda: CountedPipeline)
+
+
+class CountedPipeline(VanillaPipeline):
+    """Nerfstudio's pipeline, which counts the rays that it trains and the samples of its field."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        prepare_processor()
+        super().__init__(*args, **kwargs)
+        self.trained_rays = 0
+        self.trained_samples = 0
+
+    def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Any]]:
+        outputs, losses, metrics = super().get_train_loss_dict(step)
+        rays = outputs["rgb"].shape[0]
+        self.trained_rays += rays
+        self.trained_samples += rays * outputs["weights_list"][-1].shape[1]
+        return outputs, losses, metrics
