@@ -29,7 +29,7 @@ class FinerPipelineConfig(DynamicBatchPipelineConfig):
     _target: type = field(default_factory=lambda: FinerPipeline)
     model: FinerModelConfig = field(default_factory=FinerModelConfig)
     """specifies the model config"""
-    target_num_samples: int = 6_144
+    target_num_samples: int = 12_288
     """Samples that a training step aims at (each process of a distributed run); the number of rays follows from how
     empty the scene has become."""
     max_num_samples_per_ray: int = 192
