@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
@@ -15,15 +17,30 @@ from finer_nerfstudio.nerf.model import FinerModelConfig
 from finer_nerfstudio.nerf.pipeline import FinerPipelineConfig
 from finer_nerfstudio.nerf.trainer import AdamConfig, DecayOverTrainingConfig, FinerTrainerConfig
 
-# Chosen for the FINER++ methods on Lego's training and validation views; a baseline has its family's rate.
-LEARNING_RATES: dict[str, float] = {
-    "finer-sine": 5e-4,
-    "finer-gauss": 1e-3,
-    "finer-wavelet": 1e-3,
-    "siren": 5e-4,
-    "gauss": 1e-3,
-    "wire": 1e-3,
-    "pemlp": 1e-3,
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a radiance field trains best with in minutes on processors; docs/radiance_fields.md has the measurements.
+
+    Attributes:
+        learning_rate: of the first step.
+        omega_0: frequency of the activation, the published one unless given.
+    """
+
+    learning_rate: float
+    omega_0: float | None = None
+
+
+# Chosen on Lego's training and validation views.
+TUNED: dict[str, Tuned] = {
+    # The inner function multiplies a local frequency by up to 3: 20 is to it what 30 is to SIREN.
+    "finer-sine": Tuned(7e-4, omega_0=20.0),
+    "finer-gauss": Tuned(1e-3),
+    "finer-wavelet": Tuned(1e-3),
+    "siren": Tuned(7e-4),
+    "gauss": Tuned(1e-3),
+    "wire": Tuned(1e-3),
+    "pemlp": Tuned(1e-3),
 }
 
 
@@ -53,11 +70,11 @@ def method_specification(
                 train_num_rays_per_batch=4096,
                 eval_num_rays_per_batch=1024,
             ),
-            model=FinerModelConfig(field=field(method=method)),
+            model=FinerModelConfig(field=field(method=method, omega_0=TUNED[method].omega_0)),
         ),
         optimizers={
             "fields": {
-                "optimizer": AdamConfig(lr=LEARNING_RATES[method]),
+                "optimizer": AdamConfig(lr=TUNED[method].learning_rate),
                 "scheduler": DecayOverTrainingConfig(),
             },
             # Only with --pipeline.model.sampler proposal; nerfacto's.

@@ -352,10 +352,7 @@ class FinerModel(Model):
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         image = over_white(batch["image"].to(self.device))
         rgb = outputs["rgb"].clamp(0.0, 1.0)
-        values = {"psnr": float(metrics.psnr(rgb, image)), "ssim": float(metrics.ssim(rgb, image))}
-        distance = metrics.lpips(rgb, image, download=self.config.download_lpips_weights)
-        if distance is not None:
-            values["lpips"] = float(distance)
+        values = view_metrics(rgb, image, download_lpips_weights=self.config.download_lpips_weights)
         images = {
             "img": torch.cat([image, rgb], dim=1),
             "accumulation": colormaps.apply_colormap(outputs["accumulation"]),
@@ -363,6 +360,24 @@ class FinerModel(Model):
             "normals": outputs["normals"],
         }
         return values, images
+
+
+def view_metrics(
+    rgb: Float[Tensor, "height width 3"],
+    image: Float[Tensor, "height width 3"],
+    *,
+    download_lpips_weights: bool = False,
+) -> dict[str, float]:
+    """How much a rendering resembles the truth: ``psnr``, ``ssim``, and ``lpips`` where its weights can be had.
+
+    Args:
+        rgb: the rendering, values in [0, 1].
+        image: the truth, likewise.
+        download_lpips_weights: fetch the weights if they are not here.
+    """
+    values = {"psnr": float(metrics.psnr(rgb, image)), "ssim": float(metrics.ssim(rgb, image))}
+    distance = metrics.lpips(rgb, image, download=download_lpips_weights)
+    return values if distance is None else {**values, "lpips": float(distance)}
 
 
 def over(image: Float[Tensor, "*batch channels"], background: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:

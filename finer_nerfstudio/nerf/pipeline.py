@@ -1,4 +1,4 @@
-"""The pipeline: as many rays per step as fill a sample budget."""
+"""Pipelines: one that takes as many rays per step as fill a sample budget, and one to compare with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from nerfstudio.models.base_model import Model
+from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.pipelines.dynamic_batch import DynamicBatchPipeline, DynamicBatchPipelineConfig
 from nerfstudio.utils import writer
 from PIL import UnidentifiedImageError
@@ -20,9 +21,9 @@ from finer_nerfstudio.nerf import distributed
 from finer_nerfstudio.nerf.model import FinerModelConfig
 from finer_nerfstudio.nerf.rays import PinholeRays, are_pinholes
 
-# Photographs have something to see on every ray, some fifty samples of it early on. The hundred rays that are left of
-# what does for a bounded scene are too few to learn from: on the demo capture fields broke up into noise.
-_MORE_WITHOUT_END = 4
+# Photographs have something to see on every ray, some fifty samples of it early on. The rays that are left of what
+# does for a bounded scene are too few to learn from: with a hundred a step, the demo capture broke up into noise.
+_MORE_WITHOUT_END = 2
 
 
 @dataclass
@@ -32,8 +33,8 @@ class FinerPipelineConfig(DynamicBatchPipelineConfig):
     _target: type = field(default_factory=lambda: FinerPipeline)
     model: FinerModelConfig = field(default_factory=FinerModelConfig)
     """specifies the model config"""
-    target_num_samples: int = 6_144
-    """Samples that a training step aims at (each process of a distributed run), four times as many in scenes without
+    target_num_samples: int = 12_288
+    """Samples that a training step aims at (each process of a distributed run), twice as many in scenes without
     end; the number of rays follows from how empty the scene has become."""
     max_num_samples_per_ray: int = 192
     """The first step has target-num-samples divided by this many rays."""
@@ -142,3 +143,27 @@ class FinerPipeline(DynamicBatchPipeline):
                     f"this checkpoint does not fit the configured model ({first_line}): it comes from other "
                     f"--pipeline.model options or another method than {self.config.model.field.method}."
                 ) from error
+
+
+@dataclass
+class CountedPipelineConfig(VanillaPipelineConfig):
+    """Pipeline of another method, with counts."""
+
+    _target: type = field(default_factory=lambda: CountedPipeline)
+
+
+class CountedPipeline(VanillaPipeline):
+    """Nerfstudio's pipeline, which counts the rays that it trains and the samples of its field."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        prepare_processor()
+        super().__init__(*args, **kwargs)
+        self.trained_rays = 0
+        self.trained_samples = 0
+
+    def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Any]]:
+        outputs, losses, metrics = super().get_train_loss_dict(step)
+        rays = outputs["rgb"].shape[0]
+        self.trained_rays += rays
+        self.trained_samples += rays * outputs["weights_list"][-1].shape[1]
+        return outputs, losses, metrics

@@ -30,7 +30,7 @@ from finer_nerfstudio.command_line import sentence_instead_of_traceback
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.nerf import distributed
 from finer_nerfstudio.nerf.model import FinerModel
-from finer_nerfstudio.nerf.pipeline import FinerPipeline
+from finer_nerfstudio.nerf.pipeline import CountedPipeline, FinerPipeline
 
 # Pixels per side of the viewer's still pictures without a GPU, until the person chooses another "Max res".
 _PROCESSOR_VIEWER_RESOLUTION = 256
@@ -242,10 +242,11 @@ class FinerTrainer(Trainer):
         # What is left of the training fills this run: a resumed run never trains faster than the one before ended.
         progress = self._loaded_progress + (1.0 - self._loaded_progress) * min(1.0, this_run)
         model = self.pipeline.model
-        assert isinstance(model, FinerModel)
-        model.grow_until(progress)
+        growing = isinstance(model, FinerModel)
+        if growing:
+            model.grow_until(progress)
         for decay in self._decays():
-            decay.restarts = model.growth_times
+            decay.restarts = model.growth_times if growing else ()
             decay.progress = progress
         result = super().train_iteration(step)
         self._trained_steps += 1
@@ -283,7 +284,7 @@ class FinerTrainer(Trainer):
     def _save_summary(self, seconds: float) -> None:
         """What the run cost, beside its checkpoints."""
         pipeline = self.pipeline
-        assert isinstance(pipeline, FinerPipeline)
+        assert isinstance(pipeline, (FinerPipeline, CountedPipeline))
         summary = {
             "method": self.config.method_name,
             "version": finer_nerfstudio.__version__,

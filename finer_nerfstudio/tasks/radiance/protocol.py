@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.inr.activations import VariablePeriodic
 from finer_nerfstudio.inr.presets import PROTOCOLS, preset
 from finer_nerfstudio.tasks.options import Method
 from finer_nerfstudio.tasks.radiance.scenes import Scene
@@ -119,8 +120,12 @@ def protocol_of(*, quick: bool, steps: int | None, minutes: float | None, seed: 
 
 
 def _paper_options(method: Method) -> list[str]:
-    paper = PROTOCOLS["nerf"]
+    paper, published = PROTOCOLS["nerf"], preset(method, "nerf")
+    activation = published.activation
+    base = activation.base if isinstance(activation, VariablePeriodic) else activation
+    omega_0 = getattr(base, "omega_0", None)
     return [
+        *([] if omega_0 is None else ["--pipeline.model.field.omega-0", f"{omega_0:g}"]),
         *("--pipeline.model.field.width", str(paper.width)),
         *("--pipeline.model.field.density-depth", str(paper.depth)),
         *("--pipeline.model.field.color-depth", str(paper.depth)),
@@ -130,5 +135,5 @@ def _paper_options(method: Method) -> list[str]:
         *("--pipeline.model.max-samples-per-batch", "1048576"),
         *("--pipeline.max-num-rays", str(paper.batch_size)),
         *("--pipeline.model.ema-decay", "0.95"),
-        *("--optimizers.fields.optimizer.lr", f"{preset(method, 'nerf').learning_rate:g}"),
+        *("--optimizers.fields.optimizer.lr", f"{published.learning_rate:g}"),
     ]

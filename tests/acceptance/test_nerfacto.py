@@ -1,0 +1,36 @@
+"""What fields are compared with trains and is measured like them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+SCRIPT = Path(__file__).parents[2] / "scripts" / "compare_methods.py"
+
+
+def test_nerfacto_is_compared_under_the_same_clock(run: Run, small_scene: Path, tmp_path: Path) -> None:
+    done = run(
+        sys.executable,
+        SCRIPT,
+        *("--data", small_scene, "--methods", "bounded-nerfacto", "--minutes", "0.01", "--eval-view-stride", "4"),
+        *("--output-dir", tmp_path / "out"),
+    )
+    assert done.returncode == 0, done.stdout
+    (result,) = json.loads((tmp_path / "out" / "results.json").read_text()).values()
+    assert result["training"]["rays"] == 1024 * result["training"]["steps"]
+    assert result["training"]["samples"] == 48 * result["training"]["rays"]
+    assert result["training"]["seconds"] >= 0.6
+    assert result["views"] == 1
+    (picture,) = (tmp_path / "out" / "bounded-nerfacto" / "test_views").glob("*_img_*.png")
+    truth, rendering = np.split(np.asarray(Image.open(picture), dtype=np.float64) / 255.0, 2, axis=1)
+    psnr = -10.0 * np.log10(np.mean((truth - rendering) ** 2))
+    assert result["test"]["psnr"] == pytest.approx(psnr, abs=0.05)
+    assert (truth[0, 0] == 1.0).all(), "what alpha cuts out is white"
