@@ -38,8 +38,8 @@ class FinerFieldConfig(FieldConfig):
     _target: type = field(default_factory=lambda: FinerField)
     method: str = "finer-sine"
     """Activation family and its published hyper-parameters; the options below override them one by one."""
-    width: int = 80
-    """Units of every hidden layer. The paper's 182 resolves more and costs four times as much; complex (wavelet)
+    width: int = 112
+    """Units of every hidden layer. The paper's 182 resolves more and costs twice as much; complex (wavelet)
     layers have width/sqrt(2) complex units, so that parameter counts match."""
     density_depth: int = 3
     """Hidden layers of the density network."""

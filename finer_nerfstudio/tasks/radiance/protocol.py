@@ -75,7 +75,7 @@ class RadianceProtocol:
     def sentence(self, scenes: list[Scene]) -> str:
         """The protocol in words."""
         network = (
-            "the package's network of 80 units and learning rates"
+            "the package's network of 112 units and hyper-parameters"
             if self.quick
             else f"the paper's network of {PROTOCOLS['nerf'].width} units at learning rate "
             f"{preset('siren', 'nerf').learning_rate:g} (published for the sine family alone)"

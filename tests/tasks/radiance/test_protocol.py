@@ -51,7 +51,7 @@ def test_the_quick_protocol_has_the_packages_network_and_every_eighth_view() -> 
     }
     assert protocol.num_test_views(scene()) == 25
     sentence = protocol.sentence([scene()])
-    for words in ("80 units", "3 minutes", "25 training views", "200x200", "every 8th test view (25)", "seed 3"):
+    for words in ("112 units", "3 minutes", "25 training views", "200x200", "every 8th test view (25)", "seed 3"):
         assert words in sentence
 
 
