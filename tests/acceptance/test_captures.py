@@ -77,8 +77,11 @@ def test_proposal_networks_train_are_evaluated_and_resumed(
     # The scene stands before white, which an empty field is.
     assert 8 < results["psnr"] < 60
     assert set(state["optimizers"]) == {"fields", "proposal_networks"}
+    # Not at every step: nerfacto looks into its proposal networks without training them at every other one.
+    trained = float(state["optimizers"]["proposal_networks"]["state"][0]["step"])
+    assert trained > 20
     (models,) = (tmp_path / "first").rglob("nerfstudio_models")
     nerfstudio(*train, "--output-dir", tmp_path / "on", "--load-dir", models, "--max-num-iterations", "2")
     (resumed,) = (tmp_path / "on").rglob("*.ckpt")
     moments = torch.load(resumed, map_location="cpu", weights_only=True)["optimizers"]["proposal_networks"]["state"]
-    assert float(moments[0]["step"]) > 50, "Adam's moments of the proposal networks go on"
+    assert float(moments[0]["step"]) >= trained, "Adam's moments of the proposal networks go on"
