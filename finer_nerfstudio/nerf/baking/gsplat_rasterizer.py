@@ -36,6 +36,7 @@ def rasterize_with_gsplat(
         near_plane=NEAR,
         sh_degree=splats.degree,
         packed=False,
+        rasterize_mode="antialiased",
     )
     return color[0], alpha[0, ..., 0]
 

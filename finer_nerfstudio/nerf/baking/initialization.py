@@ -12,9 +12,9 @@ from finer_nerfstudio.nerf.baking.surface import Appearance, SurfacePoints
 
 # Standard deviations along the surface, in distances between neighbours, and across it, in those along it. With the
 # opacity, tried on the demo scene and Lego: narrower ones leave holes, wider ones blur.
-_WIDTH = 0.6
+_WIDTH = 0.45
 _FLATNESS = 0.2
-_OPACITY = 0.95
+_OPACITY = 0.9
 # Views of a point see mostly one side of it: the unseen ones get about the mean colour.
 _STIFFNESS = 0.02
 # Less weight than that in all views together is none of the surface.

@@ -19,7 +19,7 @@ class BakeOptions:
     """Of the colours' spherical harmonics, 0 (the same from everywhere) to 3."""
     view_size: int | None = None
     """Longer side in pixels of the pictures of the field that the result is measured on (and splats are fitted to);
-    that of the photographs, but 100 on a processor and 400 on CUDA at most, unless given."""
+    100 on a processor, 400 on CUDA unless given."""
     held_out: int = 8
     """Evaluation cameras to measure from, evenly spread; 0 for all."""
     seed: int = 0

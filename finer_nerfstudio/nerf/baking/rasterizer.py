@@ -28,7 +28,8 @@ def rasterize(splats: Splats, view: View) -> tuple[Float[Tensor, "height width 3
     """Colour over black and opacity of the splats in a view; differentiable, and no approximation of the kernels'
     order: every pixel blends its splats front to back.
 
-    Follows "EWA splatting" (Zwicker et al. 2001) as Kerbl et al. 2023 have it.
+    Follows "EWA splatting" (Zwicker et al. 2001) as Kerbl et al. 2023 have it, with the compensation of Yu et al. 2024
+    (Mip-Splatting) for Gaussians smaller than a pixel.
     """
     to_camera, eye = world_to_camera(view, splats.means)
     local = splats.means @ to_camera[:, :3].T + to_camera[:, 3]
@@ -44,8 +45,11 @@ def rasterize(splats: Splats, view: View) -> tuple[Float[Tensor, "height width 3
     zero = torch.zeros_like(z)
     jacobian = torch.stack([fx / z, zero, -fx * slope_x / z, zero, fy / z, -fy * slope_y / z], dim=-1).view(-1, 2, 3)
     axes = jacobian @ to_camera[:, :3]
-    covariance = axes @ splats.covariances()[order] @ axes.mT + _BLUR * torch.eye(2).to(axes)
-    opacity = torch.sigmoid(splats.opacity_logits[order])
+    sharp = axes @ splats.covariances()[order] @ axes.mT
+    covariance = sharp + _BLUR * torch.eye(2).to(axes)
+    # What is smaller than a pixel is blurred to one and fainter for it, so that splats fit all resolutions alike.
+    kept = (torch.linalg.det(sharp) / torch.linalg.det(covariance)).clamp(min=1e-10).sqrt()
+    opacity = torch.sigmoid(splats.opacity_logits[order]) * kept
     color = harmonics.colors(splats.harmonics[order], torch.nn.functional.normalize(splats.means[order] - eye, dim=-1))
     inverse = torch.linalg.inv(covariance)
 

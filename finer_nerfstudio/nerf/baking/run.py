@@ -106,8 +106,7 @@ def load_scene(run: Path, *, view_size: int | None, held_out: int) -> LoadedScen
 
     Args:
         run: its folder or config.yml.
-        view_size: longer side in pixels of the held-out views; that of the photographs, but no more than suits the
-            machine, unless given.
+        view_size: longer side in pixels of the held-out views; what suits the machine unless given.
         held_out: how many of the evaluation cameras to take, evenly spread; 0 for all.
 
     Raises:
@@ -120,8 +119,7 @@ def load_scene(run: Path, *, view_size: int | None, held_out: int) -> LoadedScen
     cameras, others = data.train_dataset.cameras, data.eval_dataset.cameras
     training = [view_of(cameras, index) for index in range(len(cameras))]
     held = [view_of(others, index) for index in evenly(len(others), held_out)]
-    size = min(_for_device(_VIEW_SIZE, model.device), *(max(view.height, view.width) for view in training))
-    size = size if view_size is None else view_size
+    size = _for_device(_VIEW_SIZE, model.device) if view_size is None else view_size
     return LoadedScene(config, method, steps, scene_of_model(model), training, [view.resized(size) for view in held])
 
 

@@ -51,10 +51,11 @@ def by_hand(splats: Splats, view: View) -> np.ndarray:
         axes = rotation_matrices(splats.rotations)[i].numpy() * splats.log_scales[i].exp().numpy()
         flat = jacobian @ rotation @ axes
         covariance = flat @ flat.T + 0.3 * np.eye(2)
+        kept = math.sqrt(np.linalg.det(flat @ flat.T) / np.linalg.det(covariance))
         along = splats.means[i].numpy() - pose[:, 3]
         color = harmonics.colors(splats.harmonics[i : i + 1], torch.from_numpy(along / np.linalg.norm(along))[None])[0]
         middle = np.array([fx * x / z + view.center[0], fy * y / z + view.center[1]])
-        opacity = 1.0 / (1.0 + math.exp(-float(splats.opacity_logits[i])))
+        opacity = kept / (1.0 + math.exp(-float(splats.opacity_logits[i])))
         drawn.append((z, middle, np.linalg.inv(covariance), opacity, color.numpy()))
     drawn.sort(key=lambda splat: splat[0])
     picture = np.zeros((view.height, view.width, 4))
@@ -122,15 +123,22 @@ def test_projection_is_that_of_gsplat() -> None:
     matrix[:3] = world_to_camera(view, splats.means)[0]
     (fx, fy), (cx, cy) = view.focal, view.center
     intrinsics = torch.tensor([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
-    radii, places, _, conics, _ = implementation._fully_fused_projection(
-        splats.means, splats.covariances(), matrix[None], intrinsics[None], view.width, view.height
+    radii, places, _, conics, kept = implementation._fully_fused_projection(
+        splats.means,
+        splats.covariances(),
+        matrix[None],
+        intrinsics[None],
+        view.width,
+        view.height,
+        calc_compensations=True,
     )
     rows, columns = torch.meshgrid(torch.arange(view.height) + 0.5, torch.arange(view.width) + 0.5, indexing="ij")
     seen = 0
     for i in (radii[0] > 0).nonzero().flatten().tolist():
         dx, dy = columns - places[0, i, 0], rows - places[0, i, 1]
         a, b, c = conics[0, i]
-        expected = torch.sigmoid(splats.opacity_logits[i]) * torch.exp(-0.5 * (a * dx * dx + c * dy * dy) - b * dx * dy)
+        opacity = kept[0, i] * torch.sigmoid(splats.opacity_logits[i])
+        expected = opacity * torch.exp(-0.5 * (a * dx * dx + c * dy * dy) - b * dx * dy)
         expected[expected < 1.0 / 255.0] = 0.0
         alone = Splats(*(getattr(splats, name)[i : i + 1] for name in Splats.__dataclass_fields__))
         _, alpha = rasterize(alone, view)
