@@ -46,7 +46,7 @@ def run_command(main: Callable[[Any], None], options: Any, description: str | No
     """Read a script's options from the command line, run it, and end with an exit code.
 
     Args:
-        main: what the script does, given its options.
+        main: what the script does, given its options. The text of a KeyboardInterrupt says how to go on.
         options: a dataclass or a union of some, whose fields' docstrings are the help texts.
         description: the script's docstring.
     """
@@ -56,8 +56,8 @@ def run_command(main: Callable[[Any], None], options: Any, description: str | No
     try:
         with sentence_instead_of_traceback():
             main(chosen)
-    except KeyboardInterrupt:
-        advice = (
+    except KeyboardInterrupt as interruption:
+        advice = str(interruption) or (
             "--resume goes on from the last checkpoint" if hasattr(chosen, "resume") else "what was finished is kept"
         )
         print(f"interrupted; {advice}.", file=sys.stderr)

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
@@ -25,6 +23,14 @@ from rich.console import Console
 from rich.table import Table
 
 import finer_nerfstudio
+from finer_nerfstudio.tasks.radiance.pictures import truth_and_rendering
+from finer_nerfstudio.tasks.radiance.programs import (
+    ProgramFailed,
+    evaluate,
+    train,
+    training_summary,
+    view_pictures,
+)
 
 METHODS = ("pemlp", "siren", "finer-sine", "gauss", "finer-gauss", "wire", "finer-wavelet")
 
@@ -111,8 +117,8 @@ def _compare(config: Comparison) -> int:
         else:
             try:
                 measured = _train_and_evaluate(method, config, console)
-            except subprocess.CalledProcessError as error:
-                return _fail(f"{method}: {' '.join(error.cmd[:2])} failed with exit code {error.returncode}.", code=1)
+            except ProgramFailed as error:
+                return _fail(f"{method}: {error}.", code=1)
             result = {"settings": settings, **measured}
             _write(cell, json.dumps(result, indent=2))
         results[method] = result
@@ -149,64 +155,35 @@ def _train_and_evaluate(method: str, config: Comparison, console: Console) -> di
     run = config.output_dir / method / "run"
     if run.exists():
         console.print(f"{method}: an unfinished run in {run} is kept; this one starts anew beside it")
-    before = set(run.rglob("config.yml"))
     console.rule(f"{method}: training for {config.minutes:g} minutes")
-    _call(
-        "ns-train",
+    written = train(
         method,
-        "--data",
-        str(config.data),
-        "--output-dir",
-        str(run),
-        "--experiment-name",
-        config.data.resolve().name,
-        "--max-minutes",
-        str(config.minutes),
-        "--max-num-iterations",
-        "10000000",
-        "--machine.seed",
-        str(config.seed),
-        "--vis",
-        "viewer" if config.viewer else "tensorboard",
-        "--viewer.quit-on-train-completion",
-        "True",
-        "--steps-per-eval-image",
-        "0",
-        "--steps-per-eval-batch",
-        "0",
-        "blender-views",
-        "--train-view-stride",
-        str(config.train_view_stride),
-        "--eval-view-stride",
-        str(config.eval_view_stride),
+        config.data,
+        run,
+        options=[
+            *("--max-minutes", str(config.minutes)),
+            *("--max-num-iterations", "10000000"),
+            *("--machine.seed", str(config.seed)),
+            *("--vis", "viewer" if config.viewer else "tensorboard"),
+            *("--viewer.quit-on-train-completion", "True"),
+            *("--steps-per-eval-image", "0"),
+            *("--steps-per-eval-batch", "0"),
+        ],
+        parser_options=[
+            *("--train-view-stride", str(config.train_view_stride)),
+            *("--eval-view-stride", str(config.eval_view_stride)),
+        ],
     )
-    (written,) = set(run.rglob("config.yml")) - before
+    summary = training_summary(written)
+    if summary is None:  # ns-train ends well when it is interrupted
+        raise ProgramFailed("ns-train was interrupted")
     console.rule(f"{method}: rendering the test views")
-    evaluation = run.parent / "evaluation.json"
-    renders = run.parent / "test_views"
-    if renders.exists():  # made by an earlier run of this script
-        shutil.rmtree(renders)
-    _call(
-        "ns-eval",
-        "--load-config",
-        str(written),
-        "--output-path",
-        str(evaluation),
-        "--render-output-path",
-        str(renders),
-    )
     return {
         "config": str(written),
-        "test": json.loads(evaluation.read_text())["results"],
-        "training": json.loads((written.parent / "training.json").read_text()),
+        "test": evaluate(written, run.parent),
+        "training": summary,
         "views": len(_views(config, method)),
     }
-
-
-def _call(program: str, *arguments: str) -> None:
-    """Run a program that was installed beside this interpreter."""
-    beside = Path(sys.executable).parent / program
-    subprocess.run([str(beside) if beside.exists() else program, *arguments], check=True)
 
 
 def _row(method: str, result: dict[str, Any]) -> tuple[str, ...]:
@@ -222,7 +199,7 @@ def _row(method: str, result: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _views(config: Comparison, method: str) -> list[Path]:
-    return sorted((config.output_dir / method / "test_views").glob("*_img_*.png"))
+    return view_pictures(config.output_dir / method)
 
 
 def _markdown(results: dict[str, Any]) -> str:
@@ -236,11 +213,8 @@ def _side_by_side(config: Comparison, path: Path) -> None:
     tiles: list[Image.Image] = []
     for method in config.methods:
         views = _views(config, method)
-        with Image.open(views[min(config.compare_view, len(views) - 1)]) as pair:
-            width, height = pair.width // 2, pair.height
-            if not tiles:
-                tiles.append(pair.crop((0, 0, width, height)))
-            tiles.append(pair.crop((width, 0, 2 * width, height)))
+        truth, rendering = truth_and_rendering(views[min(config.compare_view, len(views) - 1)])
+        tiles += [rendering] if tiles else [truth, rendering]
     sheet = Image.new("RGB", (sum(tile.width for tile in tiles), tiles[0].height))
     left = 0
     for tile in tiles:

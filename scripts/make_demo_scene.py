@@ -25,7 +25,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, Protocol, TypeVar
 
 import numpy as np
 import tyro
@@ -35,9 +35,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 Array = NDArray[np.float32]
+Options = TypeVar("Options")
 
 FORMAT_VERSION = 1
 """Raised whenever the same options would give other images."""
+
+RECIPE = "scene.json"
+"""Name of the file that says how a folder was made."""
 
 CAMERA_ANGLE_X = 0.6911112070083618
 """Horizontal field of view in radians, that of the NeRF synthetic scenes."""
@@ -585,9 +589,37 @@ def _shade(points: Array, directions: Array, which: NDArray[np.int8]) -> Array:
     grazing = (1 - np.clip(-_dot(directions, normals), 0, 1)) ** 5
     reflectance = metal + (1 - metal) * np.float32(0.35) * gloss * grazing
     colour += tint * _surroundings(mirrored) * (reflectance * openness * np.float32(0.75))
+    return developed(colour)
+
+
+def developed(light: Array) -> Array:
+    """Encoded (sRGB-like) colours in [0, 1] of linear ones in [0, inf), of any shape."""
     # A soft shoulder keeps highlights from clipping to flat white discs.
-    toned = colour * (1 + colour / 6) / (1 + 0.75 * colour) * np.float32(1.15)
+    toned = light * (1 + light / 6) / (1 + 0.75 * light) * np.float32(1.15)
     return np.clip(toned, 0, 1) ** np.float32(1 / 2.2)
+
+
+def see_objects(origin: Array, directions: Array) -> tuple[Array, Array]:
+    """What rays meet first.
+
+    Args:
+        origin: ``[3, 1]`` common start of the rays, outside every object.
+        directions: ``[3, n]`` unit directions.
+
+    Returns:
+        Distances ``[n]``, infinite where nothing is met, and encoded colours ``[3, n]``, 0 there.
+    """
+    t, which = _nearest_hits(origin, directions)
+    met = np.flatnonzero(which >= 0)
+    colours = np.zeros_like(directions)
+    if met.size:
+        colours[:, met] = _shade(origin + t[met] * directions[:, met], directions[:, met], which[met])
+    return t, colours
+
+
+def sunlight(points: Array) -> Array:
+    """Share [n] in [0, 1] of the main lamp that the objects leave to points [3, n] outside of them."""
+    return _visibility(points, _KEY_LIGHT)
 
 
 def render_view(
@@ -619,12 +651,8 @@ def render_view(
         y, x = (a.ravel() for a in np.meshgrid(-down, across, indexing="ij"))
         turned = [pose[i, 0] * x + pose[i, 1] * y - pose[i, 2] for i in range(3)]
         directions = _unit(np.stack(turned).astype(np.float32))
-        t, which = _nearest_hits(origin, directions)
-        met = np.flatnonzero(which >= 0)
-        samples = np.zeros((4, t.size), dtype=np.float32)
-        if met.size:
-            samples[:3, met] = _shade(origin + t[met] * directions[:, met], directions[:, met], which[met])
-            samples[3, met] = 1
+        t, colours = see_objects(origin, directions)
+        samples = np.concatenate([colours, np.isfinite(t)[None].astype(np.float32)])
         # Encoded colours are averaged, because trainers and viewers composite encoded colours as well. With 0
         # for the rays that meet nothing, the mean is premultiplied by alpha; that is undone below.
         block = samples.reshape(4, rows, supersampling, size, supersampling).mean(axis=(2, 4))
@@ -749,13 +777,19 @@ def _write_scene(options: DemoScene, folder: Path) -> None:
             }
             for i, pose in enumerate(split_poses)
         ]
-        _write_json(folder / f"transforms_{split}.json", {"camera_angle_x": CAMERA_ANGLE_X, "frames": frames})
+        write_json(folder / f"transforms_{split}.json", {"camera_angle_x": CAMERA_ANGLE_X, "frames": frames})
 
     def render(split: str, index: int) -> None:
         image = render_view(poses[split][index], options.size, focal, options.supersampling)
         Image.fromarray(np.round(255 * image).astype(np.uint8)).save(folder / split / f"r_{index}.png")
 
     jobs = [(split, index) for split, views in options.views.items() for index in range(views)]
+    draw_all(render, jobs)
+    write_json(folder / RECIPE, options.recipe())
+
+
+def draw_all(render: Callable[[str, int], None], jobs: list[tuple[str, int]]) -> None:
+    """Call ``render`` with each of the ``jobs`` on all cores."""
     # Threads suffice, as NumPy releases the interpreter lock, and unlike processes they cannot outlive us.
     pool = ThreadPoolExecutor(max_workers=_usable_cores())
     try:
@@ -764,7 +798,6 @@ def _write_scene(options: DemoScene, folder: Path) -> None:
             future.result()
     finally:
         pool.shutdown(cancel_futures=True)
-    _write_json(folder / "scene.json", options.recipe())
 
 
 def _with_progress(items: Iterator[Future[None]], total: int) -> Iterator[Future[None]]:
@@ -777,18 +810,34 @@ def _usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _write_json(path: Path, content: object) -> None:
+def write_json(path: Path, content: object) -> None:
+    """Write ``content`` readably."""
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _is_complete(folder: Path, options: DemoScene) -> bool:
-    """Whether ``folder`` holds the whole scene, made with these options."""
+class Recipe(Protocol):
+    """Options that decide what a folder holds."""
+
+    @property
+    def output_dir(self) -> Path:
+        """The folder to create."""
+        ...
+
+    def problem(self) -> str | None:
+        """What is wrong with the values, in one sentence, or None."""
+        ...
+
+    def recipe(self) -> dict[str, int]:
+        """All that decides the files' content."""
+        ...
+
+
+def _is_complete(folder: Path, options: Recipe, names: list[str]) -> bool:
+    """Whether ``folder`` holds all files, made with these options."""
     try:
-        recipe = json.loads((folder / "scene.json").read_text(encoding="utf-8"))
+        recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    names = [f"transforms_{split}.json" for split in options.views]
-    names += [f"{split}/r_{i}.png" for split, views in options.views.items() for i in range(views)]
     return recipe == options.recipe() and all((folder / name).is_file() for name in names)
 
 
@@ -797,16 +846,25 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def main(options: DemoScene) -> None:
-    """Create the scene folder or leave a finished one alone; exit with 1 or 2 and a sentence on failure."""
+def make_folder(options: Recipe, names: list[str], write: Callable[[Path], None]) -> bool:
+    """Create a folder in one step or leave a finished one alone; exit with 1 or 2 and a sentence on failure.
+
+    Args:
+        options: whose ``output_dir`` is the folder.
+        names: files that a finished folder has, relative to it.
+        write: puts them into an empty folder, with the recipe in a file of the name ``RECIPE``.
+
+    Returns:
+        Whether there was something to do.
+    """
     if problem := options.problem():
         _fail(problem, 2)
     target = options.output_dir.expanduser().resolve()
     shown = options.output_dir
     try:
-        if _is_complete(target, options):
+        if _is_complete(target, options, names):
             print(f"{shown} already holds this scene: nothing to do.")
-            return
+            return False
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):
             _fail(f"{shown} holds something other than this scene: choose another --output-dir.", 2)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -814,22 +872,35 @@ def main(options: DemoScene) -> None:
         with tempfile.TemporaryDirectory(prefix=f".{target.name}-unfinished-", dir=target.parent) as staging:
             folder = Path(staging) / target.name
             folder.mkdir()
-            _write_scene(options, folder)
+            write(folder)
             folder.rename(target)
     except OSError as error:
         _fail(f"Cannot write {shown}: {error.strerror or error}.", 1)
-    counts = ", ".join(f"{views} {split}" for split, views in options.views.items())
-    print(f"Wrote {shown}: {counts} images of {options.size}x{options.size} pixels.")
+    return True
+
+
+def main(options: DemoScene) -> None:
+    """Create the scene folder or leave a finished one alone; exit with 1 or 2 and a sentence on failure."""
+    names = [f"transforms_{split}.json" for split in options.views]
+    names += [f"{split}/r_{i}.png" for split, views in options.views.items() for i in range(views)]
+    if make_folder(options, names, functools.partial(_write_scene, options)):
+        counts = ", ".join(f"{views} {split}" for split, views in options.views.items())
+        print(f"Wrote {options.output_dir}: {counts} images of {options.size}x{options.size} pixels.")
 
 
 def _stop(signum: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + signum)
 
 
-if __name__ == "__main__":
+def run_script(main: Callable[[Options], None], options: type[Options]) -> None:
+    """Read options from the command line and go."""
     # A polite termination unwinds like Ctrl-C does, which removes the unfinished folder.
     signal.signal(signal.SIGTERM, _stop)
     try:
-        main(tyro.cli(DemoScene))
+        main(tyro.cli(options))
     except KeyboardInterrupt:
         _fail("Interrupted: nothing was written.", 130)
+
+
+if __name__ == "__main__":
+    run_script(main, DemoScene)

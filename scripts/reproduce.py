@@ -2,14 +2,16 @@
 
     python scripts/reproduce.py table1 --images ../shared/data/images --quick
     python scripts/reproduce.py table2 --shapes ../shared/data/shapes/armadillo.obj --quick
+    python scripts/reproduce.py table3 --scenes ../shared/data/blender --quick
 
-Every method on every image or shape is one cell. Finished cells are kept in the output folder, so that an interrupted
-table goes on where it stopped. Cells run one after the other, one per GPU where there are several, in --workers
-processes, or as tasks of a Ray cluster with --cluster.
+Every method on every image, shape or scene is one cell. Finished cells are kept in the output folder, so that an
+interrupted table goes on where it stopped. Cells run one after the other, one per GPU where there are several, in
+--workers processes, or as tasks of a Ray cluster with --cluster.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,11 +19,16 @@ from typing import Literal
 import tyro
 
 from finer_nerfstudio.command_line import prepare_processor, run_command
+from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.inr.presets import PROTOCOLS
 from finer_nerfstudio.tasks.image.fit import ImageOptions
 from finer_nerfstudio.tasks.image.table import image_cells, images_in, learning_rate_cells
 from finer_nerfstudio.tasks.options import ALL_METHODS, Method
 from finer_nerfstudio.tasks.published import TABLE_1, TABLE_2, TABLE_2_ARMADILLO
+from finer_nerfstudio.tasks.radiance.cells import radiance_cells
+from finer_nerfstudio.tasks.radiance.protocol import protocol_of
+from finer_nerfstudio.tasks.radiance.scenes import Scene, require_different_names, scenes_in
+from finer_nerfstudio.tasks.radiance.table import notes_on, radiance_row, write_pictures
 from finer_nerfstudio.tasks.sdf.fit import ShapeOptions
 from finer_nerfstudio.tasks.sdf.run import require_resolution
 from finer_nerfstudio.tasks.sdf.table import read_shapes, shape_cells, shapes_in
@@ -163,17 +170,94 @@ def table2(command: Table2) -> None:
     )
 
 
-def main(command: Table1 | Table2) -> None:
+@dataclass(frozen=True)
+class Table3(Sweep):
+    """Scenes: PSNR, SSIM and LPIPS of every method on the test views, and a flight through each scene. Quick: the
+    package's own network for three minutes, and every 8th test view. With --cluster, scenes and output folder have to
+    be on disks that all machines share."""
+
+    scenes: tuple[Path, ...] = (Path("../shared/data/blender"),)
+    """Scenes in Blender format and folders of them; those called chair, drums, ficus, ... are the paper's."""
+    steps: int | None = None
+    """Training steps; 37,500 unless given. A cell that was interrupted goes on from its newest checkpoint."""
+    minutes: float | None = None
+    """Train every cell for this long instead of a number of steps; 3 with --quick unless given. A cell that was
+    interrupted starts again."""
+    video: bool = True
+    """Make flight.mp4 of each scene with its best method."""
+    output_dir: Path = Path("outputs/table3")
+    """Cells with their runs and logs, table.md, table.csv, table.json, table.png, and pictures of each scene."""
+
+
+def table3(command: Table3) -> None:
+    protocol = protocol_of(quick=command.quick, steps=command.steps, minutes=command.minutes, seed=command.seed)
+    scenes = [scene for path in command.scenes for scene in scenes_in(path)]
+    require_different_names(scenes)
+    folder = command.output_dir / "cells"
+    cells = {
+        method: radiance_cells(scenes, method, protocol, folder=folder, device=command.device)
+        for method in command.methods
+    }
+    failures: list[str] = []
+
+    def failed(cell: Cell, error: InputError) -> None:
+        failures.append(str(error))
+        print(f"failed: {error}; going on with the others", file=sys.stderr)
+
+    results = run_cells(
+        # Scene by scene, so that a table that was interrupted has whole lines.
+        [cell for line in zip(*cells.values(), strict=True) for cell in line],
+        folder,
+        workers=command.workers,
+        cluster=command.cluster,
+        report=announce("psnr", "dB"),
+        on_failure=failed,
+    )
+    if results:
+        rows = [
+            radiance_row(method, scenes, [results.get(cell.name, {}) for cell in cells[method]])
+            for method in command.methods
+        ]
+        write_table(
+            command.output_dir,
+            title="Table 3: radiance fields",
+            protocol=protocol.sentence(scenes),
+            rows=rows,
+            items=[scene.name for scene in scenes],
+            columns={"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS"},
+            own_columns={"rays_per_second": "training rays/s", "minutes": "minutes"},
+            by_item=True,
+            notes=notes_on(scenes, rows),
+            higher_is_better=True,
+        )
+
+        def of_scene(scene: Scene) -> dict[Method, dict]:
+            names: dict[Method, str] = {method: f"{scene.name}-{method}" for method in command.methods}
+            return {method: results[name] for method, name in names.items() if name in results}
+
+        failures += write_pictures(command.output_dir, scenes, folder, of_scene, video=command.video)
+    if failures:
+        raise InputError("; ".join(failures) + ". Everything else is kept, and the same command tries these again.")
+
+
+def main(command: Table1 | Table2 | Table3) -> None:
     prepare_processor()
-    if isinstance(command, Table1):
-        table1(command)
-    else:
-        table2(command)
+    try:
+        if isinstance(command, Table1):
+            table1(command)
+        elif isinstance(command, Table2):
+            table2(command)
+        else:
+            table3(command)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"what was finished is kept in {command.output_dir}, and the same command goes on from there"
+        ) from None
 
 
 if __name__ == "__main__":
     run_command(
         main,
-        tyro.extras.subcommand_type_from_defaults({"table1": Table1(), "table2": Table2()}),
+        tyro.extras.subcommand_type_from_defaults({"table1": Table1(), "table2": Table2(), "table3": Table3()}),
         __doc__,
     )

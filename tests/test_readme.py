@@ -98,7 +98,8 @@ def shortened(command: str) -> str:
         arguments += ["--steps", "2", "--output-dir", f"outputs/{place_of(command)}"]
         # The IoU of a shape takes millions of points, however small the rest is.
         arguments += ["--methods", "siren", *(["finer-sine"] if "table1" in command else [])]
-        arguments += ["--size", "16"] if "table1" in command else ["--resolution", "16"]
+        sizes = {"table1": ["--size", "16"], "table2": ["--resolution", "16"], "table3": []}
+        arguments += sizes[arguments[1]]
     elif "benchmark.py" in command:
         arguments += [
             "--points",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -202,6 +203,38 @@ class CoordinateNetwork(nn.Module):
             outputs: which of the ``out_dim`` signal values are wanted.
         """
         return F.linear(features, self.last.weight[outputs], self.last.bias[outputs])
+
+    def evaluate_behind(
+        self,
+        weight: Float[Tensor, "features inner"],
+        bias: Float[Tensor, " features"],
+        inner: Float[Tensor, "*batch inner"],
+        rest: Float[Tensor, "*batch rest"],
+    ) -> Float[Tensor, "*batch out_dim"]:
+        """The network at ``[inner weight^T + bias, rest]``.
+
+        Two affine maps one after the other are one, so that a network which reads another one's output costs a matrix
+        product less than evaluating both.
+
+        Args:
+            weight: of the affine map that gives the leading inputs.
+            bias: of the same.
+            inner: what that map reads.
+            rest: the other inputs.
+
+        Raises:
+            ValueError: if the network encodes its input, which then is no affine map's.
+        """
+        if self.encoding_frequencies:
+            raise ValueError("CoordinateNetwork: a network that encodes its input cannot take over an affine map")
+        first, *others = self._layers(self.activation)
+        leading, trailing = first.weight.split([len(weight), first.weight.shape[1] - len(weight)], dim=1)
+        merged = replace(
+            first,
+            weight=torch.cat([leading @ weight, trailing], dim=1),
+            bias=torch.addmv(first.bias, leading, bias),
+        )
+        return kernels.evaluate_layers(torch.cat([inner, rest.to(inner.dtype)], dim=-1), [merged, *others])
 
     def compile_for_inference(self) -> InferenceNetwork:
         """The network as it is now, as a function for rendering: no autograd, bounded memory, fastest kernels."""

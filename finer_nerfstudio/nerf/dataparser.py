@@ -103,7 +103,7 @@ class BlenderViews(DataParser):
             alpha_color=None,
             scene_box=SceneBox(aabb=torch.tensor([[-extent] * 3, [extent] * 3], dtype=torch.float32)),
             dataparser_scale=config.scale_factor,
-            metadata={"downscale_factor": factor},
+            metadata={"downscale_factor": factor, "unbounded": False},
         )
 
 

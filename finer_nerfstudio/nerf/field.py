@@ -19,6 +19,7 @@ from torch import Tensor
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr import CoordinateNetwork, GrowingNetwork, preset
 from finer_nerfstudio.inr.presets import Preset
+from finer_nerfstudio.nerf.contraction import contract
 
 DirectionEncoding = Literal["raw", "spherical-harmonics"]
 DIRECTION_DIMS: dict[DirectionEncoding, int] = {"raw": 3, "spherical-harmonics": 16}
@@ -59,12 +60,13 @@ class FinerFieldConfig(FieldConfig):
     come from holding it constant."""
 
     def setup(
-        self, *, aabb: Float[Tensor, "2 3"], generator: torch.Generator | None = None
+        self, *, aabb: Float[Tensor, "2 3"], unbounded: bool = False, generator: torch.Generator | None = None
     ) -> RadianceField[CoordinateNetwork] | RadianceField[GrowingNetwork]:
         """A field with fresh weights.
 
         Args:
             aabb: lowest and highest corner of the scene in world units, ``[2, 3]``.
+            unbounded: whether the field goes on outside of it.
             generator: source of the initial weights.
 
         Raises:
@@ -86,7 +88,7 @@ class FinerFieldConfig(FieldConfig):
         color_net = CoordinateNetwork(
             self.width + direction_dim, 3, depth=self.color_depth, generator=generator, **sizes
         )
-        return FinerField(density_net, color_net, aabb, direction_encoding=self.direction_encoding)
+        return FinerField(density_net, color_net, aabb, direction_encoding=self.direction_encoding, unbounded=unbounded)
 
     def require_possible(self) -> Preset:
         """The method's hyper-parameters with the overrides applied.
@@ -128,7 +130,7 @@ Network = TypeVar("Network", CoordinateNetwork, GrowingNetwork)
 class RadianceField(Field, Generic[Network]):
     """Density and colour from two networks.
 
-    The density network maps a position in the field's box [-1, 1]^3 to a raw density and features; the colour network
+    The density network maps a position in the networks' box [-1, 1]^3 to a raw density and features; the colour network
     maps features and viewing direction to colour. Methods take world positions.
 
     Args:
@@ -136,6 +138,7 @@ class RadianceField(Field, Generic[Network]):
         color_net: features and (encoded) direction to 3 values.
         aabb: lowest and highest corner of the scene in world units, ``[2, 3]``.
         direction_encoding: how a direction enters the colour network.
+        unbounded: whether all of space is contracted into the networks' box, or the scene's box alone fills it.
     """
 
     aabb: Tensor
@@ -147,20 +150,27 @@ class RadianceField(Field, Generic[Network]):
         aabb: Float[Tensor, "2 3"],
         *,
         direction_encoding: DirectionEncoding = "raw",
+        unbounded: bool = False,
     ) -> None:
         super().__init__()
         self.register_buffer("aabb", aabb.detach().clone(), persistent=False)
         self.density_net: Network = density_net
         self.color_net: Network = color_net
         self.direction_encoding: DirectionEncoding = direction_encoding
+        self.unbounded = unbounded
         self.harmonics: SHEncoding | None = None
         if direction_encoding == "spherical-harmonics":
             fused = find_spec("tinycudann") is not None and torch.cuda.is_available()
             self.harmonics = SHEncoding(levels=4, implementation="tcnn" if fused else "torch")
 
+    def coordinates(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+        """World positions to those of the networks, [-1, 1]^3."""
+        in_box = world_to_box(positions, self.aabb)
+        return contract(in_box) if self.unbounded else in_box
+
     def hidden_features(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch hidden"]:
-        """Last hidden layer of the density network at world ``positions`` inside the scene's box."""
-        return self.density_net.hidden_features(world_to_box(positions, self.aabb))
+        """Last hidden layer of the density network at world ``positions``, inside the scene's box if it is bounded."""
+        return self.density_net.hidden_features(self.coordinates(positions))
 
     def density(self, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch"]:
         """Volume density per unit of world length, in (0, inf), of what :meth:`hidden_features` gave."""
@@ -170,14 +180,17 @@ class RadianceField(Field, Generic[Network]):
         self, hidden: Float[Tensor, "*batch hidden"], directions: Float[Tensor, "*batch 3"]
     ) -> Float[Tensor, "*batch 3"]:
         """Colour in (0, 1) seen along unit ``directions``."""
-        features = self.density_net.readout(hidden, slice(1, None))
         if self.harmonics is None:
             encoded = directions
         elif self.harmonics.tcnn_encoding is not None:  # which maps [0, 1] to [-1, 1] itself
             encoded = self.harmonics(0.5 * directions + 0.5)
         else:
             encoded = self.harmonics(directions)
-        return torch.sigmoid(self.color_net(torch.cat([features, encoded.to(features.dtype)], dim=-1)).float())
+        return torch.sigmoid(self._raw_color(hidden, encoded).float())
+
+    def _raw_color(self, hidden: Tensor, encoded: Tensor) -> Tensor:
+        features = self.density_net.readout(hidden, slice(1, None))
+        return self.color_net(torch.cat([features, encoded.to(features.dtype)], dim=-1))
 
     def density_at(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
         """Density at world ``positions``."""
@@ -215,10 +228,14 @@ class FinerField(RadianceField[CoordinateNetwork]):
         """Last hidden layer of the density network at world ``positions``.
 
         Args:
-            positions: world positions inside the scene's box.
+            positions: world positions, inside the scene's box if it is bounded.
             neuron_mask: factors for the first-layer neurons, see :meth:`CoordinateNetwork.hidden_features`.
         """
-        return self.density_net.hidden_features(world_to_box(positions, self.aabb), neuron_mask=neuron_mask)
+        return self.density_net.hidden_features(self.coordinates(positions), neuron_mask=neuron_mask)
+
+    def _raw_color(self, hidden: Tensor, encoded: Tensor) -> Tensor:
+        last = self.density_net.last
+        return self.color_net.evaluate_behind(last.weight[1:], last.bias[1:], hidden, encoded)
 
     def rendered(self, stages: int | None = None) -> FinerField:
         del stages  # it has one
@@ -234,7 +251,7 @@ class FinerField(RadianceField[CoordinateNetwork]):
         """
         positions = positions.detach().requires_grad_()
         hidden = self.density_net.hidden_features(
-            world_to_box(positions, self.aabb), neuron_mask=neuron_mask, scale_gradient=True
+            self.coordinates(positions), neuron_mask=neuron_mask, scale_gradient=True
         )
         raw_density = self.density_net.readout(hidden, slice(0, 1))
         (gradient,) = torch.autograd.grad(raw_density.sum(), positions)

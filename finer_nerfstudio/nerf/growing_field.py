@@ -42,7 +42,9 @@ class GrowingFieldConfig(FinerFieldConfig):
         stages = len(self.widths)
         return tuple(i / stages for i in range(1, stages)) if self.grow_at is None else self.grow_at
 
-    def setup(self, *, aabb: Float[Tensor, "2 3"], generator: torch.Generator | None = None) -> GrowingField:
+    def setup(
+        self, *, aabb: Float[Tensor, "2 3"], unbounded: bool = False, generator: torch.Generator | None = None
+    ) -> GrowingField:
         chosen = self.require_possible()
         option = "--pipeline.model.field"
         if not self.widths:
@@ -78,7 +80,9 @@ class GrowingFieldConfig(FinerFieldConfig):
         assert bias is not None
         with torch.no_grad():
             bias[0] += INITIAL_RAW_DENSITY
-        grown = GrowingField(density_net, color_net, aabb, direction_encoding=self.direction_encoding)
+        grown = GrowingField(
+            density_net, color_net, aabb, direction_encoding=self.direction_encoding, unbounded=unbounded
+        )
         grown.activate(1)
         return grown
 
@@ -120,6 +124,7 @@ class GrowingField(RadianceField[GrowingNetwork]):
             self.color_net.merged(stages),
             self.aabb,
             direction_encoding=self.direction_encoding,
+            unbounded=self.unbounded,
         )
 
     def get_extra_state(self) -> dict[str, int]:

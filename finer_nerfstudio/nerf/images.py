@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from PIL import Image
 
@@ -20,7 +21,15 @@ class SceneImages(InputDataset):
     """Nerfstudio's dataset with area averaging, 8 and 16 bits, grey, palette and alpha.
 
     Within a split, either all images come with alpha or none does: if any has it, the others are opaque.
+
+    What a model learns of the scene beside its box is in the metadata: ``unbounded`` says whether the images show
+    surroundings that have no end. A parser may know; otherwise they do unless alpha cuts something out of them.
     """
+
+    def __init__(self, dataparser_outputs: DataparserOutputs, scale_factor: float = 1.0) -> None:
+        super().__init__(dataparser_outputs, scale_factor)
+        if "unbounded" not in self.metadata:
+            self.metadata["unbounded"] = not self._any_alpha
 
     def get_numpy_image(self, image_idx: int) -> Pixels:
         """Image ``[height, width, 3 or 4]`` with values in 0..255, alpha straight.

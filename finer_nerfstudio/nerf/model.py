@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -22,8 +22,9 @@ from finer_nerfstudio import metrics
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.nerf.field import FinerFieldConfig, RadianceField
 from finer_nerfstudio.nerf.growing_field import GrowingField, GrowingFieldConfig
-from finer_nerfstudio.nerf.rendering import render, segment_weights
+from finer_nerfstudio.nerf.rendering import ray_weights, render, sky
 from finer_nerfstudio.nerf.sampler import OccupancyGrid
+from finer_nerfstudio.nerf.unbounded_grid import UnboundedGrid
 from finer_nerfstudio.nerf.viewer_panel import ViewerPanel, neuron_mask, viewer_thread
 
 
@@ -48,6 +49,9 @@ class FinerModelConfig(ModelConfig):
     """Training steps during which every update of the grid looks into all cells."""
     grid_update_every: int = 16
     """Training steps between updates of the grid."""
+    unbounded: Literal["auto", "yes", "no"] = "auto"
+    """Whether there is something to see outside the scene's box. "auto": not in Blender-format scenes, nor where alpha
+    cuts something out of its surroundings; else, as in photographs, all of space is contracted into the field."""
     near_plane: float = 0.05
     """Nothing nearer to a camera is sampled, world units."""
     color_weight_threshold: float = 1e-4
@@ -60,12 +64,13 @@ class FinerModelConfig(ModelConfig):
 
 
 class FinerModel(Model):
-    """Volume rendering of a :class:`FinerField` inside the scene's box.
+    """Volume rendering of a :class:`FinerField` inside the scene's box, or in all of space.
 
     Args:
         config: the model's configuration.
-        scene_box: box that the field fills; its corners map to [-1, 1]^3.
+        scene_box: box that the field fills, or of which it goes on outside.
         num_train_data: number of training images.
+        metadata: of the training images; "unbounded" says whether they show surroundings without end.
     """
 
     config: FinerModelConfig
@@ -89,10 +94,15 @@ class FinerModel(Model):
         self._initial_seed = int(torch.randint(1 << 62, ()))
         self._generators: dict[torch.device, torch.Generator] = {}
         aabb = self.scene_box.aabb.float()
-        self.field = config.field.setup(aabb=aabb, generator=torch.Generator().manual_seed(self._initial_seed))
+        metadata = self.kwargs.get("metadata") or {}
+        self.unbounded = metadata.get("unbounded", False) if config.unbounded == "auto" else config.unbounded == "yes"
+        self.field = config.field.setup(
+            aabb=aabb, unbounded=self.unbounded, generator=torch.Generator().manual_seed(self._initial_seed)
+        )
         self.averaged_field = AveragedModel(self.field, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
         self.averaged_field.requires_grad_(False)
-        self.grid = OccupancyGrid(aabb, resolution=config.grid_resolution, steps=config.samples_per_ray)
+        grid = UnboundedGrid if self.unbounded else OccupancyGrid
+        self.grid = grid(aabb, resolution=config.grid_resolution, steps=config.samples_per_ray)
         widths = self.field.widths if isinstance(self.field, GrowingField) else []
         widest = self.field.rendered(len(widths) or None)
         first_bias = widest.density_net.first.bias
@@ -138,13 +148,20 @@ class FinerModel(Model):
         return self._generators[device]
 
     def get_extra_state(self) -> dict[str, str]:
-        return {"method": self.config.field.method}
+        return {"method": self.config.field.method, "unbounded": "yes" if self.unbounded else "no"}
 
     def set_extra_state(self, state: dict[str, str]) -> None:
         if state["method"] != self.config.field.method:
             raise InputError(
                 f"this checkpoint is of the method {state['method']}, not {self.config.field.method}: name the "
                 f"former on the command line, or leave the checkpoint out."
+            )
+        trained = state.get("unbounded", "no")
+        if (trained == "yes") != self.unbounded:
+            kind = "a scene without end" if trained == "yes" else "a bounded scene"
+            raise InputError(
+                f"this checkpoint is of {kind}, which the one at hand is not: give --pipeline.model.unbounded "
+                f"{trained}, or leave the checkpoint out."
             )
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
@@ -161,7 +178,7 @@ class FinerModel(Model):
             )
 
         def update_average(step: int) -> None:
-            self.averaged_field.update_parameters(self.field)
+            self._update_average()
 
         return [
             TrainingCallback(
@@ -172,11 +189,20 @@ class FinerModel(Model):
             TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], update_average),
         ]
 
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """As ``AveragedModel.update_parameters``, which takes as long as a small network's own training step."""
+        averaged = self.averaged_field
+        share = 1.0 if int(averaged.n_averaged) == 0 else 1.0 - self.config.ema_decay
+        for mean, new in zip(averaged.module.parameters(), self.field.parameters(), strict=True):
+            mean.lerp_(new, share)
+        averaged.n_averaged += 1
+
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
         return self._training_outputs(ray_bundle) if self.training else self._evaluation_outputs(ray_bundle)
 
     def _training_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
-        """Colour over a transparent background, for the leading rays that fit into the sample budget."""
+        """Colour over the sky or a transparent background, for the leading rays that fit into the sample budget."""
         generator = self.generator(ray_bundle.origins.device)
         segments = self.grid.march(
             ray_bundle.origins,
@@ -187,22 +213,29 @@ class FinerModel(Model):
             max_samples=self.config.max_samples_per_batch,
             generator=generator,
         )
-        rays = segments.ray_indices
-        directions = ray_bundle.directions[rays]
-        hidden = self.field.hidden_features(ray_bundle.origins[rays] + directions * segments.distances[:, None])
-        thickness = segments.to_table(self.field.density(hidden) * segments.lengths, segments.num_slots)
-        weights_table = segment_weights(thickness)
-        weights = segments.from_table(weights_table)
+        rays, num_rays = segments.ray_indices, segments.num_rays
+        directions = ray_bundle.directions.index_select(0, rays)
+        positions = torch.addcmul(ray_bundle.origins.index_select(0, rays), directions, segments.distances[:, None])
+        hidden = self.field.hidden_features(positions)
+        weights = ray_weights(self.field.density(hidden) * segments.lengths, rays, num_rays)
         colored = (weights.detach() > self.config.color_weight_threshold).nonzero().squeeze(-1)
-        rgb = accumulate_along_rays(
-            weights[colored],
-            self.field.color(hidden[colored], directions[colored]),
-            rays[colored],
-            segments.num_rays,
-        )
+        color = self.field.color(hidden[colored], directions.index_select(0, colored))
+        rgb = accumulate_along_rays(weights[colored], color, rays.index_select(0, colored), num_rays)
+        accumulation = accumulate_along_rays(weights, None, rays, num_rays)
+        if self.grid.reach is not None:
+            rgb = rgb + sky(
+                self.field.hidden_features,
+                self.field.color,
+                ray_bundle.origins[:num_rays],
+                ray_bundle.directions[:num_rays],
+                1.0 - accumulation.squeeze(-1),
+                reach=self.grid.reach,
+                threshold=self.config.color_weight_threshold,
+            )
+            accumulation = torch.ones_like(accumulation)
         return {
             "rgb": rgb,
-            "accumulation": weights_table.sum(dim=1, keepdim=True),
+            "accumulation": accumulation,
             "num_samples_per_batch": rays.shape[0],
         }
 
@@ -243,7 +276,7 @@ class FinerModel(Model):
             image = batch["image"][: outputs["rgb"].shape[0]].to(self.device)
             white = outputs["rgb"] + 1.0 - outputs["accumulation"]
             return {
-                "psnr": metrics.psnr(white, over_white(image)),
+                "psnr": -10.0 * F.mse_loss(white, over_white(image)).log10(),
                 "num_samples_per_batch": outputs["num_samples_per_batch"],
                 "occupied_cells": self.grid.occupied.float().mean(),
             }
@@ -257,7 +290,10 @@ class FinerModel(Model):
             return {"rgb_loss": F.mse_loss(rgb, over_white(image))}
         # A background that changes with every ray makes matter the only way to explain opaque pixels, and keeps the
         # field from painting any background into the scene.
-        background = torch.rand(rgb.shape, device=rgb.device, generator=self.generator(rgb.device))
+        # Where the sky stands behind everything, what alpha cuts out is white, as in evaluation.
+        background = torch.ones_like(rgb)
+        if not self.unbounded:
+            background = torch.rand(rgb.shape, device=rgb.device, generator=self.generator(rgb.device))
         prediction = rgb + (1.0 - outputs["accumulation"]) * background
         return {"rgb_loss": F.mse_loss(prediction, over(image, background))}
 

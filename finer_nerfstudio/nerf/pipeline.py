@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, cast
 
+from nerfstudio.models.base_model import Model
 from nerfstudio.pipelines.dynamic_batch import DynamicBatchPipeline, DynamicBatchPipelineConfig
+from nerfstudio.utils import writer
 from PIL import UnidentifiedImageError
 from torch import Tensor
+from torch.cuda.amp.grad_scaler import GradScaler
+from torch.nn.parallel import DistributedDataParallel
 
 from finer_nerfstudio.command_line import prepare_processor, sentence_instead_of_traceback
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.nerf import distributed
 from finer_nerfstudio.nerf.model import FinerModelConfig
+from finer_nerfstudio.nerf.rays import PinholeRays, are_pinholes
 
 
 @dataclass
@@ -22,19 +29,32 @@ class FinerPipelineConfig(DynamicBatchPipelineConfig):
     model: FinerModelConfig = field(default_factory=FinerModelConfig)
     """specifies the model config"""
     target_num_samples: int = 6_144
-    """Samples that a training step aims at; the number of rays follows from how empty the scene has become."""
+    """Samples that a training step aims at (each process of a distributed run); the number of rays follows from how
+    empty the scene has become."""
     max_num_samples_per_ray: int = 192
     """The first step has target-num-samples divided by this many rays."""
     max_num_rays: int = 1 << 14
-    """Upper bound of rays in a training step."""
+    """Upper bound of rays in a training step (of each process)."""
 
 
 class FinerPipeline(DynamicBatchPipeline):
-    """Nerfstudio's dynamic-batch pipeline with bounds on the number of rays, and readable errors."""
+    """Nerfstudio's dynamic-batch pipeline with bounds on the number of rays, and readable errors.
+
+    The processes of a distributed run draw the same number of rays each, and together take the gradient of the mean
+    loss of all their rays.
+    """
 
     config: FinerPipelineConfig
 
-    def __init__(self, config: FinerPipelineConfig, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        config: FinerPipelineConfig,
+        device: str,
+        test_mode: Literal["test", "val", "inference"] = "val",
+        world_size: int = 1,
+        local_rank: int = 0,
+        grad_scaler: GradScaler | None = None,
+    ) -> None:
         prepare_processor()
         with sentence_instead_of_traceback():
             for name in ("target_num_samples", "max_num_samples_per_ray", "max_num_rays"):
@@ -42,23 +62,65 @@ class FinerPipeline(DynamicBatchPipeline):
                     option = name.replace("_", "-")
                     raise UsageError(f"--pipeline.{option} must be at least 1, not {getattr(config, name)}.")
             try:
-                super().__init__(config, *args, **kwargs)
+                # As if alone: Nerfstudio wraps the model of a distributed run in a way that only GPUs allow.
+                super().__init__(config, device, test_mode, 1, local_rank, grad_scaler)
             except UnidentifiedImageError as error:  # from Nerfstudio's parsers, which look into the first image
                 raise InputError(f"an image of the scene is damaged: {error}.") from error
+        datamanager = self.datamanager
+        if datamanager.train_pixel_sampler is not None and are_pinholes(datamanager.train_dataset.cameras):
+            rays = PinholeRays(datamanager.train_dataset.cameras).to(self.device)
+            datamanager.train_ray_generator = rays  # pyright: ignore[reportAttributeAccessIssue]
         # The bounds of the first batch are those of all others; Nerfstudio's division may give none at all.
         self.dynamic_num_rays_per_batch = self._bounded(self.dynamic_num_rays_per_batch)
         self._update_pixel_samplers()
         self.trained_rays = 0
         self.trained_samples = 0
+        self.world_size = world_size
+        self._averaged_gradients: list[bool] = []
+        self._average_gradients()
+
+    def _average_gradients(self) -> None:
+        """Have the backward pass average the gradients of all processes, and start all with the same weights.
+
+        The wrapper that does it keeps to the weights that were trained when it was made: others, such as those of a
+        field that grew since, would silently go another way in every process.
+        """
+        trained = [parameter.requires_grad for parameter in self.model.parameters()]
+        if self.world_size == 1 or trained == self._averaged_gradients:
+            return
+        self._model = self.model
+        gc.collect()  # the hooks of an earlier wrapper go with it
+        wrapper = DistributedDataParallel(
+            self._model,
+            device_ids=[self.device] if self.device.type == "cuda" else None,
+            find_unused_parameters=True,  # Nerfstudio's models have one that only says where they are
+            broadcast_buffers=False,  # the grid sees to its own
+        )
+        self._model = cast(Model, wrapper)
+        self._averaged_gradients = trained
 
     def get_train_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
+        self._average_gradients()
         outputs, loss_dict, metrics_dict = super().get_train_loss_dict(step)
-        self.trained_rays += outputs["rgb"].shape[0]
-        self.trained_samples += metrics_dict["num_samples_per_batch"]
+        rays = outputs["rgb"].shape[0]
+        all_rays = distributed.total(rays, self.device)
+        if rays * self.world_size != all_rays:
+            # Some process had to leave out rays: each counts with as many as it has in the mean of all.
+            loss_dict = {name: loss * (rays * self.world_size / all_rays) for name, loss in loss_dict.items()}
+        self.trained_rays += int(all_rays)
+        return outputs, loss_dict, metrics_dict
+
+    def get_eval_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        outputs, loss_dict, metrics_dict = super().get_eval_loss_dict(step)
+        # Nerfstudio's table on the terminal has a column for this, which nothing else fills.
+        writer.put_scalar(writer.EventName.CURR_TEST_PSNR, metrics_dict["psnr"], step)  # pyright: ignore[reportArgumentType]
         return outputs, loss_dict, metrics_dict
 
     def _update_dynamic_num_rays_per_batch(self, num_samples_per_batch: int) -> None:
-        rays = self.dynamic_num_rays_per_batch * self.config.target_num_samples / max(1, num_samples_per_batch)
+        all_samples = distributed.total(num_samples_per_batch, self.device)
+        self.trained_samples += int(all_samples)
+        samples = max(1.0, all_samples / self.world_size)
+        rays = self.dynamic_num_rays_per_batch * self.config.target_num_samples / samples
         # At most doubling a step keeps one batch of empty sky from asking for a flood of rays.
         self.dynamic_num_rays_per_batch = self._bounded(min(rays, 2 * self.dynamic_num_rays_per_batch))
 

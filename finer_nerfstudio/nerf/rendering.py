@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import torch
-from jaxtyping import Float
-from nerfacc import accumulate_along_rays, render_weight_from_density
+from jaxtyping import Float, Int
+from nerfacc import accumulate_along_rays
 from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
+from finer_nerfstudio.nerf.contraction import distance_at, far_away, progress_at
 from finer_nerfstudio.nerf.field import FinerField
-from finer_nerfstudio.nerf.sampler import OccupancyGrid, RaySegments
+from finer_nerfstudio.nerf.sampler import OccupancyGrid
 
 # Evaluation looks at this many segments of every ray at a time and drops the rays that have become opaque.
 _EVALUATION_SLAB = 12
@@ -26,7 +31,9 @@ def render(
     steps: int | None = None,
     neuron_mask: Float[Tensor, " units"] | None = None,
 ) -> dict[str, Tensor]:
-    """Colour over white, front to back, without the segments that opaque matter hides.
+    """Colour over white or the sky, front to back, without the segments that opaque matter hides.
+
+    In a scene without end, a ray that is not cut short ends in the sky, which counts as met.
 
     Args:
         field: what to look at.
@@ -38,8 +45,8 @@ def render(
         neuron_mask: factors for the first-layer neurons of the density network.
 
     Returns:
-        ``rgb`` and ``normals`` ``[rays, 3]`` in [0, 1], and ``[rays, 1]``: ``depth`` in world units, ``accumulation``
-        in [0, 1], and ``occupancy``, the share of each ray's steps that was evaluated.
+        ``rgb`` and ``normals`` ``[rays, 3]`` in [0, 1], and ``[rays, 1]``: ``depth`` in world units, always finite,
+        ``accumulation`` in [0, 1], and ``occupancy``, the share of each ray's steps that was evaluated.
     """
     origins, directions = ray_bundle.origins, ray_bundle.directions
     segments = grid.march(
@@ -53,6 +60,7 @@ def render(
     num_rays = segments.num_rays
     transmittance = origins.new_ones(num_rays)
     rgb = origins.new_zeros(num_rays, 3)
+    reach = grid.reach
     weighted_distance = origins.new_zeros(num_rays)
     evaluated = origins.new_zeros(num_rays)
     for first_slot in range(0, segments.num_slots, _EVALUATION_SLAB):
@@ -62,33 +70,32 @@ def render(
         if chosen.numel() == 0:
             continue
         rays, distances = segments.ray_indices[chosen], segments.distances[chosen]
-        slab = RaySegments(
-            rays,
-            segments.slots[chosen] - first_slot,
-            distances,
-            segments.lengths[chosen],
-            segments.counts,
-            segments.candidates,
-        )
         hidden = field.hidden_features(origins[rays] + directions[rays] * distances[:, None], neuron_mask)
-        thickness = slab.to_table(field.density(hidden) * slab.lengths, _EVALUATION_SLAB)
-        weights_table = segment_weights(thickness) * transmittance[:, None]
-        transmittance = transmittance * torch.exp(-thickness.sum(dim=1))
-        weights = slab.from_table(weights_table)
+        thickness = field.density(hidden) * segments.lengths[chosen]
+        weights = ray_weights(thickness, rays, num_rays) * transmittance[rays]
+        transmittance = transmittance * torch.exp(-thickness.new_zeros(num_rays).index_add_(0, rays, thickness))
         colored = (weights > weight_threshold).nonzero().squeeze(-1)
         color = field.color(hidden[colored], directions[rays[colored]])
         rgb += accumulate_along_rays(weights[colored], color, rays[colored], num_rays)
-        weighted_distance.index_add_(0, rays, weights * distances)
+        # Without end, the mean is of contracted distances: a trace of something far away must not outweigh the rest.
+        weighted_distance.index_add_(0, rays, weights * (distances if reach is None else progress_at(distances, reach)))
         evaluated.index_add_(0, rays, torch.ones_like(distances))
     accumulation = 1.0 - transmittance
-    box_diagonal = float((grid.aabb[1] - grid.aabb[0]).norm())
-    far = origins.norm(dim=-1) + box_diagonal
-    depth = torch.where(accumulation > 1e-3, weighted_distance / accumulation.clamp(min=1e-3), far)
+    if reach is None:
+        far = origins.norm(dim=-1) + float((grid.aabb[1] - grid.aabb[0]).norm())
+        depth = torch.where(accumulation > 1e-3, weighted_distance / accumulation.clamp(min=1e-3), far)
+    else:
+        depth = distance_at(weighted_distance + transmittance * progress_at(far_away(reach), reach), reach)
     normals = torch.full_like(rgb, 0.5)
     opaque = (accumulation > 0.5).nonzero().squeeze(-1)
     if opaque.numel():
         surface = origins[opaque] + directions[opaque] * depth[opaque, None]
         normals[opaque] = 0.5 * field.normals_at(surface, neuron_mask) + 0.5
+    if reach is not None and ray_bundle.fars is None:
+        hidden_at = partial(field.hidden_features, neuron_mask=neuron_mask)
+        rgb += sky(hidden_at, field.color, origins, directions, transmittance, reach=reach, threshold=weight_threshold)
+        transmittance = torch.zeros_like(transmittance)
+        accumulation = torch.ones_like(accumulation)
     return {
         "rgb": rgb + transmittance[:, None],
         "depth": depth[:, None],
@@ -98,7 +105,65 @@ def render(
     }
 
 
-def segment_weights(thickness: Float[Tensor, "rays slots"]) -> Float[Tensor, "rays slots"]:
-    """Rendering weights of segments of the given optical thickness (Max 1995); segments left out have none."""
-    weights, _, _ = render_weight_from_density(torch.zeros_like(thickness), torch.ones_like(thickness), thickness)
-    return weights
+def sky(
+    hidden_at: Callable[[Float[Tensor, "points 3"]], Float[Tensor, "points hidden"]],
+    color: Callable[[Float[Tensor, "points hidden"], Float[Tensor, "points 3"]], Float[Tensor, "points 3"]],
+    origins: Float[Tensor, "rays 3"],
+    directions: Float[Tensor, "rays 3"],
+    transmittance: Float[Tensor, " rays"],
+    *,
+    reach: float,
+    threshold: float,
+) -> Float[Tensor, "rays 3"]:
+    """What rays through a scene without end add where nothing has stopped them: the field's colour far away.
+
+    Args:
+        hidden_at: of the field, hidden features at world positions.
+        color: of the field, colours of hidden features along directions.
+        origins: world units.
+        directions: of unit length.
+        transmittance: what is left of each ray, the weight of its sky.
+        reach: distance up to which steps are of equal length, world units.
+        threshold: rays with less left have no sky.
+    """
+    seen = (transmittance.detach() > threshold).nonzero().squeeze(-1)
+    hidden = hidden_at(origins[seen] + directions[seen] * far_away(reach))
+    return accumulate_along_rays(transmittance[seen], color(hidden, directions[seen]), seen, origins.shape[0])
+
+
+class _RayWeights(torch.autograd.Function):
+    """The derivative of a segment's weight by its own thickness is what passes through it; by an earlier one's, the
+    weight itself taken away."""
+
+    @staticmethod
+    def forward(ctx: Any, thickness: Tensor, ray_indices: Tensor, num_rays: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        counts = torch.bincount(ray_indices, minlength=num_rays)
+        last = counts.cumsum(0) - 1
+        # Sums run over all rays, of which each takes the difference: twice the precision keeps what is left of it.
+        wide = thickness.double()
+        before = wide.cumsum(0) - wide
+        first = (last - counts + 1).index_select(0, ray_indices)
+        transmittance = torch.exp(before.index_select(0, first) - before).to(thickness.dtype)
+        weights = -transmittance * torch.expm1(-thickness)
+        ctx.save_for_backward(transmittance - weights, weights, last.index_select(0, ray_indices))
+        return weights
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        behind, weights, last = ctx.saved_tensors
+        through = (grad * weights).double().cumsum(0)
+        later = (through.index_select(0, last) - through).to(grad.dtype)
+        return grad * behind - later, None, None
+
+
+def ray_weights(
+    thickness: Float[Tensor, " samples"], ray_indices: Int[Tensor, " samples"], num_rays: int
+) -> Float[Tensor, " samples"]:
+    """Rendering weights of segments (Max 1995, eq. 27): opacity of each times what those before it let through.
+
+    Args:
+        thickness: optical thickness of each segment, at least 0, flat, ordered by ray and then by distance.
+        ray_indices: ray of each, in ascending order.
+        num_rays: number of rays.
+    """
+    return _RayWeights.apply(thickness, ray_indices, num_rays)  # pyright: ignore[reportReturnType]

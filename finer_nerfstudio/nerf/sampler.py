@@ -11,11 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from nerfstudio.utils import comms
 from nerfstudio.utils.math import intersect_aabb
 from torch import Tensor, nn
 
 from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.nerf import distributed, marching
 from finer_nerfstudio.nerf.field import box_to_world, world_to_box
 
 
@@ -47,15 +49,6 @@ class RaySegments:
     def num_slots(self) -> int:
         """The largest number of segments on one ray, at least 1."""
         return max(1, int(self.counts.max())) if self.num_rays else 1
-
-    def to_table(self, values: Float[Tensor, " samples"], num_slots: int) -> Float[Tensor, "rays slots"]:
-        """Spread flat ``values`` over rays x slots; places without a segment hold zero."""
-        table = values.new_zeros(self.num_rays * num_slots)
-        return table.index_put((self.ray_indices * num_slots + self.slots,), values).view(self.num_rays, num_slots)
-
-    def from_table(self, table: Float[Tensor, "rays slots"]) -> Float[Tensor, " samples"]:
-        """Gather the flat values back out of a table of :meth:`to_table`."""
-        return table.reshape(-1)[self.ray_indices * table.shape[1] + self.slots]
 
 
 class OccupancyGrid(nn.Module):
@@ -103,9 +96,26 @@ class OccupancyGrid(nn.Module):
         """World length of a step when the box's diagonal has ``steps`` of them."""
         return float((self.aabb[1] - self.aabb[0]).norm()) / steps
 
+    @property
+    def reach(self) -> float | None:
+        """Distance up to which steps are of equal length, world units; None where all are, as in this box."""
+        return None
+
+    def to_grid(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+        """World positions to [-1, 1]^3, which the cells divide equally."""
+        return world_to_box(positions, self.aabb)
+
+    def to_world(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+        """The inverse of :meth:`to_grid`."""
+        return box_to_world(positions, self.aabb)
+
+    def lengths_at(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
+        """Length of a step at world ``positions``, world units."""
+        return torch.full_like(positions[..., 0], self.step_length)
+
     def cell_of(self, positions: Float[Tensor, "*batch 3"]) -> Int[Tensor, "*batch"]:
         """Flat cell index of world positions; positions outside the box count to the nearest cell."""
-        cell = ((world_to_box(positions, self.aabb) + 1.0) * (0.5 * self.resolution)).long()
+        cell = ((self.to_grid(positions) + 1.0) * (0.5 * self.resolution)).long()
         cell = cell.clamp_(0, self.resolution - 1)
         return (cell[..., 0] * self.resolution + cell[..., 1]) * self.resolution + cell[..., 2]
 
@@ -119,32 +129,39 @@ class OccupancyGrid(nn.Module):
     ) -> None:
         """Look at the field again.
 
+        The processes of a distributed run share the cells between them and tell each other what they saw, so that all
+        of them have the same grid afterwards, and one that is as good as a single process would have.
+
         Args:
             density_at: density at world positions.
             everywhere: look into all cells; otherwise into the occupied ones and a random sixteenth of all.
             generator: source of the random cells and of the random place within a cell.
         """
         device = self.thickness.device
+        rank, processes = comms.get_rank(), comms.get_world_size()
         if everywhere:
-            cells = torch.arange(self.thickness.numel(), device=device)
+            cells = torch.arange(rank, self.thickness.numel(), processes, device=device)
         else:
             total = self.thickness.numel()
-            anywhere = torch.randint(total, (total // 16,), device=device, generator=generator)
-            seen = self.occupied.clone()
+            anywhere = torch.randint(total, (total // 16 // processes,), device=device, generator=generator)
+            seen = torch.zeros_like(self.occupied)
+            seen[self.occupied.nonzero().squeeze(-1)[rank::processes]] = True
             seen[anywhere] = True
             cells = seen.nonzero().squeeze(-1)
         r = self.resolution
         corners = torch.stack([cells // (r * r), cells // r % r, cells % r], dim=-1)
         within = torch.rand(corners.shape, device=device, generator=generator)
-        positions = box_to_world((corners + within) * (2.0 / r) - 1.0, self.aabb)
+        positions = self.to_world((corners + within) * (2.0 / r) - 1.0)
         # Chunks bound the memory of a look into all cells.
-        fresh = torch.cat([density_at(chunk) for chunk in positions.split(1 << 16)]) * self.step_length
-        if not bool(torch.isfinite(fresh).all()):
+        fresh = torch.cat([density_at(chunk) for chunk in positions.split(1 << 16)]) * self.lengths_at(positions)
+        # A process that stopped alone would leave the others waiting for it.
+        if distributed.total(float(not bool(torch.isfinite(fresh).all())), device) > 0:
             raise InputError(
                 "training diverged: densities are NaN or infinite; lower --optimizers.fields.optimizer.lr."
             )
         self.thickness *= self.early_decay if everywhere else self.decay
         self.thickness[cells] = torch.maximum(self.thickness[cells], fresh.to(self.thickness.dtype))
+        distributed.keep_largest(self.thickness)
         threshold = min(self.threshold, float(self.thickness.mean()))
         torch.gt(self.thickness, threshold, out=self.occupied)
 
@@ -178,45 +195,85 @@ class OccupancyGrid(nn.Module):
             Segments of all rays, or of the leading ones that fit.
         """
         step = self.step_length if steps is None else self.step_length_for(steps)
-        nearest, farthest = intersect_aabb(origins, directions, self.aabb.flatten())
-        nearest = nearest.clamp(min=near_plane)
-        if nears is not None:
-            nearest = torch.maximum(nearest, nears.squeeze(-1))
-        if fars is not None:
-            farthest = torch.minimum(farthest, fars.squeeze(-1))
-        # A ray that misses the box has length zero, even if the library's invalid value says otherwise.
-        length = (farthest - nearest).clamp(min=0.0).nan_to_num(0.0)
-        length = torch.where(nearest >= 1e9, torch.zeros_like(length), length)
-        nearest = torch.where(length > 0, nearest, torch.zeros_like(nearest))
+        nearest, length = span_in_box(origins, directions, self.aabb, nears=nears, fars=fars, near_plane=near_plane)
         columns = max(1, math.ceil(float(length.max()) / step)) if length.numel() else 1
 
         if generator is None:
             offsets = torch.full_like(nearest, 0.5)
         else:
             offsets = torch.rand(nearest.shape, device=nearest.device, generator=generator)
-        along = torch.arange(columns, device=origins.device, dtype=origins.dtype) + offsets[:, None]
-        inside = along * step < length[:, None]
-
         # Cell coordinates are affine along a ray: three fused multiply-adds per candidate, no [rays, steps, 3] table.
         scale = 0.5 * self.resolution
         start = (world_to_box(origins + directions * nearest[:, None], self.aabb) + 1.0) * scale
         per_step = directions * (2.0 / (self.aabb[1] - self.aabb[0])) * (scale * step)
+        if marching.available(origins):
+            bits, counts, candidates = marching.occupied_steps(
+                start,
+                per_step,
+                offsets,
+                length,
+                self.occupied,
+                step=step,
+                columns=columns,
+                resolution=self.resolution,
+            )
+            counts = leading(counts, max_samples)
+            ray_indices, slots, distances = marching.segments_of(bits, counts, nearest, offsets, step=step)
+            lengths = torch.full_like(distances, step)
+            return RaySegments(ray_indices, slots, distances, lengths, counts, candidates[: counts.shape[0]])
+        along = torch.arange(columns, device=origins.device, dtype=origins.dtype) + offsets[:, None]
+        inside = along * step < length[:, None]
         cell = torch.zeros_like(along, dtype=torch.int32)
         for axis in range(3):
             coordinate = torch.addcmul(start[:, axis : axis + 1], per_step[:, axis : axis + 1], along)
             cell.mul_(self.resolution).add_(coordinate.to(torch.int32).clamp_(0, self.resolution - 1))
         hit = self.occupied.index_select(0, cell.view(-1)).view(inside.shape).logical_and_(inside)
 
-        counts = hit.sum(dim=1)
-        candidates = inside.sum(dim=1)
-        if max_samples is not None:
-            fitting = int((counts.cumsum(0) <= max_samples).sum())
-            if fitting < counts.shape[0]:
-                fitting = max(1, fitting)
-                hit, counts, candidates = hit[:fitting], counts[:fitting], candidates[:fitting]
-        ray_indices, column = hit.nonzero(as_tuple=True)
+        ray_indices, column, slots, counts = self.kept(hit, max_samples)
         distances = nearest[ray_indices] + (column + offsets[ray_indices]) * step
+        lengths = torch.full_like(distances, step)
+        return RaySegments(ray_indices, slots, distances, lengths, counts, inside[: counts.shape[0]].sum(dim=1))
+
+    @staticmethod
+    def kept(hit: Bool[Tensor, "rays steps"], max_samples: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The places of a table that hold, as ray, step and number among those of the ray, and counts of rays.
+
+        Args:
+            hit: which steps are samples.
+            max_samples: keep only as many leading rays as fit into this number of samples (at least one ray).
+        """
+        counts = leading(hit.sum(dim=1), max_samples)
+        hit = hit[: counts.shape[0]]
+        ray_indices, column = hit.nonzero(as_tuple=True)
         first = counts.cumsum(0) - counts
         slots = torch.arange(ray_indices.shape[0], device=ray_indices.device) - first[ray_indices]
-        lengths = torch.full_like(distances, step)
-        return RaySegments(ray_indices, slots, distances, lengths, counts, candidates)
+        return ray_indices, column, slots, counts
+
+
+def leading(counts: Int[Tensor, " rays"], max_samples: int | None) -> Int[Tensor, " kept"]:
+    """Counts of the leading rays that fit into so many samples together, of at least one ray."""
+    if max_samples is None:
+        return counts
+    return counts[: max(1, int((counts.cumsum(0) <= max_samples).sum()))]
+
+
+def span_in_box(
+    origins: Float[Tensor, "rays 3"],
+    directions: Float[Tensor, "rays 3"],
+    aabb: Float[Tensor, "2 3"],
+    *,
+    nears: Float[Tensor, "rays 1"] | None,
+    fars: Float[Tensor, "rays 1"] | None,
+    near_plane: float,
+) -> tuple[Float[Tensor, " rays"], Float[Tensor, " rays"]]:
+    """Where rays enter a box, not nearer than the limits, and how long they stay; both zero for those that miss."""
+    nearest, farthest = intersect_aabb(origins, directions, aabb.flatten())
+    nearest = nearest.clamp(min=near_plane)
+    if nears is not None:
+        nearest = torch.maximum(nearest, nears.squeeze(-1))
+    if fars is not None:
+        farthest = torch.minimum(farthest, fars.squeeze(-1))
+    # A ray that misses the box has length zero, even if the library's invalid value says otherwise.
+    length = (farthest - nearest).clamp(min=0.0).nan_to_num(0.0)
+    length = torch.where(nearest >= 1e9, torch.zeros_like(length), length)
+    return torch.where(length > 0, nearest, torch.zeros_like(nearest)), length

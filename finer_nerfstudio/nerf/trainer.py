@@ -13,17 +13,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from nerfstudio.configs.base_config import MachineConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import Scheduler, SchedulerConfig
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.utils import comms
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.writer import GLOBAL_BUFFER, EventName
+from torch import distributed as dist
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 import finer_nerfstudio
 from finer_nerfstudio.command_line import sentence_instead_of_traceback
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.nerf import distributed
 from finer_nerfstudio.nerf.model import FinerModel
 from finer_nerfstudio.nerf.pipeline import FinerPipeline
 
@@ -39,6 +44,8 @@ class AdamConfig(AdamOptimizerConfig):
     """The epsilon value to use."""
     betas: tuple[float, float] = (0.9, 0.99)
     """Decay of the gradient's first and second moment (the paper's NeRF setting)."""
+    fused: bool = True
+    """Update all parameters in one operation."""
 
 
 @dataclass
@@ -90,8 +97,18 @@ class FinerTrainerConfig(TrainerConfig):
     """Stop after this many minutes of training, if that comes before --max-num-iterations; the learning rate then
     decays over this time. Runs that end by the clock are not reproducible to the bit."""
 
+    def set_timestamp(self) -> None:
+        super().set_timestamp()
+        if dist.is_initialized():  # all processes speak of one folder
+            agreed = [self.timestamp]
+            dist.broadcast_object_list(agreed)
+            self.timestamp = agreed[0]
+
     def save_config(self) -> None:
         with sentence_instead_of_traceback():
+            require_launchable(self.machine)
+            if self.machine.machine_rank > 0 or not comms.is_main_process():
+                return  # the first machine writes it
             try:
                 super().save_config()
             except OSError as error:
@@ -99,6 +116,37 @@ class FinerTrainerConfig(TrainerConfig):
                     f"cannot write to the output folder {self.get_base_dir()} ({error.strerror}): choose another one "
                     f"with --output-dir."
                 ) from error
+
+
+def require_launchable(machine: MachineConfig) -> None:
+    """Check that the processes that ``machine`` asks for can be started.
+
+    Raises:
+        UsageError: if they cannot.
+    """
+    for name in ("num_devices", "num_machines"):
+        if getattr(machine, name) < 1:
+            raise UsageError(f"--machine.{name.replace('_', '-')} must be at least 1, not {getattr(machine, name)}.")
+    if not 0 <= machine.machine_rank < machine.num_machines:
+        raise UsageError(
+            f"--machine.machine-rank must lie in 0 .. num-machines - 1 = {machine.num_machines - 1}, it is "
+            f"{machine.machine_rank}."
+        )
+    if machine.device_type == "cuda" and machine.num_devices > max(1, torch.cuda.device_count()):
+        raise UsageError(
+            f"{machine.num_devices} GPUs of this machine are asked for, and it has {torch.cuda.device_count()}."
+        )
+    if machine.num_devices * machine.num_machines == 1 or dist.is_initialized():
+        return
+    if machine.device_type != "cuda":
+        raise UsageError(
+            f"ns-train starts several processes on GPUs only; without GPUs put "
+            f"torchrun --nproc-per-node {machine.num_devices} -m finer_nerfstudio.nerf.train_distributed in its place."
+        )
+    if machine.num_machines > 1 and machine.dist_url == "auto":
+        raise UsageError(
+            "several machines need an address of the first one that all can reach: --machine.dist-url tcp://HOST:PORT."
+        )
 
 
 class Stopwatch:
@@ -182,7 +230,9 @@ class FinerTrainer(Trainer):
         last_step = self._start_step + self.config.max_num_iterations
         this_run = (step - self._start_step) / self.config.max_num_iterations
         if self.config.max_minutes is not None:
-            elapsed = self._clock.seconds() / (60.0 * self.config.max_minutes)
+            # One clock for all processes of a distributed run: they stop together or wait for each other forever.
+            seconds = distributed.from_main(self._clock.seconds(), self.pipeline.model.device)
+            elapsed = seconds / (60.0 * self.config.max_minutes)
             this_run = max(this_run, elapsed)
             # Nerfstudio's percentage and remaining time count steps up to this one.
             expected = self._start_step + (step - self._start_step + 1) / max(elapsed, 1e-6)
@@ -239,6 +289,7 @@ class FinerTrainer(Trainer):
             "version": finer_nerfstudio.__version__,
             "seed": self.config.machine.seed,
             "device": str(self.device),
+            "processes": self.world_size,
             "steps": self._trained_steps,
             "seconds": seconds,
             "rays": pipeline.trained_rays,
@@ -274,6 +325,7 @@ class FinerTrainer(Trainer):
             self.grad_scaler.load_state_dict = load_scaler
         self._loaded_progress = max((decay.progress for decay in self._decays()), default=0.0)
 
+    @check_main_thread
     def save_checkpoint(self, step: int) -> None:
         """Write beside the checkpoints first and move the finished file in: the last one stays whole meanwhile."""
         final_dir = self.checkpoint_dir
@@ -294,8 +346,6 @@ class FinerTrainer(Trainer):
             self.checkpoint_dir = final_dir
 
     def _move_in(self, partial_dir: Path, final_dir: Path) -> None:
-        if not partial_dir.exists():  # only the main process of a distributed run writes
-            return
         final_dir.mkdir(parents=True, exist_ok=True)
         moved = {final_dir / path.name for path in partial_dir.glob("*.ckpt")}
         for path in moved:

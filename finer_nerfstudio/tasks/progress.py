@@ -47,6 +47,28 @@ def progress_bar(title: str, quantity: Callable[[float], str], *, quiet: bool = 
 
 
 @contextmanager
+def progress_lines(title: str, quantity: Callable[[float], str]) -> Iterator[Report]:
+    """What :func:`progress_bar` says, in a line for each tenth: for a file, or for one of many parallel runs.
+
+    Args:
+        title: what is going on.
+        quantity: the loss as text.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    tenths = -1
+
+    def report(done: float, step: int, loss: float) -> None:
+        nonlocal tenths
+        if int(10 * done) > tenths:
+            tenths = int(10 * done)
+            console.print(f"{title}: {done:.0%}, step {step:,} {quantity(loss)}".rstrip(), markup=False)
+
+    yield report
+
+
+@contextmanager
 def stages(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
     """A bar for what comes after training: told what is going on, and how much of how much of it is done."""
     from rich.console import Console

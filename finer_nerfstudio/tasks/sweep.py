@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -56,6 +57,7 @@ def run_cells(
     workers: int | None = None,
     cluster: str | None = None,
     report: Callable[[Cell, dict[str, Any], bool], None] | None = None,
+    on_failure: Callable[[Cell, InputError], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Run all cells that have no result in ``folder`` yet.
 
@@ -65,12 +67,13 @@ def run_cells(
         workers: processes; one per GPU, or one, unless given.
         cluster: address of a Ray cluster, or "local" for Ray on this machine alone.
         report: called with each cell, its result, and whether that was on disk already.
+        on_failure: called with each cell that fails; the others go on then.
 
     Returns:
-        The results by the cells' names.
+        The results by the cells' names, without those that failed.
 
     Raises:
-        InputError: when a cell fails; the results of the others are kept.
+        InputError: when a cell fails and nobody is told instead; the results of those before it are kept.
         UsageError: for a number of workers below one, or a cluster without Ray.
     """
     if workers is not None and workers < 1:
@@ -88,11 +91,16 @@ def run_cells(
     if missing:
         with _executor(workers, cluster, len(missing)) as run:
             for cell, result in run(missing):
+                if isinstance(result, InputError):
+                    if on_failure is None:
+                        raise result
+                    on_failure(cell, result)
+                    continue
                 write_json(folder / f"{cell.name}.json", {"settings": cell.settings, "result": result})
                 results[cell.name] = result
                 if report is not None:
                     report(cell, result, False)
-    return {cell.name: results[cell.name] for cell in cells}
+    return {cell.name: results[cell.name] for cell in cells if cell.name in results}
 
 
 def _finished(cell: Cell, folder: Path) -> dict[str, Any] | None:
@@ -106,7 +114,21 @@ def _finished(cell: Cell, folder: Path) -> dict[str, Any] | None:
         raise InputError(f"{path} is not a result of this command: move it away, or name another folder.") from error
 
 
-Runner = Callable[[Sequence[Cell]], Iterator[tuple[Cell, dict[str, Any]]]]
+Outcome = dict[str, Any] | InputError
+Runner = Callable[[Sequence[Cell]], Iterator[tuple[Cell, Outcome]]]
+
+
+# Set in a worker that was told to end, and may have cells in its queue yet.
+_ending = threading.Event()
+
+
+def _outcome(work: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]) -> Outcome:
+    if _ending.is_set():
+        raise SystemExit(1)
+    try:
+        return work(*arguments)
+    except InputError as error:
+        return error
 
 
 @contextmanager
@@ -117,7 +139,7 @@ def _executor(workers: int | None, cluster: str | None, cells: int) -> Iterator[
     gpus = torch.cuda.device_count()
     workers = min(cells, workers or max(1, gpus))
     if workers == 1:
-        yield lambda todo: ((cell, cell.work(*cell.arguments)) for cell in todo)
+        yield lambda todo: ((cell, _outcome(cell.work, cell.arguments)) for cell in todo)
         return
     # Forked children of a process that has used threads may hang; each worker gets its share of the processor and, by
     # turns, a GPU.
@@ -126,28 +148,62 @@ def _executor(workers: int | None, cluster: str | None, cells: int) -> Iterator[
     threads = max(1, (os.cpu_count() or 1) // workers)
     with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(turns, gpus, threads)) as pool:
 
-        def run(todo: Sequence[Cell]) -> Iterator[tuple[Cell, dict[str, Any]]]:
-            running = {pool.submit(cell.work, *cell.arguments): cell for cell in todo}
+        def run(todo: Sequence[Cell]) -> Iterator[tuple[Cell, Outcome]]:
+            running = {pool.submit(_outcome, cell.work, cell.arguments): cell for cell in todo}
             try:
                 for done in as_completed(running):
                     yield running[done], done.result()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-        yield run
+        try:
+            yield run
+        except KeyboardInterrupt:
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
+
+
+# What a worker's share of the machine means for programs that its cells start.
+_share: dict[str, str] = {}
+
+
+def environment_of_programs() -> dict[str, str]:
+    """The environment for programs that a cell starts: their processors and their GPU are those of its worker."""
+    return {**os.environ, **_share}
 
 
 def _start_worker(turns: Any, gpus: int, threads: int) -> None:
     from finer_nerfstudio.command_line import prepare_processor
 
     prepare_processor()
+    # Ctrl-C reaches all processes of a terminal. The first one ends the others, which then end what they have started.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _exit)
     torch.set_num_threads(threads)
+    _share.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", str(threads)))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with turns.get_lock():
         turn = turns.value
         turns.value += 1
     if gpus:
         torch.cuda.set_device(turn % gpus)
+        _share["CUDA_VISIBLE_DEVICES"] = visible_gpu(turn % gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def visible_gpu(index: int, visible: str | None) -> str:
+    """How a program has to be told about the GPU that this process knows by ``index``.
+
+    Args:
+        index: among those that this process sees.
+        visible: what ``CUDA_VISIBLE_DEVICES`` holds here, None where it is not set.
+    """
+    return str(index) if visible is None else visible.split(",")[index].strip()
+
+
+def _exit(number: int, frame: object) -> None:
+    _ending.set()
+    raise SystemExit(128 + number)
 
 
 def _end_with_parent() -> None:
@@ -158,7 +214,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _on_cluster(cells: Sequence[Cell], address: str) -> Iterator[tuple[Cell, dict[str, Any]]]:
+def _on_cluster(cells: Sequence[Cell], address: str) -> Iterator[tuple[Cell, Outcome]]:
     try:
         import ray
     except ImportError as error:
@@ -185,11 +241,11 @@ def _on_cluster(cells: Sequence[Cell], address: str) -> Iterator[tuple[Cell, dic
         ray.shutdown()
 
 
-def _work_on_cluster(work: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]) -> dict[str, Any]:
+def _work_on_cluster(work: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]) -> Outcome:
     from finer_nerfstudio.command_line import prepare_processor
 
     prepare_processor()
-    return work(*arguments)
+    return _outcome(work, arguments)
 
 
 def announce(quantity: str, unit: str) -> Callable[[Cell, dict[str, Any], bool], None]:

@@ -23,11 +23,13 @@ class Row:
         name: the method, and what was changed about it.
         results: what was measured, one per item.
         paper: the paper's means, None where it has none.
+        paper_results: the paper's numbers for each item, where it prints them.
     """
 
     name: str
     results: Sequence[Mapping[str, Any]]
     paper: Mapping[str, float] | None = None
+    paper_results: Sequence[Mapping[str, float]] = ()
 
     def mean(self, quantity: str) -> float | None:
         """Mean over the items, None where one of them lacks the quantity."""
@@ -45,6 +47,9 @@ def write_table(
     items: Sequence[str],
     columns: Mapping[str, str],
     higher_is_better: bool,
+    own_columns: Mapping[str, str] | None = None,
+    by_item: bool = False,
+    notes: Sequence[str] = (),
 ) -> None:
     """Print a table and write ``table.md``, ``table.csv``, ``table.json`` and ``table.png``.
 
@@ -56,25 +61,34 @@ def write_table(
         items: names of the images or shapes.
         columns: quantities and their headings; the first one is drawn and decides about the order of methods.
         higher_is_better: what is good about the first quantity.
+        own_columns: quantities that the paper has no numbers for, and their headings.
+        by_item: follow the means by a table of every item for each quantity.
+        notes: sentences below the table.
     """
     from rich.console import Console
 
     first = next(iter(columns))
-    markdown = _markdown(title, protocol, rows, items, columns)
+    own_columns = own_columns or {}
+    markdown = _markdown(title, protocol, rows, items, columns, own_columns)
+    if by_item:
+        markdown += "".join(_by_item(rows, items, quantity, heading) for quantity, heading in columns.items())
+    markdown += "".join(f"\n{note}\n" for note in notes)
     verdicts = family_verdicts(rows, first, higher_is_better=higher_is_better)
     write_text(folder / "table.md", markdown + "\n" + "\n".join(f"- {verdict}" for verdict in verdicts) + "\n")
-    write_text(folder / "table.csv", _csv(rows, items, columns))
+    write_text(folder / "table.csv", _csv(rows, items, [*columns, *own_columns]))
     write_json(
         folder / "table.json",
         {
             "title": title,
             "protocol": protocol,
+            "notes": list(notes),
             "items": list(items),
             "rows": [
                 {
                     "method": row.name,
-                    "mean": {quantity: row.mean(quantity) for quantity in columns},
+                    "mean": {quantity: row.mean(quantity) for quantity in (*columns, *own_columns)},
                     "paper": row.paper,
+                    "paper_results": list(row.paper_results),
                     "results": [
                         {key: value for key, value in result.items() if key != "curve"} for result in row.results
                     ],
@@ -109,8 +123,16 @@ def family_verdicts(rows: Sequence[Row], quantity: str, *, higher_is_better: boo
     return sentences
 
 
-def _markdown(title: str, protocol: str, rows: Sequence[Row], items: Sequence[str], columns: Mapping[str, str]) -> str:
+def _markdown(
+    title: str,
+    protocol: str,
+    rows: Sequence[Row],
+    items: Sequence[str],
+    columns: Mapping[str, str],
+    own_columns: Mapping[str, str],
+) -> str:
     heads = [f"{heading}{whose}" for heading in columns.values() for whose in ("", " (paper)")]
+    heads += own_columns.values()
     lines = [
         f"**{title}**, mean of {len(items)} ({', '.join(items)}); {protocol}",
         "",
@@ -121,11 +143,33 @@ def _markdown(title: str, protocol: str, rows: Sequence[Row], items: Sequence[st
         cells = []
         for quantity in columns:
             cells += [_number(row.mean(quantity)), _number((row.paper or {}).get(quantity))]
+        cells += [_number(row.mean(quantity)) for quantity in own_columns]
         lines.append(f"| {row.name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _csv(rows: Sequence[Row], items: Sequence[str], columns: Mapping[str, str]) -> str:
+def _by_item(rows: Sequence[Row], items: Sequence[str], quantity: str, heading: str) -> str:
+    """A line per item; empty for a quantity that was not measured at all."""
+    if all(result.get(quantity) is None for row in rows for result in row.results):
+        return ""
+    has_paper = any(quantity in values for row in rows for values in row.paper_results)
+    lines = [
+        f"\n**{heading}** of each{', the paper in brackets' if has_paper else ''}",
+        "",
+        "| | " + " | ".join(row.name for row in rows) + " |",
+        "|---" * (len(rows) + 1) + "|",
+    ]
+    for index, item in enumerate(items):
+        cells = []
+        for row in rows:
+            paper = row.paper_results[index].get(quantity) if row.paper_results else None
+            ours = _number(row.results[index].get(quantity))
+            cells.append(ours if paper is None else f"{ours} ({_number(paper)})")
+        lines.append(f"| {item} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _csv(rows: Sequence[Row], items: Sequence[str], columns: Sequence[str]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("method", "item", *columns))
@@ -156,6 +200,8 @@ def _bars(title: str, rows: Sequence[Row], quantity: str, heading: str) -> bytes
 def _number(value: float | None) -> str:
     if value is None:
         return "n/a"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
     if abs(value) >= 1:
         return f"{value:.2f}"
     return f"{value:.4f}" if abs(value) >= 1e-3 or value == 0 else f"{value:.3e}"

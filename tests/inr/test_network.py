@@ -268,3 +268,30 @@ def test_transforms_of_torch_func(method: str) -> None:
         for name, gradient in zip(parameters, expected, strict=True):
             torch.testing.assert_close(jacobian[name][index], gradient)
     torch.testing.assert_close(torch.func.vmap(network)(coords), network(coords))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_network_behind_an_affine_map_is_both_one_after_the_other(method: str) -> None:
+    row = preset(method, "nerf")
+    generator = torch.Generator().manual_seed(3)
+    net = CoordinateNetwork(
+        9 + 3, 3, width=24, depth=2, activation=row.activation, bias_range=row.bias_range, generator=generator
+    ).double()
+    inner = torch.randn(50, 16, generator=generator, dtype=torch.float64, requires_grad=True)
+    rest = torch.randn(50, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = (0.2 * torch.randn(9, 16, generator=generator, dtype=torch.float64)).requires_grad_()
+    bias = (0.2 * torch.randn(9, generator=generator, dtype=torch.float64)).requires_grad_()
+    upstream = torch.randn(50, 3, generator=generator, dtype=torch.float64)
+    tensors = [inner, rest, weight, bias, *net.parameters()]
+    apart = net(torch.cat([inner @ weight.T + bias, rest], dim=-1))
+    together = net.evaluate_behind(weight, bias, inner, rest)
+    torch.testing.assert_close(together, apart)
+    torch.testing.assert_close(
+        torch.autograd.grad(together, tensors, upstream), torch.autograd.grad(apart, tensors, upstream)
+    )
+
+
+def test_an_encoding_stands_between_a_network_and_an_affine_map() -> None:
+    net = network("pemlp")
+    with pytest.raises(ValueError, match="encodes its input"):
+        net.evaluate_behind(torch.zeros(1, 4), torch.zeros(1), torch.zeros(5, 4), torch.zeros(5, 1))

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nerfacc import render_weight_from_density
 from torch import Tensor
 
+from finer_nerfstudio.nerf import marching
 from finer_nerfstudio.nerf.field import box_to_world, world_to_box
+from finer_nerfstudio.nerf.rendering import ray_weights
 from finer_nerfstudio.nerf.sampler import OccupancyGrid
 
 BOX = torch.tensor([[-1.0, -2.0, -0.5], [1.0, 1.0, 1.5]])
+
+
+@pytest.fixture(scope="module", params=["compiled", "plain"], autouse=True)
+def program(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Both ways to march."""
+    if request.param == "compiled" and not marching.available(torch.zeros(1)):
+        pytest.skip("there is no C++ compiler")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "plain":
+            patch.setattr(marching, "available", lambda tensor: False)
+        yield request.param
 
 
 def rays(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -104,13 +117,8 @@ def test_skipping_empty_space_does_not_change_the_rendering() -> None:
     for sampler in (grid, everything):
         segments = sampler.march(origins, directions)
         positions = origins[segments.ray_indices] + directions[segments.ray_indices] * segments.distances[:, None]
-        table = segments.to_table(ball(positions), segments.num_slots)
-        edges = torch.arange(table.shape[1] + 1) * sampler.step_length
-        weights, _, _ = render_weight_from_density(
-            edges[:-1].expand_as(table), edges[1:].expand_as(table).contiguous(), table
-        )
-        torch.testing.assert_close(segments.from_table(table), ball(positions))
-        accumulations.append(weights.sum(1))
+        weights = ray_weights(ball(positions) * segments.lengths, segments.ray_indices, segments.num_rays)
+        accumulations.append(torch.zeros(300).index_add_(0, segments.ray_indices, weights))
     difference = (accumulations[0] - accumulations[1]).abs()
     assert difference.mean() < 0.01
     assert trained_grid().march(origins, directions).counts.sum() < 0.2 * 300 * 60
@@ -153,3 +161,9 @@ def test_axis_parallel_rays_from_inside(axis: int) -> None:
     segments = grid.march(origin, direction)
     assert segments.distances.max() <= float(BOX[1, axis])
     assert int(segments.counts[0]) == pytest.approx(float(BOX[1, axis]) / grid.step_length, abs=1)
+
+
+def test_no_rays_at_all() -> None:
+    segments = OccupancyGrid(BOX, resolution=8, steps=64).march(torch.zeros(0, 3), torch.zeros(0, 3), max_samples=100)
+    assert segments.num_rays == 0
+    assert segments.distances.shape == (0,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.tasks.image.files import sample_image, write_image
 from finer_nerfstudio.tasks.image.fit import ImageOptions
 from finer_nerfstudio.tasks.image.table import image_cells
-from finer_nerfstudio.tasks.sweep import Cell, run_cells
+from finer_nerfstudio.tasks.sweep import Cell, run_cells, visible_gpu
 from finer_nerfstudio.tasks.table import Row, write_table
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +60,23 @@ def test_a_failing_cell_keeps_the_others(tmp_path: Path) -> None:
     assert not (tmp_path / "cell-1.json").exists()
 
 
+def test_others_go_on_where_failures_are_heard_of(tmp_path: Path) -> None:
+    failed: list[tuple[str, str]] = []
+    results = run_cells(
+        cells(tmp_path / "log", 1, -1, 2),
+        tmp_path,
+        on_failure=lambda cell, error: failed.append((cell.name, str(error))),
+    )
+    assert list(results) == ["cell1", "cell2"]
+    assert failed == [("cell-1", "-1 is negative.")]
+    assert not (tmp_path / "cell-1.json").exists()
+
+
+def test_programs_of_a_worker_see_its_gpu() -> None:
+    assert visible_gpu(1, None) == "1"
+    assert visible_gpu(1, "2, 5") == "5"
+
+
 def test_damaged_results_are_named(tmp_path: Path) -> None:
     (tmp_path / "cell1.json").write_text("{")
     with pytest.raises(InputError, match=r"cell1\.json"):
@@ -84,7 +102,7 @@ def test_a_pool_of_processes(tmp_path: Path) -> None:
 SLOW_SWEEP = """
 import os, sys, time
 from pathlib import Path
-from finer_nerfstudio.tasks.sweep import Cell, run_cells
+from finer_nerfstudio.tasks.sweep import Cell, run_cells, visible_gpu
 
 def work(folder):
     (Path(folder) / f"{os.getpid()}.pid").touch()
@@ -96,12 +114,18 @@ if __name__ == "__main__":
 """
 
 
-def test_workers_end_with_a_killed_sweep(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_a_killed_or_interrupted_sweep(tmp_path: Path, ending: signal.Signals) -> None:
     script = tmp_path / "slow_sweep.py"
     script.write_text(SLOW_SWEEP)
-    with subprocess.Popen([sys.executable, script, tmp_path], env={**os.environ, "PYTHONPATH": str(ROOT)}) as sweep:
+    with subprocess.Popen(
+        [sys.executable, script, tmp_path],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # A shell that runs the tests in the background has them, and all they start, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as sweep:
         workers = wait_for(lambda: [path.stem for path in tmp_path.glob("*.pid")], lambda found: len(found) == 2)
-        sweep.kill()
+        sweep.send_signal(ending)
     wait_for(lambda: [worker for worker in workers if Path("/proc", worker).exists()], lambda alive: not alive)
 
 

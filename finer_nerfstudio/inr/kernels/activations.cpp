@@ -10,11 +10,16 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+#include <vector>
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
+#include "products.h"
+
 namespace {
+
+using products::Sgemm;
 
 // FINER_FAMILY is one of the first four, as in _FAMILIES of compiled.py: a network has one, and one is built quickly.
 enum Family { kReLU = 0, kSine = 1, kGauss = 2, kWavelet = 3, kRealInputWavelet = 4 };
@@ -384,28 +389,6 @@ void share_rows(int64_t rows, int threads, Work work) {
 #endif
 }
 
-// The matrix product of the BLAS that PyTorch brings, by Fortran's convention.
-using Sgemm = void (*)(const char*, const char*, const int*, const int*, const int*, const float*, const float*,
-                       const int*, const float*, const int*, const float*, float*, const int*);
-
-// For row-major matrices: y [rows, n_out] = x [rows, n_in] weight^T [n_in, n_out].
-void times_transposed(Sgemm sgemm, const float* x, const float* weight, float* y, int rows, int n_in, int n_out) {
-  const float one = 1.0f, zero = 0.0f;
-  sgemm("T", "N", &n_out, &rows, &n_in, &one, weight, &n_in, x, &n_in, &zero, y, &n_out);
-}
-
-// dx [rows, n_in] = dy [rows, n_out] weight [n_out, n_in].
-void times(Sgemm sgemm, const float* dy, const float* weight, float* dx, int rows, int n_in, int n_out) {
-  const float one = 1.0f, zero = 0.0f;
-  sgemm("N", "N", &n_in, &rows, &n_out, &one, weight, &n_in, dy, &n_out, &zero, dx, &n_in);
-}
-
-// weight_grad [n_out, n_in] += dy^T [n_out, rows] x [rows, n_in].
-void add_outer(Sgemm sgemm, const float* dy, const float* x, float* weight_grad, int rows, int n_in, int n_out) {
-  const float one = 1.0f;
-  sgemm("N", "T", &n_in, &n_out, &rows, &one, x, &n_in, dy, &n_out, &one, weight_grad, &n_in);
-}
-
 }  // namespace
 
 // As _Layer in compiled.py: x -> activation(x weight^T + bias), weight being [n_out, n_in].
@@ -432,37 +415,83 @@ extern "C" void finer_activate(const FinerForm* form, const float* x, const floa
   });
 }
 
-// Floats of scratch memory that one thread needs for blocks of so many rows.
-extern "C" int64_t finer_scratch(const FinerLayer* layers, int depth, int64_t block) {
+namespace {
+
+// The weights of a chain, laid out for products in both directions.
+class Packed {
+ public:
+  // Floats that it takes for these layers.
+  static int64_t size(const FinerLayer* layers, int depth) {
+    int64_t total = 0;
+    for (int i = 0; i < depth; ++i) total += size_forward(layers[i]) + size_backward(layers[i]);
+    return total;
+  }
+
+  explicit Packed(float* memory) : next_(memory) {}
+
+  void add_forward(const FinerLayer& layer) {
+    products::pack(layer.weight, true, next_, layer.n_in, layer.n_out);
+    forward_.push_back(next_);
+    next_ += size_forward(layer);
+  }
+
+  void add_backward(const FinerLayer& layer) {
+    products::pack(layer.weight, false, next_, layer.n_out, layer.n_in);
+    backward_.push_back(next_);
+    next_ += size_backward(layer);
+  }
+
+  const float* forward(int i) const { return forward_[i]; }
+  const float* backward(int i) const { return backward_[i]; }
+
+ private:
+  static int64_t size_forward(const FinerLayer& layer) { return products::packed_size(layer.n_in, layer.n_out); }
+  static int64_t size_backward(const FinerLayer& layer) { return products::packed_size(layer.n_out, layer.n_in); }
+
+  float* next_;
+  std::vector<const float*> forward_, backward_;
+};
+
+int64_t widest_of(const FinerLayer* layers, int depth) {
   int64_t widest = 0;
   for (int i = 0; i < depth; ++i) {
     widest = layers[i].width > widest ? layers[i].width : widest;
     widest = layers[i].n_out > widest ? layers[i].n_out : widest;
   }
-  return 5 * block * widest;
+  return widest;
 }
 
-// out: [rows, width of the last layer]; scratch: finer_scratch() floats for every thread.
+constexpr int64_t kParts = 5;  // blocks of rows that a thread works with at one time
+
+}  // namespace
+
+// Floats of scratch memory for blocks of so many rows in so many threads.
+extern "C" int64_t finer_scratch(const FinerLayer* layers, int depth, int64_t block, int threads) {
+  return Packed::size(layers, depth) + threads * kParts * block * widest_of(layers, depth);
+}
+
+// out: [rows, width of the last layer]; scratch: finer_scratch() floats.
 extern "C" void finer_forward(Sgemm sgemm, const FinerLayer* layers, int depth, const float* x, float* out,
                               float* scratch, int64_t rows, int64_t block, int threads) {
-  const int64_t own = finer_scratch(layers, depth, block), part = own / 5;
+  const int64_t part = block * widest_of(layers, depth);
+  Packed packed(scratch + threads * kParts * part);
+  for (int i = 0; i < depth; ++i) packed.add_forward(layers[i]);
   share_rows(rows, threads, [&](int thread, int64_t first, int64_t last) {
-    float* memory = scratch + thread * own;
+    float* memory = scratch + thread * kParts * part;
     for (int64_t begin = first; begin < last; begin += block) {
-      const int n = static_cast<int>(last - begin < block ? last - begin : block);
+      const int64_t n = last - begin < block ? last - begin : block;
       const float* input = x + begin * layers[0].n_in;
       for (int i = 0; i < depth; ++i) {
         const FinerLayer& layer = layers[i];
-        const int n_in = static_cast<int>(layer.n_in), n_out = static_cast<int>(layer.n_out);
         float* result = i == depth - 1 ? out + begin * layer.width : memory + (i % 2) * part;
         if (layer.form.active) {
-          float* affine = layer.stored ? layer.stored + begin * n_out : memory + 2 * part;
-          times_transposed(sgemm, input, layer.weight, affine, n, n_in, n_out);
-          activate(layer.form, affine, layer.bias, nullptr, result, nullptr, nullptr, n, n_out);
+          float* affine = layer.stored ? layer.stored + begin * layer.n_out : memory + 2 * part;
+          products::times_transposed(sgemm, input, layer.weight, packed.forward(i), nullptr, affine, n, layer.n_in,
+                                     layer.n_out);
+          activate(layer.form, affine, layer.bias, nullptr, result, nullptr, nullptr, n, layer.n_out);
         } else {
-          for (int64_t row = 0; row < n; ++row) std::memcpy(result + row * n_out, layer.bias, 4 * n_out);
-          const float one = 1.0f;
-          sgemm("T", "N", &n_out, &n, &n_in, &one, layer.weight, &n_in, input, &n_in, &one, result, &n_out);
+          products::times_transposed(sgemm, input, layer.weight, packed.forward(i), layer.bias, result, n, layer.n_in,
+                                     layer.n_out);
         }
         input = result;
       }
@@ -473,51 +502,58 @@ extern "C" void finer_forward(Sgemm sgemm, const FinerLayer* layers, int depth, 
 // grad: [rows, width of the last layer]; x_grad: [rows, n_in of the first], or null.
 extern "C" void finer_backward(Sgemm sgemm, const FinerLayer* layers, int depth, const float* x, const float* grad,
                                float* x_grad, float* scratch, int64_t rows, int64_t block, int threads) {
-  const int64_t own = finer_scratch(layers, depth, block), part = own / 5;
+  const int64_t part = block * widest_of(layers, depth);
+  Packed packed(scratch + threads * kParts * part);
+  for (int i = 0; i < depth; ++i) {
+    packed.add_forward(layers[i]);
+    packed.add_backward(layers[i]);
+  }
   share_rows(rows, threads, [&](int thread, int64_t first, int64_t last) {
-    float* memory = scratch + thread * own;
+    float* memory = scratch + thread * kParts * part;
     float *value = memory + 2 * part, *anew = memory + 3 * part, *apart = memory + 4 * part;
     auto weight_grad = [&](const FinerLayer& layer) { return layer.weight_grad + thread * layer.n_in * layer.n_out; };
     for (int64_t begin = first; begin < last; begin += block) {
-      const int n = static_cast<int>(last - begin < block ? last - begin : block);
+      const int64_t n = last - begin < block ? last - begin : block;
       const float* input = x + begin * layers[0].n_in;
       // Downwards: the gradient of a layer's affine map waits for the result of the layer below, which is computed
       // anew together with that layer's derivative.
       const float* above = grad + begin * layers[depth - 1].width;
       for (int i = depth - 1; i >= 0; --i) {
         const FinerLayer& layer = layers[i];
-        const int n_out = static_cast<int>(layer.n_out);
         const bool is_top = i == depth - 1;
         const float* result_grad = above;
         float* own_grad = memory + (i % 2) * part;
         if (!is_top) {
           const FinerLayer& next = layers[i + 1];
-          times(sgemm, above, next.weight, own_grad, n, static_cast<int>(next.n_in), static_cast<int>(next.n_out));
+          products::times(sgemm, above, next.weight, packed.backward(i + 1), own_grad, n, next.n_in, next.n_out);
           result_grad = own_grad;
         }
         float* bias_grad = layer.bias_grad + thread * layer.n_out;
         if (!layer.form.active) {
           for (int64_t row = 0; row < n; ++row)
-            for (int64_t j = 0; j < n_out; ++j) bias_grad[j] += result_grad[row * n_out + j];
+            for (int64_t j = 0; j < layer.n_out; ++j) bias_grad[j] += result_grad[row * layer.n_out + j];
           above = result_grad;
           continue;
         }
-        const float* affine = layer.stored ? layer.stored + begin * n_out : anew;
-        if (!layer.stored) times_transposed(sgemm, input, layer.weight, anew, n, static_cast<int>(layer.n_in), n_out);
+        const float* affine = layer.stored ? layer.stored + begin * layer.n_out : anew;
+        if (!layer.stored) {
+          products::times_transposed(sgemm, input, layer.weight, packed.forward(i), nullptr, anew, n, layer.n_in,
+                                     layer.n_out);
+        }
         // In place, unless the memory is the caller's or of another shape.
         float* affine_grad = !is_top && layer.width == layer.n_out ? own_grad : apart;
-        activate(layer.form, affine, layer.bias, result_grad, value, affine_grad, bias_grad, n, n_out);
+        activate(layer.form, affine, layer.bias, result_grad, value, affine_grad, bias_grad, n, layer.n_out);
         if (!is_top && layers[i + 1].weight_grad) {
           const FinerLayer& next = layers[i + 1];
-          add_outer(sgemm, above, value, weight_grad(next), n, static_cast<int>(next.n_in),
-                    static_cast<int>(next.n_out));
+          products::add_outer(sgemm, above, value, weight_grad(next), n, next.n_out, next.n_in);
         }
         above = affine_grad;
       }
       const FinerLayer& bottom = layers[0];
-      const int n_in = static_cast<int>(bottom.n_in), n_out = static_cast<int>(bottom.n_out);
-      if (bottom.weight_grad) add_outer(sgemm, above, input, weight_grad(bottom), n, n_in, n_out);
-      if (x_grad) times(sgemm, above, bottom.weight, x_grad + begin * n_in, n, n_in, n_out);
+      if (bottom.weight_grad) products::add_outer(sgemm, above, input, weight_grad(bottom), n, bottom.n_out, bottom.n_in);
+      if (x_grad)
+        products::times(sgemm, above, bottom.weight, packed.backward(0), x_grad + begin * bottom.n_in, n, bottom.n_in,
+                        bottom.n_out);
     }
   });
 }

@@ -1,42 +1,36 @@
-"""Chains of layers on processors, from ``activations.cpp``, which the machine's own C++ compiler translates once.
+"""Chains of layers on processors, in C++ that the machine's own compiler translates once.
 
 A compiler that knows the processor makes vector instructions out of an activation, its derivative and its bias in one
-pass, where a chain of PyTorch operations goes to memory and back for each. Every thread takes rows of its own through
-all layers, block by block of what fits into its cache, with PyTorch's own matrix product in between: threads wait for
-each other once, at the end. A family's library takes a second to build, is
-kept in the user's cache folder, and knows nothing of Python or PyTorch, so that no header or version has to match.
-Without a compiler everything still runs, by the tensor functions of ``plain.py``: :func:`unavailable_because` says why.
+pass (``activations.cpp``), where a chain of PyTorch operations goes to memory and back for each. Every thread takes
+rows of its own through all layers, block by block of what fits into its cache: threads wait for each other once, at
+the end. Matrix products are our own where there are 512-bit vectors (``products.h``), and otherwise those of the BLAS
+that PyTorch brings. A family's library takes a second or two to build, is kept in the user's cache folder, and knows
+nothing of Python or PyTorch, so that no header or version has to match. Without a compiler everything still runs, by
+the tensor functions of ``plain.py``: :func:`unavailable_because` says why.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from finer_nerfstudio.inr.kernels import building
 from finer_nerfstudio.inr.kernels.form import KernelForm
 from finer_nerfstudio.inr.kernels.layers import Layer
 from finer_nerfstudio.inr.kernels.plain import ElementwiseMap
 
 _SOURCE = Path(__file__).with_name("activations.cpp")
+_INCLUDED = Path(__file__).with_name("products.h")
 # Bytes of a block of rows on each core, for as many matrices as are in use at one time; with a layer's weights beside
 # them, they stay in the second-level cache of a present core. From half to twice as much is as fast.
 _CACHE_BYTES = 1 << 20
 _BLOCKS_IN_USE = 4
 _FAMILIES = {"relu": 0, "sine": 1, "gauss": 2, "wavelet": 3}
-# Flags that change no value: no errno, no floating-point exceptions that anybody would look at. Not -ffast-math, which
-# would lose NaN and, in older compilers, switch denormal numbers off for the whole process.
-_FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-shared")
 
 
 def unavailable_because(family: str) -> str | None:
@@ -157,7 +151,7 @@ class _Call:
         # Threads are worth waking for a few dozen rows each.
         self.threads = max(1, min(torch.get_num_threads(), len(rows) // 32))
         self.block = self._block_rows(len(rows))
-        self.scratch = rows.new_empty(self.threads, library.finer_scratch(self.layers, len(layers), self.block))
+        self.scratch = rows.new_empty(library.finer_scratch(self.layers, len(layers), self.block, self.threads))
         self.extent = (len(rows), self.block, self.threads)
 
     def _block_rows(self, rows: int) -> int:
@@ -209,79 +203,17 @@ def _library(family: str) -> ctypes.CDLL | None:
 @functools.cache
 def _build(family: str) -> ctypes.CDLL | str:
     """A family's library, or a line that says why there is none."""
-    if os.environ.get("FINER_COMPILED_KERNELS") == "0":
-        return "FINER_COMPILED_KERNELS=0 switches them off"
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
-    if compiler is None:
-        return "there is no C++ compiler (g++ or clang++); set CXX to name one"
     try:
         _sgemm()
-        try:
-            return _load(_compiled(compiler, family))
-        except OSError:
-            return _load(_compiled(compiler, family, anew=True))
-    except subprocess.CalledProcessError as error:
-        first = (error.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[0]
-        return f"{compiler} cannot translate them: {first}"
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
         return f"they cannot be built or loaded: {error}"
-
-
-def _compiled(compiler: str, family: str, *, anew: bool = False) -> Path:
-    flags = [*_FLAGS, "-march=native", f"-DFINER_FAMILY={_FAMILIES[family]}"]
-    if platform.machine() in ("x86_64", "AMD64"):
-        flags.append("-mprefer-vector-width=512")
-    # macOS has no OpenMP of its own; there, one thread computes.
-    if platform.system() == "Linux":
-        flags.append("-fopenmp")
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=60).stdout
-    key = hashlib.sha256(b"\0".join([_SOURCE.read_bytes(), version, " ".join(flags).encode(), _processor()]))
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finer_nerfstudio" / "kernels"
-    library = folder / f"{family}-{key.hexdigest()[:16]}.so"
-    if library.exists() and not anew:
+    library = building.build(_SOURCE, family, included=(_INCLUDED,), flags=(f"-DFINER_FAMILY={_FAMILIES[family]}",))
+    if isinstance(library, str):
         return library
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(dir=folder, suffix=".so")
-    except OSError:
-        # A home folder that cannot be written: the library then lives as long as the process.
-        folder = Path(_temporary_folder().name)
-        library = folder / library.name
-        handle, unfinished = tempfile.mkstemp(dir=folder, suffix=".so")
-    os.close(handle)
-    try:
-        command = [compiler, *flags, "-o", unfinished, str(_SOURCE)]
-        subprocess.run(command, capture_output=True, check=True, timeout=300)
-        os.replace(unfinished, library)
-    except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
-        raise
-    return library
-
-
-@functools.cache
-def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="finer_nerfstudio-")
-
-
-def _processor() -> bytes:
-    """What tells processors apart that share a home folder: instructions of one may be unknown to another."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return "\n".join(
-            sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
-        ).encode()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()} {platform.node()}".encode()
-
-
-def _load(path: Path) -> ctypes.CDLL:
-    # After torch, so that both share one OpenMP runtime and its threads.
-    library = ctypes.CDLL(str(path))
     pointer, whole, long = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
     library.finer_activate.argtypes = [pointer] * 7 + [long, long, whole]
     library.finer_activate.restype = None
-    library.finer_scratch.argtypes = [pointer, whole, long]
+    library.finer_scratch.argtypes = [pointer, whole, long, whole]
     library.finer_scratch.restype = long
     library.finer_forward.argtypes = [pointer, pointer, whole] + [pointer] * 3 + [long, long, whole]
     library.finer_forward.restype = None

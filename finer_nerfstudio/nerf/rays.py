@@ -1,0 +1,66 @@
+"""Rays through pixels of pinhole cameras, without what Nerfstudio's cameras compute for other kinds of lenses."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Int
+from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.cameras.rays import RayBundle
+from torch import Tensor, nn
+
+
+class PinholeRays(nn.Module):
+    """What Nerfstudio's ``RayGenerator`` gives for pinhole cameras, in a tenth of the operations.
+
+    A training step of a small field is so short that ray generation is a good part of it. Areas of pixels are left at
+    one: nothing here asks for them.
+
+    Args:
+        cameras: of which :func:`are_pinholes` holds.
+    """
+
+    def __init__(self, cameras: Cameras) -> None:
+        super().__init__()
+        self.register_buffer("_rotations", cameras.camera_to_worlds[:, :3, :3].float(), persistent=False)
+        self.register_buffer("_centers", cameras.camera_to_worlds[:, :3, 3].float(), persistent=False)
+        # Pixel (row, column) has its middle half a pixel further; the camera looks along -z, and rows count downwards.
+        scale = torch.cat([1.0 / cameras.fx, -1.0 / cameras.fy], dim=1)
+        shift = torch.cat([(0.5 - cameras.cx) / cameras.fx, -(0.5 - cameras.cy) / cameras.fy], dim=1)
+        self.register_buffer("_scale", scale.float(), persistent=False)
+        self.register_buffer("_shift", shift.float(), persistent=False)
+
+    _rotations: Tensor
+    _centers: Tensor
+    _scale: Tensor
+    _shift: Tensor
+
+    def forward(self, ray_indices: Int[Tensor, "rays 3"]) -> RayBundle:
+        """Rays with unit directions through the middles of pixels.
+
+        Args:
+            ray_indices: camera, row and column of each pixel.
+        """
+        camera = ray_indices[:, 0]
+        pixel = torch.addcmul(self._shift[camera], self._scale[camera], ray_indices[:, [2, 1]].to(self._scale.dtype))
+        rotation = self._rotations[camera]
+        along = torch.baddbmm(rotation[:, :, 2:], rotation[:, :, :2], pixel[:, :, None], beta=-1.0).squeeze(-1)
+        norm = along.norm(dim=-1, keepdim=True)
+        return RayBundle(
+            origins=self._centers[camera],
+            directions=along / norm,
+            pixel_area=torch.ones_like(norm),
+            camera_indices=camera[:, None],
+            metadata={"directions_norm": norm},
+        )
+
+
+def are_pinholes(cameras: Cameras) -> bool:
+    """Whether all cameras are perspective ones without distortion, lens metadata or time."""
+    distortion = cameras.distortion_params
+    return (
+        bool((cameras.camera_type == CameraType.PERSPECTIVE.value).all())
+        and (distortion is None or not bool(distortion.any()))
+        and not cameras.metadata
+        and cameras.times is None
+        and cameras.camera_to_worlds.dim() == 3
+    )
