@@ -5,7 +5,7 @@
     python scripts/bake.py view demo.ply
 
 Splats are Gaussians in the usual .ply layout of 3D Gaussian Splatting; a grid is a sparse one of voxels. A JSON file
-beside either says how much it looks like the field.
+and a picture beside either say how much it looks like the field.
 """
 
 from __future__ import annotations
@@ -23,15 +23,13 @@ from finer_nerfstudio.nerf.baking.options import GridOptions, SplatOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Splats(SplatOptions):
-    """Bake a run into Gaussian splats."""
-
+class Bake:
     load_config: Path
     """config.yml of the run, or its folder, which ns-train prints."""
     output_path: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """The .ply file to write."""
+    """The file to write: .ply for splats, .npz for a grid. Its JSON and its picture are written beside it."""
     overwrite: bool = False
-    """Replace the file if it is there."""
+    """Replace these files if they are there."""
     view: bool = False
     """Open it in the browser afterwards."""
     host: str = "127.0.0.1"
@@ -41,21 +39,13 @@ class Splats(SplatOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid(GridOptions):
-    """Bake a run into a sparse grid of voxels."""
+class Splats(SplatOptions, Bake):
+    """Bake a run into Gaussian splats."""
 
-    load_config: Path
-    """config.yml of the run, or its folder, which ns-train prints."""
-    output_path: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """The .npz file to write."""
-    overwrite: bool = False
-    """Replace the file if it is there."""
-    view: bool = False
-    """Open it in the browser afterwards."""
-    host: str = "127.0.0.1"
-    """With --view: address to listen on; 0.0.0.0 for all of this machine's."""
-    port: int = 8080
-    """With --view: port to listen on, 0 for any free one."""
+
+@dataclass(frozen=True, kw_only=True)
+class Grid(GridOptions, Bake):
+    """Bake a run into a sparse grid of voxels."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +70,9 @@ def splats(command: Splats) -> None:
         found = bake_splats_to(
             command.output_path, command.load_config, options, overwrite=command.overwrite, report=stage
         )
-    print(f"{found['splats']:,} splats, {found['bytes']:,} bytes; drawn by {found['drawn_by']}")
+    print(f"{found['splats']:,} splats, {found['bytes']:,} bytes")
     if found["refine_steps"]:
-        print("before refinement: " + _likeness(found["before_refinement"]))
+        print(f"before {found['refine_steps']:,} steps of refinement: " + _likeness(found["before_refinement"]))
     _finish(command, found)
 
 
@@ -100,11 +90,14 @@ def grid(command: Grid) -> None:
     _finish(command, found)
 
 
-def _finish(command: Splats | Grid, found: dict[str, Any]) -> None:
+def _finish(command: Bake, found: dict[str, Any]) -> None:
+    from finer_nerfstudio.nerf.baking.run import picture_file
+
     measured = found["measured_on"]
     size = f"{measured['width']}x{measured['height']}"
     print(f"against the field on {measured['held_out_views']} held-out views of {size}: {_likeness(found)}")
-    print(command.output_path)
+    print(f"(drawn by {found['drawn_by']})")
+    print(f"{command.output_path}, and beside it {picture_file(command.output_path).name}")
     if command.view:
         view(View(command.output_path, command.host, command.port))
 

@@ -1,4 +1,4 @@
-"""Pictures of Gaussian splats by gsplat's CUDA kernels."""
+"""Pictures of Gaussian splats by gsplat's CUDA kernels, where they work."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from finer_nerfstudio.nerf.baking.rasterizer import NEAR, rasterize, world_to_camera
-from finer_nerfstudio.nerf.baking.refinement import Rasterizer
+from finer_nerfstudio.nerf.baking.rasterizer import NEAR, Rasterizer, rasterize, world_to_camera
 from finer_nerfstudio.nerf.baking.splats import Splats
 from finer_nerfstudio.nerf.views import View
 

@@ -1,8 +1,9 @@
-"""Pictures of Gaussian splats: gsplat's kernels where they work, the same in plain PyTorch everywhere else."""
+"""Pictures of Gaussian splats in plain PyTorch, everywhere."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,8 @@ from finer_nerfstudio.nerf.baking import harmonics
 from finer_nerfstudio.nerf.baking.splats import Splats
 from finer_nerfstudio.nerf.views import View
 
+Rasterizer = Callable[[Splats, View], tuple[Float[Tensor, "height width 3"], Float[Tensor, "height width"]]]
+"""Gives colours over black and opacities."""
 NEAR = 0.01
 """Nothing nearer to a camera is drawn, world units."""
 # Those of the original and of gsplat: a Gaussian is blurred by 0.3 pixels squared, ends below 1/255 and is never quite

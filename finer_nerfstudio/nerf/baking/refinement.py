@@ -1,21 +1,16 @@
-"""Fitting splats to pictures of the field that they stand for, and measuring how near they come."""
+"""Fitting splats to pictures of the field that they stand for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from finer_nerfstudio import metrics
-from finer_nerfstudio.nerf.baking.rasterizer import rasterize
+from finer_nerfstudio.nerf.baking.rasterizer import Rasterizer
 from finer_nerfstudio.nerf.baking.scene import Picture, Report
 from finer_nerfstudio.nerf.baking.splats import Splats
-from finer_nerfstudio.nerf.views import View
-
-Rasterizer = Callable[[Splats, View], tuple[Float[Tensor, "height width 3"], Float[Tensor, "height width"]]]
 
 # As in 3D Gaussian Splatting, whose rates for positions are for scenes of about unit size.
 _SSIM_SHARE = 0.2
@@ -33,7 +28,7 @@ def refine(
     extent: float,
     generator: torch.Generator,
     report: Report,
-    draw: Rasterizer = rasterize,
+    draw: Rasterizer,
 ) -> Splats:
     """Fit all parameters of splats to pictures, one picture a step, before backgrounds of random colours.
 
@@ -70,19 +65,3 @@ def refine(
         decay.step()
     refined = replace(splats, **{name: value.detach() for name, value in parameters.items()})
     return replace(refined, normals=refined.normals_by_shape())
-
-
-@torch.no_grad()
-def likeness(
-    splats: Splats, pictures: Sequence[Picture], report: Report, draw: Rasterizer = rasterize
-) -> tuple[float, float]:
-    """Mean PSNR in dB and SSIM of splats against pictures of the field, over white."""
-    values = []
-    for done, picture in enumerate(pictures):
-        report("measuring", done, len(pictures))
-        color, alpha = draw(splats, picture.view)
-        white = torch.ones(3).to(color)
-        shown, wanted = (color + 1.0 - alpha[..., None]).clamp(0.0, 1.0), picture.over(white).clamp(0.0, 1.0)
-        values.append((float(metrics.psnr(shown, wanted)), float(metrics.ssim(shown, wanted))))
-    psnr, ssim = (sum(column) / len(column) for column in zip(*values, strict=True))
-    return psnr, ssim

@@ -1,4 +1,4 @@
-"""From a trained run to a baked file, and to the JSON beside it that says how good it is."""
+"""From a trained run to a baked file, and to the JSON and the picture beside it that say how good it is."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from finer_nerfstudio import metrics
 from finer_nerfstudio.atomic_files import write_json
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.nerf.baking.comparison import Comparison, compare, likeness, write_comparison
 from finer_nerfstudio.nerf.baking.grid import GridRenderer, read_grid, write_grid
 from finer_nerfstudio.nerf.baking.grid_baking import bake_grid, picture_of_grid
 from finer_nerfstudio.nerf.baking.gsplat_rasterizer import rasterizer_for
 from finer_nerfstudio.nerf.baking.initialization import splats_on
 from finer_nerfstudio.nerf.baking.options import GridOptions, SplatOptions
-from finer_nerfstudio.nerf.baking.refinement import likeness, refine
+from finer_nerfstudio.nerf.baking.refinement import refine
 from finer_nerfstudio.nerf.baking.scene import Picture, Report, Scene, pictures_of, scene_of_model
 from finer_nerfstudio.nerf.baking.splat_file import write_splats
 from finer_nerfstudio.nerf.baking.surface import appearance, surface_points
@@ -87,7 +88,7 @@ def prepare_file(path: Path, suffix: str, *, overwrite: bool) -> None:
     """
     if path.suffix.lower() != suffix:
         raise UsageError(f"--output-path must end in {suffix}, it is {path}.")
-    for file in (path, description_file(path)):
+    for file in (path, description_file(path), picture_file(path)):
         if file.is_dir():
             raise UsageError(f"{file} is a folder: choose another --output-path.")
         if file.exists() and not overwrite:
@@ -99,6 +100,11 @@ def prepare_file(path: Path, suffix: str, *, overwrite: bool) -> None:
         trial.unlink()
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror or error}): choose another --output-path.") from error
+
+
+def picture_file(path: Path) -> Path:
+    """The picture beside a baked file."""
+    return path.with_name(f"{path.name}.png")
 
 
 def load_scene(run: Path, *, view_size: int | None, held_out: int) -> LoadedScene:
@@ -161,16 +167,16 @@ def bake_splats_to(path: Path, run: Path, options: SplatOptions, *, overwrite: b
     clock.lap("initialise")
     held_out = pictures_of(scene, loaded.held_out, report)
     draw, drawn_by = rasterizer_for(splats)
-    before = likeness(splats, held_out, report, draw)
+    compared = compare(lambda view: Picture(view, *draw(splats, view)), held_out, report)
+    before = likeness(compared)
     clock.lap("measure")
-    after = None
     if steps:
         size = max(loaded.held_out[0].height, loaded.held_out[0].width)
         chosen = evenly(len(loaded.training), min(_FITTED_VIEWS, steps))
         fitted = pictures_of(scene, [loaded.training[i].resized(size) for i in chosen], report)
         clock.lap("render views")
         aabb = scene.field.aabb
-        splats = refine(
+        refined = refine(
             splats,
             fitted,
             steps=steps,
@@ -179,23 +185,19 @@ def bake_splats_to(path: Path, run: Path, options: SplatOptions, *, overwrite: b
             report=report,
             draw=draw,
         )
-        after = likeness(splats, held_out, report, draw)
+        splats = refined
+        compared = compare(lambda view: Picture(view, *draw(refined, view)), held_out, report)
         clock.lap("refine")
     write_splats(path, splats)
-    psnr, ssim = after or before
-    content = {
+    found = {
         "kind": "splats",
         "splats": len(splats),
         "degree": options.degree,
         "refine_steps": steps,
-        "psnr": psnr,
-        "ssim": ssim,
-        "before_refinement": {"psnr": before[0], "ssim": before[1]},
+        "before_refinement": before,
         "drawn_by": drawn_by,
-        **_description(path, loaded, clock, options.seed),
     }
-    write_json(description_file(path), content)
-    return content
+    return _finish(path, loaded, found, compared, clock, options.seed)
 
 
 def bake_grid_to(path: Path, run: Path, options: GridOptions, *, overwrite: bool, report: Report) -> dict[str, Any]:
@@ -222,53 +224,47 @@ def bake_grid_to(path: Path, run: Path, options: GridOptions, *, overwrite: bool
         generator=torch.Generator().manual_seed(options.seed),
         report=report,
     )
-    clock.lap("bake")
     write_grid(path, grid)
+    clock.lap("bake")
     # As whoever reads the file sees it, in half precision.
-    psnr, ssim = _grid_likeness(path, pictures_of(loaded.scene, loaded.held_out, report), loaded.scene.device, report)
+    renderer = GridRenderer(read_grid(path).to(loaded.scene.device))
+    held_out = pictures_of(loaded.scene, loaded.held_out, report)
+    compared = compare(partial(picture_of_grid, renderer), held_out, report)
     clock.lap("measure")
-    content = {
+    found = {
         "kind": "grid",
         "voxels": len(grid),
         "resolution": options.resolution,
         "degree": options.degree,
-        "psnr": psnr,
-        "ssim": ssim,
-        **_description(path, loaded, clock, options.seed),
+        "drawn_by": "PyTorch",
     }
-    write_json(description_file(path), content)
-    return content
+    return _finish(path, loaded, found, compared, clock, options.seed)
 
 
-def _grid_likeness(
-    path: Path, pictures: Sequence[Picture], device: torch.device, report: Report
-) -> tuple[float, float]:
-    renderer = GridRenderer(read_grid(path).to(device))
-    white = torch.ones(3, device=device)
-    values = []
-    for done, picture in enumerate(pictures):
-        report("measuring", done, len(pictures))
-        shown, wanted = picture_of_grid(renderer, picture.view).over(white), picture.over(white)
-        values.append((float(metrics.psnr(shown, wanted)), float(metrics.ssim(shown, wanted))))
-    psnr, ssim = (sum(column) / len(column) for column in zip(*values, strict=True))
-    return psnr, ssim
-
-
-def _description(path: Path, loaded: LoadedScene, clock: Clock, seed: int) -> dict[str, Any]:
+def _finish(
+    path: Path, loaded: LoadedScene, found: dict[str, Any], compared: Sequence[Comparison], clock: Clock, seed: int
+) -> dict[str, Any]:
+    """Write picture and JSON beside a baked file, and return the content of the latter."""
+    write_comparison(picture_file(path), compared, found["kind"])
     view = loaded.held_out[0]
     device = loaded.scene.device
-    return {
+    content = {
+        **found,
+        **likeness(compared),
+        "psnr_by_view": [view.psnr for view in compared],
         "bytes": path.stat().st_size,
         "seconds": clock.seconds,
         "measured_on": {"held_out_views": len(loaded.held_out), "width": view.width, "height": view.height},
         "viewpoint": asdict(viewpoint_on(view, loaded.scene.field.aabb)),
-        "run": str(loaded.config.resolve()),
+        "run": str(loaded.config),
         "method": loaded.method,
         "trained_steps": loaded.steps,
         "seed": seed,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "processor",
         "versions": software_versions(),
     }
+    write_json(description_file(path), content)
+    return content
 
 
 def viewpoint_on(view: View, aabb: torch.Tensor) -> Viewpoint:

@@ -11,9 +11,10 @@ from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
+from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf.field import FinerField, RadianceField
 from finer_nerfstudio.nerf.model import FinerModel
-from finer_nerfstudio.nerf.rendering import render, segment_weights
+from finer_nerfstudio.nerf.rendering import ray_weights, render
 from finer_nerfstudio.nerf.sampler import OccupancyGrid, RaySegments
 from finer_nerfstudio.nerf.views import View
 
@@ -65,7 +66,13 @@ class Picture:
 
 
 def scene_of_model(model: FinerModel) -> Scene:
-    """What a trained model shows in evaluation."""
+    """What a trained model shows in evaluation.
+
+    Raises:
+        InputError: for a scene without end.
+    """
+    if model.unbounded:
+        raise InputError("this run shows surroundings without end, and only what lies within a box can be baked.")
     averaged: RadianceField[Any] = model.averaged_field.module  # pyright: ignore[reportAssignmentType]
     return Scene(
         averaged.rendered(),
@@ -107,8 +114,6 @@ def met_by(
     scene: Scene,
     origins: Float[Tensor, "rays 3"],
     directions: Float[Tensor, "rays 3"],
-    *,
-    generator: torch.Generator | None = None,
 ) -> tuple[RaySegments, Float[Tensor, " samples"]]:
     """What rays meet, without its colours.
 
@@ -116,13 +121,11 @@ def met_by(
         scene: to look into.
         origins: world units.
         directions: unit vectors.
-        generator: source of one random offset per ray; without it segments are centred.
 
     Returns:
         The occupied segments, and their rendering weights.
     """
-    segments = scene.grid.march(origins, directions, near_plane=scene.near_plane, generator=generator)
+    segments = scene.grid.march(origins, directions, near_plane=scene.near_plane)
     rays = segments.ray_indices
     density = scene.field.density_at(origins[rays] + directions[rays] * segments.distances[:, None])
-    table = segments.to_table(density * segments.lengths, segments.num_slots)
-    return segments, segments.from_table(segment_weights(table))
+    return segments, ray_weights(density * segments.lengths, rays, segments.num_rays)

@@ -132,15 +132,13 @@ def half_stopped(
 
     A mean of distances would lie between two surfaces where a ray grazes the nearer one; this lies on one of them.
     """
-    table = segments.to_table(weights, segments.num_slots)
-    stopped = table.cumsum(dim=1)
-    rays = (stopped[:, -1] > 0.5).nonzero().squeeze(-1)
-    slot = (stopped[rays] > 0.5).long().argmax(dim=1)
-    weight = table[rays, slot]
-    share = (0.5 - (stopped[rays, slot] - weight)) / weight
-    first = segments.counts.cumsum(0) - segments.counts
-    sample = first[rays] + slot
-    return rays, segments.distances[sample] + (share - 0.5) * segments.lengths[sample]
+    total = weights.double().cumsum(0)
+    before = total - weights
+    first = (segments.counts.cumsum(0) - segments.counts)[segments.ray_indices]
+    before = before - before[first]
+    half = ((before <= 0.5) & (before + weights > 0.5)).nonzero().squeeze(-1)
+    share = ((0.5 - before[half]) / weights[half]).to(weights.dtype)
+    return segments.ray_indices[half], segments.distances[half] + (share - 0.5) * segments.lengths[half]
 
 
 def evenly_spread(points: Float[Tensor, "points 3"], count: int) -> Int[Tensor, " kept"]:
@@ -255,7 +253,7 @@ def appearance(
         color = scene.field.color(scene.field.hidden_features(place), along[rays])
         total = weight.new_zeros(len(part)).index_add(0, rays, weight_around)
         mixed = color.new_zeros(len(part), 3).index_add(0, rays, weight_around[:, None] * color)
-        before = segments.to_table(torch.where(off < -reach, weight, 0.0), segments.num_slots).sum(dim=1)
+        before = torch.zeros_like(total).index_add(0, segments.ray_indices, torch.where(off < -reach, weight, 0.0))
         colors[point, view] = mixed / total.clamp(min=1e-6)[:, None]
         weights[point, view] = total
         reached[point, view] = 1.0 - before
