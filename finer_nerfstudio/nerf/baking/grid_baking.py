@@ -12,7 +12,7 @@ from torch import Tensor
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf.baking import harmonics
 from finer_nerfstudio.nerf.baking.grid import GridRenderer, SparseGrid
-from finer_nerfstudio.nerf.baking.scene import Picture, Report, Scene
+from finer_nerfstudio.nerf.baking.scene import Picture, Report, Scene, rays_of
 from finer_nerfstudio.nerf.baking.surface import camera_positions, require_surface
 from finer_nerfstudio.nerf.field import box_to_world
 from finer_nerfstudio.nerf.views import View
@@ -110,6 +110,6 @@ def surface_voxels(opacity: Float[Tensor, "size size size"]) -> Int[Tensor, "vox
 @torch.no_grad()
 def picture_of_grid(renderer: GridRenderer, view: View) -> Picture:
     """What a grid shows in a view."""
-    rays = view.camera().to(renderer.grid.aabb.device).generate_rays(camera_indices=0).flatten()
+    rays = rays_of(view, renderer.grid.aabb.device)
     color, alpha = renderer.colors(rays.origins, rays.directions)
     return Picture(view, color.view(view.height, view.width, 3), alpha.view(view.height, view.width))

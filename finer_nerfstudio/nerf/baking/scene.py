@@ -14,6 +14,7 @@ from torch import Tensor
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf.field import FinerField, RadianceField
 from finer_nerfstudio.nerf.model import FinerModel
+from finer_nerfstudio.nerf.rays import PinholeRays
 from finer_nerfstudio.nerf.rendering import ray_weights, render
 from finer_nerfstudio.nerf.sampler import OccupancyGrid, RaySegments
 from finer_nerfstudio.nerf.views import View
@@ -91,7 +92,7 @@ def pictures_of(
     pictures = []
     for done, view in enumerate(views):
         report(what, done, len(views))
-        rays = view.camera().to(scene.device).generate_rays(camera_indices=0).flatten()
+        rays = rays_of(view, scene.device)
         parts = []
         for start in range(0, len(rays), _RAYS_AT_ONCE):
             chunk = rays[start : start + _RAYS_AT_ONCE]
@@ -107,6 +108,14 @@ def pictures_of(
         pixels = torch.cat(parts).reshape(view.height, view.width, 4)
         pictures.append(Picture(view, pixels[..., :3], pixels[..., 3]))
     return pictures
+
+
+def rays_of(view: View, device: torch.device) -> RayBundle:
+    """Rays through the middles of a view's pixels, row by row."""
+    rays = PinholeRays(view.camera().reshape((1,))).to(device)
+    rows, columns = torch.arange(view.height, device=device), torch.arange(view.width, device=device)
+    pixels = torch.cartesian_prod(rows, columns)
+    return rays(torch.cat([torch.zeros_like(pixels[:, :1]), pixels], dim=1))
 
 
 @torch.no_grad()

@@ -108,8 +108,8 @@ def show(path: Path, *, host: str = "127.0.0.1", port: int = 8080) -> ViserServe
     positions = (baked.means if isinstance(baked, Splats) else baked.centers()).numpy()
     viewpoint = viewpoint_of(path, positions)
     server = ViserServer(host, _free_port(host, port), label=path.name, verbose=False)
-    # Sharing would send the scene to a server of viser's authors.
-    server.gui.configure_theme(control_layout="collapsible", show_logo=False, show_share_button=False)
+    # Without its button to share, which this viser has in all layouts, its client falls over in narrow windows.
+    server.gui.configure_theme(control_layout="collapsible", show_logo=False)
 
     @server.on_client_connect
     def _(client: ClientHandle) -> None:
