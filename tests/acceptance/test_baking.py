@@ -32,6 +32,19 @@ SIDE = 280
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 Command = Callable[..., "tuple[int, str]"]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def opaque_run(small_scene: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
+    """Folder of a run in which matter is opaque already, of the method that gets there first."""
+    output = tmp_path_factory.mktemp("opaque")
+    options = ["--max-num-iterations", "700", "--vis", "tensorboard", "--pipeline.model.field.width", "48"]
+    options += ["--pipeline.target-num-samples", "8000", "--optimizers.fields.optimizer.lr", "2e-3"]
+    done = run("ns-train", "siren", "--data", small_scene, "--output-dir", output, *options)
+    assert done.returncode == 0, done.stdout[-3000:]
+    (config,) = output.rglob("config.yml")
+    return config.parent
 
 
 def baking(verb: str, run: Path, output: Path, *options: str) -> list[str]:
@@ -40,15 +53,15 @@ def baking(verb: str, run: Path, output: Path, *options: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def splats(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+def splats(opaque_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """Splats that a command has baked, and the address at which the same command shows them."""
     path = tmp_path_factory.mktemp("baked") / "demo.ply"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    options = ["--splats", "5000", "--refine-steps", "60", "--view-size", "64", "--view", "--port", str(port)]
+    options = ["--splats", "5000", "--refine-steps", "40", "--view-size", "64", "--view", "--port", str(port)]
     log = path.with_suffix(".log")
-    command = baking("splats", trained_run, path, *options)
+    command = baking("splats", opaque_run, path, *options)
     with log.open("w") as stream, subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT) as shown:
         try:
             address, deadline = f"http://127.0.0.1:{port}/", time.monotonic() + 300
@@ -73,17 +86,9 @@ def page() -> Iterator[Page]:
 
 
 def picture(page: Page) -> np.ndarray:
-    """What the browser draws, in [0, 1], once it has stopped changing."""
-    deadline = time.monotonic() + 180
-    previous, unchanged = np.zeros((SIDE, SIDE, 3)), 0
-    while unchanged < 2:
-        assert time.monotonic() < deadline, "the picture never comes to rest"
-        time.sleep(1.0)
-        shot = page.screenshot(clip={"x": 0, "y": 0, "width": SIDE, "height": SIDE})
-        current = np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"), dtype=np.float64) / 255.0
-        unchanged = unchanged + 1 if current.std() > 0.02 and np.abs(current - previous).mean() < 2e-3 else 0
-        previous = current
-    return previous
+    """What the browser draws, in [0, 1]."""
+    shot = page.screenshot(clip={"x": 0, "y": 0, "width": SIDE, "height": SIDE})
+    return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"), dtype=np.float64) / 255.0
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -94,15 +99,17 @@ def shrunk(pixels: np.ndarray, side: int = 56) -> np.ndarray:
     return pixels.reshape(side, SIDE // side, side, SIDE // side, 3).mean(axis=(1, 3))
 
 
-def looks_like_the_field(drawn: np.ndarray, run: Path, *, at_least: float) -> None:
-    """The first held-out camera is where the browser starts; another one shows something else."""
+def comes_to_look_like_the_field(page: Page, run: Path, *, at_least: float) -> None:
+    """The browser starts at the first held-out camera, and fades the scene in; another camera sees something else."""
     loaded = load_scene(run, view_size=SIDE, held_out=2)
     same, other = (
         shrunk(seen.over(torch.ones(3)).numpy()) for seen in pictures_of(loaded.scene, loaded.held_out, lambda *_: None)
     )
-    found = psnr(shrunk(drawn), same)
-    assert found > at_least
-    assert found > psnr(shrunk(drawn), other) + 4.0, "it is this camera and no other"
+    deadline = time.monotonic() + 180
+    while psnr(drawn := shrunk(picture(page)), same) < at_least:
+        assert time.monotonic() < deadline, f"the picture has {psnr(drawn, same):.1f} dB"
+        time.sleep(0.5)
+    assert psnr(drawn, other) < at_least - 4.0, "it is this camera and no other"
 
 
 def test_splats_come_with_json_and_picture(splats: tuple[Path, str]) -> None:
@@ -126,17 +133,17 @@ def test_splats_come_with_json_and_picture(splats: tuple[Path, str]) -> None:
 
 
 @needs_chromium
-def test_splats_look_like_the_field_in_the_browser(splats: tuple[Path, str], trained_run: Path, page: Page) -> None:
+def test_splats_look_like_the_field_in_the_browser(splats: tuple[Path, str], opaque_run: Path, page: Page) -> None:
     page.goto(splats[1])
-    looks_like_the_field(picture(page), trained_run, at_least=18.0)
+    comes_to_look_like_the_field(page, opaque_run, at_least=18.0)
 
 
 @needs_chromium
 def test_a_grid_looks_like_the_field_in_its_numbers_and_in_the_browser(
-    trained_run: Path, command: Command, tmp_path: Path, page: Page
+    opaque_run: Path, command: Command, tmp_path: Path, page: Page
 ) -> None:
     path = tmp_path / "demo.npz"
-    _, script, *arguments = baking("grid", trained_run, path, "--resolution", "64", "--view-size", "64")
+    _, script, *arguments = baking("grid", opaque_run, path, "--resolution", "48", "--view-size", "64")
     code, output = command(Path(script).name, *arguments)
     assert code == 0, output
     content = json.loads(path.with_name("demo.npz.json").read_text())
@@ -145,12 +152,12 @@ def test_a_grid_looks_like_the_field_in_its_numbers_and_in_the_browser(
     server = show(path, port=0)
     try:
         page.goto(f"http://127.0.0.1:{server.get_port()}/")
-        looks_like_the_field(picture(page), trained_run, at_least=16.0)
+        comes_to_look_like_the_field(page, opaque_run, at_least=16.0)
     finally:
         server.stop()
 
 
-def test_bad_input_gets_a_sentence(splats: tuple[Path, str], trained_run: Path, command: Command) -> None:
+def test_bad_input_gets_a_sentence(splats: tuple[Path, str], opaque_run: Path, command: Command) -> None:
     def refused(code: int, sentence: str, *arguments: str | Path) -> None:
         found, output = command("bake.py", *arguments)
         assert found == code, output
@@ -159,7 +166,7 @@ def test_bad_input_gets_a_sentence(splats: tuple[Path, str], trained_run: Path, 
 
     path, _ = splats
     before = path.read_bytes()
-    run = ("--load-config", trained_run, "--output-path")
+    run = ("--load-config", opaque_run, "--output-path")
     refused(2, "--overwrite", "splats", *run, path)
     assert path.read_bytes() == before
     refused(2, "must end in .npz", "grid", *run, "demo.ply")
@@ -167,7 +174,7 @@ def test_bad_input_gets_a_sentence(splats: tuple[Path, str], trained_run: Path, 
     refused(2, "--resolution must lie", "grid", *run, "new.npz", "--resolution", "1")
     refused(1, "no trained run", "splats", "--load-config", "nowhere", "--output-path", "new.ply")
     refused(1, "cannot be read", "view", "nowhere.ply")
-    refused(1, "neither", "view", trained_run / "config.yml")
+    refused(1, "neither", "view", opaque_run / "config.yml")
     refused(2, "--port must lie", "view", path, "--port", "70000")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -147,7 +147,8 @@ def _show_splats(server: ViserServer, splats: Splats, positions: np.ndarray) -> 
 
 
 def _show_grid(server: ViserServer, grid: SparseGrid) -> None:
-    shown = grid.opacity > _FAINTEST_SHOWN
+    # Where there is nothing but haze, it is what there is to see.
+    shown = grid.opacity > min(_FAINTEST_SHOWN, 0.5 * float(grid.opacity.max()))
     server.scene.add_point_cloud(
         "/voxels",
         points=grid.centers()[shown].numpy(),
