@@ -123,6 +123,10 @@ def shortened(command: str) -> str:
         arguments += ["--steps", "3", "--widths", "6", "12", "--output-dir", f"outputs/{place_of(command)}"]
     elif "stream.py" in command and arguments[1] == "pack":
         arguments += ["--views", "1", "--precision", "float16", "--output-dir", f"outputs/{place_of(command)}"]
+    elif "bake.py" in command:
+        arguments += ["--view-size", "32", "--held-out", "1"]
+        sizes = {"splats": ["--splats", "1000", "--refine-steps", "5"], "grid": ["--resolution", "24"]}
+        arguments += sizes[arguments[1]]
     if "--num-points" in arguments:
         arguments[arguments.index("--num-points") + 1] = "2000"
     return " ".join([program, *arguments]).replace("@", "$")
@@ -180,16 +184,16 @@ def test_command(command: str, workplace: Path) -> None:
         pytest.skip("building tiny-cuda-nn takes CUDA and a network")
     elif command == "pip install .":
         shell("pip install --dry-run --no-deps --no-build-isolation .", ROOT)
-    elif command.startswith("ns-viewer") or "stream.py serve" in command:
+    elif command.startswith("ns-viewer") or "stream.py serve" in command or command.endswith(" --view"):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         option = "--viewer.websocket-port" if command.startswith("ns-viewer") else "--port"
-        arguments = f"exec {command} {option} {port}"
+        arguments = f"exec {shortened(command)} {option} {port}"
         environment = {**os.environ, **variables(workplace), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
         with subprocess.Popen(["bash", "-c", arguments], cwd=workplace, env=environment) as server:
             try:
-                deadline = time.monotonic() + 120
+                deadline = time.monotonic() + 300
                 while True:
                     assert server.poll() is None
                     assert time.monotonic() < deadline

@@ -1,0 +1,131 @@
+"""Bake a trained field into something that browsers draw at interactive rates, on machines without a GPU too.
+
+    python scripts/bake.py splats --load-config RUN/config.yml --output-path demo.ply
+    python scripts/bake.py grid --load-config RUN/config.yml --output-path demo.npz
+    python scripts/bake.py view demo.ply
+
+Splats are Gaussians in the usual .ply layout of 3D Gaussian Splatting; a grid is a sparse one of voxels. A JSON file
+and a picture beside either say how much it looks like the field.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from finer_nerfstudio.command_line import prepare_processor, run_command
+from finer_nerfstudio.nerf.baking.options import GridOptions, SplatOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bake:
+    load_config: Path
+    """config.yml of the run, or its folder, which ns-train prints."""
+    output_path: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """The file to write: .ply for splats, .npz for a grid. Its JSON and its picture are written beside it."""
+    overwrite: bool = False
+    """Replace these files if they are there."""
+    view: bool = False
+    """Open it in the browser afterwards."""
+    host: str = "127.0.0.1"
+    """With --view: address to listen on; 0.0.0.0 for all of this machine's."""
+    port: int = 8080
+    """With --view: port to listen on, 0 for any free one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splats(SplatOptions, Bake):
+    """Bake a run into Gaussian splats."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid(GridOptions, Bake):
+    """Bake a run into a sparse grid of voxels."""
+
+
+@dataclass(frozen=True)
+class View:
+    """Open a baked file, or splats of another program, in the browser."""
+
+    file: tyro.conf.Positional[Path]
+    """A .ply file with Gaussian splats, or an .npz file that grid wrote."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all of this machine's."""
+    port: int = 8080
+    """Port to listen on, 0 for any free one."""
+
+
+def splats(command: Splats) -> None:
+    from finer_nerfstudio.nerf.baking.run import bake_splats_to
+    from finer_nerfstudio.tasks.progress import stages
+
+    prepare_processor()
+    options = SplatOptions(**{item.name: getattr(command, item.name) for item in fields(SplatOptions)})
+    with stages() as stage:
+        found = bake_splats_to(
+            command.output_path, command.load_config, options, overwrite=command.overwrite, report=stage
+        )
+    print(f"{found['splats']:,} splats, {found['bytes']:,} bytes")
+    if found["refine_steps"]:
+        print(f"before {found['refine_steps']:,} steps of refinement: " + _likeness(found["before_refinement"]))
+    _finish(command, found)
+
+
+def grid(command: Grid) -> None:
+    from finer_nerfstudio.nerf.baking.run import bake_grid_to
+    from finer_nerfstudio.tasks.progress import stages
+
+    prepare_processor()
+    options = GridOptions(**{item.name: getattr(command, item.name) for item in fields(GridOptions)})
+    with stages() as stage:
+        found = bake_grid_to(
+            command.output_path, command.load_config, options, overwrite=command.overwrite, report=stage
+        )
+    print(f"{found['voxels']:,} voxels, {found['bytes']:,} bytes")
+    _finish(command, found)
+
+
+def _finish(command: Bake, found: dict[str, Any]) -> None:
+    from finer_nerfstudio.nerf.baking.run import picture_file
+
+    measured = found["measured_on"]
+    size = f"{measured['width']}x{measured['height']}"
+    print(f"against the field on {measured['held_out_views']} held-out views of {size}: {_likeness(found)}")
+    print(f"(drawn by {found['drawn_by']})")
+    print(f"{command.output_path}, and beside it {picture_file(command.output_path).name}")
+    if command.view:
+        view(View(command.output_path, command.host, command.port))
+
+
+def _likeness(found: dict[str, Any]) -> str:
+    return f"PSNR {found['psnr']:.2f} dB, SSIM {found['ssim']:.3f}"
+
+
+def view(command: View) -> None:
+    from finer_nerfstudio.nerf.baking.viewing import show
+
+    server = show(command.file, host=command.host, port=command.port)
+    print(f"http://{command.host}:{server.get_port()}/ shows {command.file}; Ctrl-C ends it", flush=True)
+    while True:
+        time.sleep(3600.0)
+
+
+Command = (
+    Annotated[Splats, tyro.conf.subcommand("splats", prefix_name=False)]
+    | Annotated[Grid, tyro.conf.subcommand("grid", prefix_name=False)]
+    | Annotated[View, tyro.conf.subcommand("view", prefix_name=False)]
+)
+_VERBS: dict[type, Callable[[Any], None]] = {Splats: splats, Grid: grid, View: view}
+
+
+def main(command: Splats | Grid | View) -> None:
+    _VERBS[type(command)](command)
+
+
+if __name__ == "__main__":
+    run_command(main, Command, __doc__)

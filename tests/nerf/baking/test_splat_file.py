@@ -1,0 +1,100 @@
+"""The PLY layout of 3D Gaussian Splatting, read byte by byte."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.nerf.baking.splat_file import read_splats, write_splats
+from finer_nerfstudio.nerf.baking.splats import Splats
+from finer_nerfstudio.nerf.baking.viewing import read_baked
+
+
+def some_splats(count: int = 7, degree: int = 2) -> Splats:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((count, 3), (count, 3), (count, 4), (count, 3), (count,), (count, (degree + 1) ** 2, 3))
+    return Splats(*(torch.randn(*shape, generator=generator) for shape in shapes))
+
+
+def test_layout_byte_by_byte(tmp_path: Path) -> None:
+    splats = some_splats()
+    write_splats(tmp_path / "s.ply", splats)
+    header, _, body = (tmp_path / "s.ply").read_bytes().partition(b"end_header\n")
+    lines = header.decode().splitlines()
+    assert lines[:3] == ["ply", "format binary_little_endian 1.0", "element vertex 7"]
+    names = [line.split()[2] for line in lines[3:]]
+    assert [line.split()[:2] for line in lines[3:]] == [["property", "float"]] * len(names)
+    assert names == [
+        *["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2"],
+        *(f"f_rest_{i}" for i in range(24)),
+        *["opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"],
+    ]
+    assert len(body) == 7 * 4 * len(names)
+    row = dict(zip(names, struct.unpack(f"<{len(names)}f", body[2 * 4 * len(names) : 3 * 4 * len(names)]), strict=True))
+    assert [row[name] for name in "xyz"] == splats.means[2].tolist()
+    assert [row[f"n{name}"] for name in "xyz"] == splats.normals[2].tolist()
+    assert [row[f"f_dc_{channel}"] for channel in range(3)] == splats.harmonics[2, 0].tolist()
+    for channel in range(3):  # all higher harmonics of red, then of green, then of blue
+        found = [row[f"f_rest_{8 * channel + i}"] for i in range(8)]
+        assert found == splats.harmonics[2, 1:, channel].tolist()
+    assert row["opacity"] == splats.opacity_logits[2]
+    assert [row[f"scale_{i}"] for i in range(3)] == splats.log_scales[2].tolist()
+    rotation = np.array([row[f"rot_{i}"] for i in range(4)])
+    expected = splats.rotations[2].double().numpy()
+    np.testing.assert_allclose(rotation, expected / np.linalg.norm(expected), rtol=1e-6)
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_round_trip(degree: int, tmp_path: Path) -> None:
+    splats = some_splats(degree=degree)
+    write_splats(tmp_path / "s.ply", splats)
+    again = read_baked(tmp_path / "s.ply")
+    assert isinstance(again, Splats)
+    assert again.degree == degree
+    for name in ("means", "normals", "log_scales", "opacity_logits", "harmonics"):
+        assert torch.equal(getattr(again, name), getattr(splats, name)), name
+    assert torch.allclose(again.covariances(), splats.covariances(), rtol=1e-4, atol=1e-5)
+
+
+def write_text(path: Path, properties: str, row: str, *, count: int = 1) -> Path:
+    lines = [f"property float {name}" for name in properties.split()]
+    header = ["ply", "format ascii 1.0", f"element vertex {count}", *lines, "end_header"]
+    path.write_text("\n".join([*header, row]) + "\n")
+    return path
+
+
+MINIMAL = "x y z f_dc_0 f_dc_1 f_dc_2 opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3"
+
+
+def test_text_without_normals_of_another_program(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "s.ply", MINIMAL, "1 2 3 .1 .2 .3 0 -1 -2 -3 1 0 0 0")
+    splats = read_splats(path)
+    assert splats.means.tolist() == [[1.0, 2.0, 3.0]]
+    assert splats.normals.tolist() == [[0.0, 0.0, 0.0]]
+    assert splats.degree == 0
+
+
+@pytest.mark.parametrize(
+    ("properties", "row", "sentence"),
+    [
+        ("x y z", "1 2 3", "no Gaussian splats"),
+        (f"{MINIMAL} f_rest_0", "1 2 3 .1 .2 .3 0 -1 -2 -3 1 0 0 0 9", "f_rest"),
+        (MINIMAL, "nan 2 3 .1 .2 .3 0 -1 -2 -3 1 0 0 0", "NaN"),
+        (MINIMAL, "1 2", "cannot be read"),
+    ],
+)
+def test_other_files_are_refused(properties: str, row: str, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=sentence):
+        read_splats(write_text(tmp_path / "s.ply", properties, row))
+
+
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    write_splats(tmp_path / "s.ply", some_splats())
+    (tmp_path / "s.ply").write_bytes((tmp_path / "s.ply").read_bytes()[:-10])
+    with pytest.raises(InputError, match="cannot be read"):
+        read_splats(tmp_path / "s.ply")
