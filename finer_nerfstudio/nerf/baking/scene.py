@@ -70,10 +70,12 @@ def scene_of_model(model: FinerModel) -> Scene:
     """What a trained model shows in evaluation.
 
     Raises:
-        InputError: for a scene without end.
+        InputError: for a scene without end, and for one without an occupancy grid.
     """
     if model.unbounded:
         raise InputError("this run shows surroundings without end, and only what lies within a box can be baked.")
+    if model.grid is None:
+        raise InputError("baking goes by the occupancy grid, and this run has proposal networks in its place.")
     averaged: RadianceField[Any] = model.averaged_field.module  # pyright: ignore[reportAssignmentType]
     return Scene(
         averaged.rendered(),
