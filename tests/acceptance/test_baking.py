@@ -109,7 +109,7 @@ def comes_to_look_like_the_field(page: Page, run: Path, *, at_least: float) -> N
     while psnr(drawn := shrunk(picture(page)), same) < at_least:
         assert time.monotonic() < deadline, f"the picture has {psnr(drawn, same):.1f} dB"
         time.sleep(0.5)
-    assert psnr(drawn, other) < at_least - 4.0, "it is this camera and no other"
+    assert psnr(drawn, other) < at_least - 2.0, "it is this camera and no other"
 
 
 def test_splats_come_with_json_and_picture(splats: tuple[Path, str]) -> None:
@@ -135,7 +135,7 @@ def test_splats_come_with_json_and_picture(splats: tuple[Path, str]) -> None:
 @needs_chromium
 def test_splats_look_like_the_field_in_the_browser(splats: tuple[Path, str], opaque_run: Path, page: Page) -> None:
     page.goto(splats[1])
-    comes_to_look_like_the_field(page, opaque_run, at_least=18.0)
+    comes_to_look_like_the_field(page, opaque_run, at_least=22.0)
 
 
 @needs_chromium
@@ -152,7 +152,7 @@ def test_a_grid_looks_like_the_field_in_its_numbers_and_in_the_browser(
     server = show(path, port=0)
     try:
         page.goto(f"http://127.0.0.1:{server.get_port()}/")
-        comes_to_look_like_the_field(page, opaque_run, at_least=16.0)
+        comes_to_look_like_the_field(page, opaque_run, at_least=17.0)
     finally:
         server.stop()
 
