@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,10 +65,9 @@ def splats(command: Splats) -> None:
     from finer_nerfstudio.tasks.progress import stages
 
     prepare_processor()
-    options = SplatOptions(**{item.name: getattr(command, item.name) for item in fields(SplatOptions)})
     with stages() as stage:
         found = bake_splats_to(
-            command.output_path, command.load_config, options, overwrite=command.overwrite, report=stage
+            command.output_path, command.load_config, command, overwrite=command.overwrite, report=stage
         )
     print(f"{found['splats']:,} splats, {found['bytes']:,} bytes")
     if found["refine_steps"]:
@@ -81,10 +80,9 @@ def grid(command: Grid) -> None:
     from finer_nerfstudio.tasks.progress import stages
 
     prepare_processor()
-    options = GridOptions(**{item.name: getattr(command, item.name) for item in fields(GridOptions)})
     with stages() as stage:
         found = bake_grid_to(
-            command.output_path, command.load_config, options, overwrite=command.overwrite, report=stage
+            command.output_path, command.load_config, command, overwrite=command.overwrite, report=stage
         )
     print(f"{found['voxels']:,} voxels, {found['bytes']:,} bytes")
     _finish(command, found)

@@ -309,6 +309,11 @@ class VariablePeriodic(Activation):
         return phase_grad.mul_(steepness.mul_(2.0).sub_(omega_f) if self.scale_gradient else steepness)
 
 
+def base_of(activation: Activation) -> Activation:
+    """What a variable-periodic activation is made from; any other is its own base."""
+    return activation.base if isinstance(activation, VariablePeriodic) else activation
+
+
 def variable_periodic(
     activation: Activation | nn.Module | Callable[[Tensor], Tensor],
     *,

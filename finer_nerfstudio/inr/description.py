@@ -18,6 +18,7 @@ from finer_nerfstudio.inr.activations import (
     Sine,
     VariablePeriodic,
     Wavelet,
+    base_of,
     variable_periodic,
 )
 from finer_nerfstudio.inr.network import CoordinateNetwork
@@ -71,7 +72,7 @@ def describe_activation(activation: Activation) -> dict[str, Any]:
     Raises:
         ValueError: for a function of the user's own.
     """
-    base = activation.base if isinstance(activation, VariablePeriodic) else activation
+    base = base_of(activation)
     names = [name for name, family in _FAMILIES.items() if type(base) is family]
     if not names:
         raise ValueError(

@@ -18,6 +18,7 @@ from finer_nerfstudio.inr.activations import (
     Sine,
     VariablePeriodic,
     Wavelet,
+    base_of,
     variable_periodic,
 )
 from finer_nerfstudio.inr.network import CoordinateNetwork
@@ -59,7 +60,7 @@ class Preset:
             ValueError: for a parameter that the activation does not have, or a value out of range.
         """
         activation = self.activation
-        base = activation.base if isinstance(activation, VariablePeriodic) else activation
+        base = base_of(activation)
         for name, value in (("omega_0", omega_0), ("s_0", s_0)):
             if value is not None:
                 if not hasattr(base, name):

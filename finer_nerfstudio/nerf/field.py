@@ -31,6 +31,11 @@ INITIAL_RAW_DENSITY = -3.0
 """What is added to the raw density of a fresh field."""
 
 
+def encoding_implementation() -> Literal["tcnn", "torch"]:
+    """Who computes Nerfstudio's encodings: tiny-cuda-nn where it is installed and there is a GPU, else torch."""
+    return "tcnn" if find_spec("tinycudann") is not None and torch.cuda.is_available() else "torch"
+
+
 @dataclass
 class FinerFieldConfig(FieldConfig):
     """Networks of the radiance field."""
@@ -39,8 +44,8 @@ class FinerFieldConfig(FieldConfig):
     method: str = "finer-sine"
     """Activation family and its published hyper-parameters; the options below override them one by one."""
     width: int = 112
-    """Units of every hidden layer. The paper's 182 resolves more and costs twice as much; complex (wavelet)
-    layers have width/sqrt(2) complex units, so that parameter counts match."""
+    """Units of every hidden layer. The paper's 182 resolves more and costs two and a half times as much; complex
+    (wavelet) layers have width/sqrt(2) complex units, so that parameter counts match."""
     density_depth: int = 3
     """Hidden layers of the density network."""
     color_depth: int = 2
@@ -160,8 +165,7 @@ class RadianceField(Field, Generic[Network]):
         self.unbounded = unbounded
         self.harmonics: SHEncoding | None = None
         if direction_encoding == "spherical-harmonics":
-            fused = find_spec("tinycudann") is not None and torch.cuda.is_available()
-            self.harmonics = SHEncoding(levels=4, implementation="tcnn" if fused else "torch")
+            self.harmonics = SHEncoding(levels=4, implementation=encoding_implementation())
 
     def coordinates(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
         """World positions to those of the networks, [-1, 1]^3."""

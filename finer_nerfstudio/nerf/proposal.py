@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from nerfstudio.model_components.ray_samplers import ProposalNetworkSampler, Spa
 from torch import Tensor, nn
 
 from finer_nerfstudio.nerf.contraction import contract, distance_at, far_away, progress_at, shrinkage
-from finer_nerfstudio.nerf.field import world_to_box
+from finer_nerfstudio.nerf.field import encoding_implementation, world_to_box
 from finer_nerfstudio.nerf.sampler import RaySegments, span_in_box
 
 # Nerfacto's, whose networks these are.
@@ -89,12 +88,11 @@ class ProposalSampler(nn.Module):
         self.reach: float | None = 0.5 * float((aabb[1] - aabb[0]).norm()) if unbounded else None
         self.steps = steps
         # The two programs have weights of different shapes: a checkpoint belongs to the one that wrote it.
-        fused = find_spec("tinycudann") is not None and torch.cuda.is_available()
         self.networks = nn.ModuleList(
             HashMLPDensityField(
                 aabb.detach().clone(),
                 spatial_distortion=BoxContraction(aabb) if unbounded else None,
-                implementation="tcnn" if fused else "torch",
+                implementation=encoding_implementation(),
                 hidden_dim=16,
                 num_levels=5,
                 log2_hashmap_size=17,

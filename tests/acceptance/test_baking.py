@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from finer_nerfstudio.nerf.baking.run import load_scene
 from finer_nerfstudio.nerf.baking.scene import pictures_of
@@ -24,12 +23,7 @@ from finer_nerfstudio.nerf.baking.splat_file import read_splats
 from finer_nerfstudio.nerf.baking.viewing import show
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-SOFTWARE_WEBGL = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
 SIDE = 280
-
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 Command = Callable[..., "tuple[int, str]"]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -75,14 +69,12 @@ def splats(opaque_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*SOFTWARE_WEBGL, *QUIET])
-        # The panel beside the picture takes 320 pixels.
-        page = browser.new_page(viewport={"width": SIDE + 320, "height": SIDE})
-        page.set_default_timeout(120_000)
-        yield page
-        browser.close()
+def page(browser: Browser) -> Iterator[Page]:
+    # The panel beside the picture takes 320 pixels.
+    page = browser.new_page(viewport={"width": SIDE + 320, "height": SIDE})
+    page.set_default_timeout(120_000)
+    yield page
+    page.close()
 
 
 def picture(page: Page) -> np.ndarray:
@@ -132,13 +124,11 @@ def test_splats_come_with_json_and_picture(splats: tuple[Path, str]) -> None:
     ], "nothing else is left"
 
 
-@needs_chromium
 def test_splats_look_like_the_field_in_the_browser(splats: tuple[Path, str], opaque_run: Path, page: Page) -> None:
     page.goto(splats[1])
     comes_to_look_like_the_field(page, opaque_run, at_least=22.0)
 
 
-@needs_chromium
 def test_a_grid_looks_like_the_field_in_its_numbers_and_in_the_browser(
     opaque_run: Path, command: Command, tmp_path: Path, page: Page
 ) -> None:

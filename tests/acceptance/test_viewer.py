@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,13 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-SOFTWARE_WEBGL = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+from playwright.sync_api import Browser, Page
 
 
 @pytest.fixture(params=["finer-sine --pipeline.model.field.width 48"])
@@ -58,13 +51,11 @@ def viewer_address(request: pytest.FixtureRequest, small_scene: Path, tmp_path: 
 
 
 @pytest.fixture
-def page(viewer_address: str) -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*SOFTWARE_WEBGL, *QUIET])
-        page = browser.new_page(viewport={"width": 1000, "height": 1400})
-        page.goto(viewer_address)
-        yield page
-        browser.close()
+def page(browser: Browser, viewer_address: str) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 1000, "height": 1400})
+    page.goto(viewer_address)
+    yield page
+    page.close()
 
 
 def step_of(page: Page) -> int:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from finer_nerfstudio.errors import UsageError
-from finer_nerfstudio.inr.activations import VariablePeriodic
+from finer_nerfstudio.inr.activations import base_of
 from finer_nerfstudio.inr.presets import PROTOCOLS, preset
 from finer_nerfstudio.tasks.options import Method
 from finer_nerfstudio.tasks.radiance.scenes import Scene
@@ -121,9 +121,7 @@ def protocol_of(*, quick: bool, steps: int | None, minutes: float | None, seed: 
 
 def _paper_options(method: Method) -> list[str]:
     paper, published = PROTOCOLS["nerf"], preset(method, "nerf")
-    activation = published.activation
-    base = activation.base if isinstance(activation, VariablePeriodic) else activation
-    omega_0 = getattr(base, "omega_0", None)
+    omega_0 = getattr(base_of(published.activation), "omega_0", None)
     return [
         *([] if omega_0 is None else ["--pipeline.model.field.omega-0", f"{omega_0:g}"]),
         *("--pipeline.model.field.width", str(paper.width)),
