@@ -108,8 +108,10 @@ class FinerModel(Model):
         self.field = config.field.setup(
             aabb=aabb, unbounded=self.unbounded, generator=torch.Generator().manual_seed(self._initial_seed)
         )
-        self.averaged_field = AveragedModel(self.field, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+        self._move_average = get_ema_multi_avg_fn(config.ema_decay)
+        self.averaged_field = AveragedModel(self.field, multi_avg_fn=self._move_average)
         self.averaged_field.requires_grad_(False)
+        self._has_average = False
         self.grid: OccupancyGrid | None = None
         self.proposals: ProposalSampler | None = None
         if config.sampler == "proposal":
@@ -238,9 +240,15 @@ class FinerModel(Model):
     def _update_average(self) -> None:
         """As ``AveragedModel.update_parameters``, which takes as long as a small network's own training step."""
         averaged = self.averaged_field
-        share = 1.0 if int(averaged.n_averaged) == 0 else 1.0 - self.config.ema_decay
-        for mean, new in zip(averaged.module.parameters(), self.field.parameters(), strict=True):
-            mean.lerp_(new, share)
+        # Asked once: the answer lies on the GPU, which has to finish its work to give it.
+        self._has_average = self._has_average or int(averaged.n_averaged) > 0
+        means: list[Tensor] = list(averaged.module.parameters())
+        values: list[Tensor] = list(self.field.parameters())
+        if self._has_average:
+            self._move_average(means, values, averaged.n_averaged)
+        else:
+            for mean, value in zip(means, values, strict=True):
+                mean.copy_(value)
         averaged.n_averaged += 1
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class PinholeRays(nn.Module):
         Args:
             ray_indices: camera, row and column of each pixel.
         """
+        # Pixels are drawn where the images are, which may be another device.
+        ray_indices = ray_indices.to(self._scale.device)
         camera = ray_indices[:, 0]
         pixel = torch.addcmul(self._shift[camera], self._scale[camera], ray_indices[:, [2, 1]].to(self._scale.dtype))
         rotation = self._rotations[camera]
