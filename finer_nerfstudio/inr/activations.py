@@ -13,6 +13,7 @@ A complex number is carried by real tensors: the last dimension holds all real p
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -271,12 +272,17 @@ class VariablePeriodic(Activation):
         return self.base.complex_valued
 
     def for_first_layer(self) -> Activation:
-        return replace(self, base=self.base.for_first_layer())
+        base = self.base.for_first_layer()
+        return self if base is self.base else replace(self, base=base)
 
     def with_scale_gradient(self, scale_gradient: bool) -> VariablePeriodic:
         return replace(self, scale_gradient=scale_gradient)
 
     def kernel_form(self) -> KernelForm | None:
+        return self._kernel_form
+
+    @functools.cached_property
+    def _kernel_form(self) -> KernelForm | None:  # asked for many times in a training step
         base = self.base.kernel_form()
         if base is None:
             return None

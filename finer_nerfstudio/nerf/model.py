@@ -112,6 +112,7 @@ class FinerModel(Model):
         self.averaged_field = AveragedModel(self.field, multi_avg_fn=self._move_average)
         self.averaged_field.requires_grad_(False)
         self._has_average = False
+        self._averages: list[tuple[Tensor, Tensor]] = []
         self.grid: OccupancyGrid | None = None
         self.proposals: ProposalSampler | None = None
         if config.sampler == "proposal":
@@ -242,12 +243,13 @@ class FinerModel(Model):
         averaged = self.averaged_field
         # Asked once: the answer lies on the GPU, which has to finish its work to give it.
         self._has_average = self._has_average or int(averaged.n_averaged) > 0
-        means: list[Tensor] = list(averaged.module.parameters())
-        values: list[Tensor] = list(self.field.parameters())
+        if not self._averages:  # finding them takes longer than moving them
+            self._averages = [*zip(averaged.module.parameters(), self.field.parameters(), strict=True)]
+        means, values = map(list, zip(*self._averages, strict=True))
         if self._has_average:
             self._move_average(means, values, averaged.n_averaged)
         else:
-            for mean, value in zip(means, values, strict=True):
+            for mean, value in self._averages:
                 mean.copy_(value)
         averaged.n_averaged += 1
 

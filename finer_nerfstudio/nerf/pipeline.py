@@ -90,8 +90,10 @@ class FinerPipeline(DynamicBatchPipeline):
         The wrapper that does it keeps to the weights that were trained when it was made: others, such as those of a
         field that grew since, would silently go another way in every process.
         """
+        if self.world_size == 1:
+            return
         trained = [parameter.requires_grad for parameter in self.model.parameters()]
-        if self.world_size == 1 or trained == self._averaged_gradients:
+        if trained == self._averaged_gradients:
             return
         self._model = self.model
         gc.collect()  # the hooks of an earlier wrapper go with it

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from finer_nerfstudio.inr.kernels.layers import Layer
+from finer_nerfstudio.inr.kernels.layers import Layer, rounded_product
 from finer_nerfstudio.inr.kernels.plain import ElementwiseMap
 
 
@@ -53,7 +53,6 @@ class ActivationKernel(Protocol):
 # Bytes of a block on each core, as many as a present core has at its second level, for a layer's pre-activations, its
 # result and one gradient.
 _CACHE_BYTES = 2 << 20
-_PRODUCTS_HAVE_OUT_DTYPE = "out_dtype" in (torch.mm.__doc__ or "")
 
 
 def _block_rows(rows: Tensor, layers: Sequence[Layer]) -> int:
@@ -160,7 +159,7 @@ def _product(a: Tensor, b: Tensor, out: Tensor, operands: torch.dtype | None) ->
     """``out = a b``."""
     if operands is None:
         return torch.mm(a, b, out=out)
-    return out.copy_(_rounded_product(a, b, operands))
+    return out.copy_(rounded_product(a, b, operands))
 
 
 def _add_product(a: Tensor, b: Tensor, out: Tensor | None, operands: torch.dtype | None) -> None:
@@ -170,15 +169,7 @@ def _add_product(a: Tensor, b: Tensor, out: Tensor | None, operands: torch.dtype
     if operands is None:
         out.addmm_(a, b)
     else:
-        out.add_(_rounded_product(a, b, operands))
-
-
-def _rounded_product(a: Tensor, b: Tensor, operands: torch.dtype) -> Tensor:
-    """``a b`` of rounded operands, summed up and given back in float32: half-precision phases would be noise."""
-    a, b = a.to(operands), b.to(operands)
-    if a.device.type == "cuda" and _PRODUCTS_HAVE_OUT_DTYPE:
-        return torch.mm(a, b, out_dtype=torch.float32)
-    return torch.mm(a.float(), b.float())
+        out.add_(rounded_product(a, b, operands))
 
 
 class _Scratch:

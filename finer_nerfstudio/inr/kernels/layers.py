@@ -159,11 +159,12 @@ class _Chain(torch.autograd.Function):
 
 
 _NOTHING = torch.empty(0)
+_PRODUCTS_HAVE_OUT_DTYPE = "out_dtype" in (torch.mm.__doc__ or "")
 
 
 def _filled(shells: Sequence[Layer], parameters: Sequence[Tensor]) -> list[Layer]:
     pairs = zip(shells, parameters[::2], parameters[1::2], strict=True)
-    return [replace(shell, weight=weight, bias=bias) for shell, weight, bias in pairs]
+    return [Layer(weight, bias, shell.activation, shell.full_precision) for shell, weight, bias in pairs]
 
 
 def _storage(rows: Tensor, layer: Layer, *, is_first: bool) -> Tensor | None:
@@ -177,3 +178,11 @@ def autocast_operands(x: Tensor) -> torch.dtype | None:
     if not torch.is_autocast_enabled(x.device.type) or x.dtype != torch.float32:
         return None
     return torch.get_autocast_dtype(x.device.type)
+
+
+def rounded_product(a: Tensor, b: Tensor, operands: torch.dtype) -> Tensor:
+    """``a b`` of rounded operands, summed up and given back in float32: half-precision phases would be noise."""
+    a, b = a.to(operands), b.to(operands)
+    if a.device.type == "cuda" and _PRODUCTS_HAVE_OUT_DTYPE:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return torch.mm(a.float(), b.float())

@@ -23,7 +23,7 @@ from torch import Tensor
 from finer_nerfstudio.inr.kernels import plain, triton_activation, triton_network
 from finer_nerfstudio.inr.kernels.blocks import ActivationKernel, BlockProgram
 from finer_nerfstudio.inr.kernels.form import KernelForm
-from finer_nerfstudio.inr.kernels.layers import ChainProgram, Layer
+from finer_nerfstudio.inr.kernels.layers import ChainProgram, Layer, rounded_product
 from finer_nerfstudio.inr.kernels.plain import ElementwiseMap
 
 Kernels = Literal["plain", "activations", "networks"]
@@ -46,6 +46,70 @@ class TritonActivations:
     ) -> None:
         triton_activation.launch(x, bias, grad, value, dx, _form(activation))
         sums[0] += dx.sum(dim=0)
+
+
+@dataclass(frozen=True)
+class TritonLayers:
+    """PyTorch's matrix products, and activations by :mod:`triton_activation` between them.
+
+    A GPU takes all rows at once, and is waited for less the fewer operations it is told to do: gradients are written
+    where they belong, and nothing is set to zero first. See
+    :class:`finer_nerfstudio.inr.kernels.layers.ChainProgram`.
+    """
+
+    def run(
+        self, rows: Tensor, layers: Sequence[Layer], stored: Sequence[Tensor | None], operands: torch.dtype | None
+    ) -> Tensor:
+        x = rows
+        for layer, kept in zip(layers, stored, strict=True):
+            rounding = layer.operands(operands)
+            if layer.activation is None:
+                x = _product(x, layer.weight.t(), rounding) + layer.bias
+                continue
+            pre = _product(x, layer.weight.t(), rounding, out=kept)
+            x = rows.new_empty(len(rows), layer.width())
+            triton_activation.launch(pre, layer.bias, None, x, None, _form(layer.activation))
+        return x
+
+    def run_backward(
+        self,
+        rows: Tensor,
+        grad: Tensor,
+        layers: Sequence[Layer],
+        stored: Sequence[Tensor | None],
+        operands: torch.dtype | None,
+        want_x_grad: bool,
+        want_weight_grads: Sequence[bool],
+    ) -> tuple[Tensor | None, list[Tensor | None]]:
+        weight_grads: list[Tensor | None] = [None] * len(layers)
+        bias_grads: list[Tensor | None] = [None] * len(layers)
+        above = affine_grad = grad.contiguous()
+        for i in range(len(layers) - 1, -1, -1):
+            layer = layers[i]
+            if layer.activation is not None:
+                pre = stored[i]
+                if pre is None:  # of the first layer, which reads the rows
+                    pre = _product(rows, layer.weight.t(), layer.operands(operands))
+                value, through = rows.new_empty(len(rows), layer.width()), torch.empty_like(pre)
+                triton_activation.launch(pre, layer.bias, above, value, through, _form(layer.activation))
+                if i + 1 < len(layers) and want_weight_grads[i + 1]:
+                    weight_grads[i + 1] = _product(affine_grad.t(), value, layers[i + 1].operands(operands))
+                above = through
+            affine_grad = above
+            bias_grads[i] = affine_grad.sum(dim=0)
+            if i > 0 or want_x_grad:
+                above = _product(affine_grad, layer.weight, layer.operands(operands))
+        if want_weight_grads[0]:
+            weight_grads[0] = _product(affine_grad.t(), rows, layers[0].operands(operands))
+        pairs = zip(weight_grads, bias_grads, strict=True)
+        return above if want_x_grad else None, [tensor for pair in pairs for tensor in pair]
+
+
+def _product(a: Tensor, b: Tensor, operands: torch.dtype | None, out: Tensor | None = None) -> Tensor:
+    if operands is None:
+        return torch.mm(a, b, out=out)
+    product = rounded_product(a, b, operands)
+    return product if out is None else out.copy_(product)
 
 
 @dataclass(frozen=True)
@@ -91,7 +155,7 @@ def program_for(x: Tensor, layers: Sequence[Layer], operands: torch.dtype | None
         return BlockProgram(plain)
     if wanted == "networks" and _is_small(layers) and _precision(operands) is not None:
         return TritonNetworks()
-    return BlockProgram(TritonActivations())
+    return TritonLayers()
 
 
 def kernel_for(x: Tensor, activation: ElementwiseMap) -> ActivationKernel:
