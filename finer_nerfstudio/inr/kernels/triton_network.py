@@ -92,6 +92,12 @@ class _Tiling:
 
 
 @triton.jit
+def _zeros(ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    # Triton 3.6 takes no plain numbers, such as those of a tiling, in a tuple.
+    return tl.zeros((ROWS, COLUMNS), tl.float32)
+
+
+@triton.jit
 @no_type_check
 def _product(a, b, total, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
     """``total + a @ b``, summed in float32."""
@@ -131,7 +137,7 @@ def _affine(
     results = ()
     for n in tl.static_range(CHUNKS):
         b = tl.load(bias + n * CHUNK + tl.arange(0, CHUNK))
-        total = tl.zeros((TILING.rows, CHUNK), tl.float32) + b[None, :]
+        total = _zeros(TILING.rows, CHUNK) + b[None, :]
         for k in tl.static_range(chunks):
             w = tl.load(_block(weight, n * CHUNK, k * TILING.chunk, TILING.width, CHUNK, TILING.chunk))
             total = _product(z[k], tl.trans(w), total, PRECISION, INTERPRETED)
@@ -148,7 +154,7 @@ def _first_affine(coords, row, inside, n_in, first, bias, n: tl.constexpr, TILIN
     signal. Coordinates are too few for tensor cores anyway.
     """
     unit = n * TILING.first_chunk + tl.arange(0, TILING.first_chunk)
-    pre = tl.zeros((TILING.rows, TILING.first_chunk), tl.float32) + tl.load(bias + unit)[None, :]
+    pre = _zeros(TILING.rows, TILING.first_chunk) + tl.load(bias + unit)[None, :]
     units = TILING.chunks * TILING.first_chunk
     for k in range(n_in):
         x = tl.load(coords + row * n_in + k, mask=inside, other=0.0)
@@ -290,14 +296,14 @@ def _backward_through(
     pre_chunk: tl.constexpr = TILING.first_chunk if SWITCHES.real_input else TILING.chunk
     results = ()
     for n in tl.static_range(chunks):
-        z_grad = tl.zeros((TILING.rows, TILING.chunk), tl.float32)
+        z_grad = _zeros(TILING.rows, TILING.chunk)
         for m in tl.static_range(CHUNKS):
             w = tl.load(_block(weight, m * CHUNK, n * TILING.chunk, TILING.width, CHUNK, TILING.chunk))
             z_grad = _product(grads[m], w, z_grad, PRECISION, INTERPRETED)
         x = tl.load(_block(pre, 0, n * pre_chunk, TILING.width, TILING.rows, pre_chunk))
         z, pre_grad = _activate_and_differentiate(x, z_grad, numbers, SWITCHES)
         for m in tl.static_range(CHUNKS):
-            amount = tl.zeros((CHUNK, TILING.chunk), tl.float32)
+            amount = _zeros(CHUNK, TILING.chunk)
             amount = _product(tl.trans(grads[m]), z, amount, PRECISION, INTERPRETED)
             sums = _block(weight_grad, m * CHUNK, n * TILING.chunk, TILING.width, CHUNK, TILING.chunk)
             _add(sums, amount, is_first)
@@ -401,9 +407,9 @@ def _backward_kernel(
         coordinates = row[:, None] * n_in + column[None, :]
         mask = inside[:, None] & (column < n_in)[None, :]
         x = tl.load(coords + coordinates, mask=mask, other=0.0)
-        x_grad = tl.zeros((TILING.rows, TILING.inputs), tl.float32)
+        x_grad = _zeros(TILING.rows, TILING.inputs)
         for n in tl.static_range(chunks):
-            amount = tl.zeros((TILING.inputs, TILING.first_chunk), tl.float32)
+            amount = _zeros(TILING.inputs, TILING.first_chunk)
             amount = _product(tl.trans(x), grads[n], amount, PRECISION, INTERPRETED)
             unit = n * TILING.first_chunk + tl.arange(0, TILING.first_chunk)
             weights = column[:, None] * units + unit[None, :]
