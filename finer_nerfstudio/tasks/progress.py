@@ -7,6 +7,9 @@ from contextlib import contextmanager
 
 from finer_nerfstudio.tasks.training import Report
 
+Stage = Callable[[str, int, int], None]
+"""Told what is going on, and how much of how much of it is done."""
+
 
 @contextmanager
 def progress_bar(title: str, quantity: Callable[[float], str], *, quiet: bool = False) -> Iterator[Report]:
@@ -69,7 +72,7 @@ def progress_lines(title: str, quantity: Callable[[float], str]) -> Iterator[Rep
 
 
 @contextmanager
-def stages(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+def stages(*, quiet: bool = False) -> Iterator[Stage]:
     """A bar for what comes after training: told what is going on, and how much of how much of it is done."""
     from rich.console import Console
     from rich.progress import Progress

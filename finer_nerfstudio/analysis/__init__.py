@@ -1,0 +1,1 @@
+"""The paper's analyses as functions: numbers first, figures drawn from them second."""

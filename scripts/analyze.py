@@ -1,0 +1,74 @@
+"""See why it works: the analyses of the paper as numbers and figures, for any method, activation, image or saved model.
+
+    python scripts/analyze.py ntk --method finer-gauss
+    python scripts/analyze.py ntk --model outputs/image/sample-finer-sine/model.safetensors
+
+Every analysis writes its figure (PNG and SVG), its numbers (JSON) and its tables (CSV) to outputs/analysis/VERB.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, make_dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from finer_nerfstudio.analysis.ntk import NtkOptions
+from finer_nerfstudio.analysis.outcome import write_outcome
+from finer_nerfstudio.command_line import prepare_processor, run_command
+from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.tasks.progress import stages
+
+# Each is a module of finer_nerfstudio.analysis with a study, which gives numbers, and a drawing of them.
+ANALYSES: dict[str, type] = {"ntk": NtkOptions}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Where results go."""
+
+    output_dir: Path | None = None
+    """Folder for the results; outputs/analysis/VERB unless given."""
+    overwrite: bool = False
+    """Replace the results of an earlier analysis there."""
+
+
+def _command(verb: str, options: type) -> Any:
+    """The options of a verb, and where its results go."""
+    command = make_dataclass(f"{verb.title()}Command", [], bases=(options, Output), frozen=True, kw_only=True)
+    command.__doc__ = options.__doc__
+    return command()
+
+
+COMMANDS = {verb: _command(verb, options) for verb, options in ANALYSES.items()}
+
+
+def main(command: Any) -> None:
+    verb = next(verb for verb, default in COMMANDS.items() if isinstance(command, type(default)))
+    folder = command.output_dir or Path("outputs/analysis") / verb
+    if (folder / f"{verb}.json").exists() and not command.overwrite:
+        raise UsageError(
+            f"{folder} holds results already: replace them by --overwrite, or choose another --output-dir."
+        )
+    prepare_processor()
+    analysis = importlib.import_module(f"finer_nerfstudio.analysis.{verb}")
+    with stages() as stage:
+        outcome = analysis.study(command, stage)
+    files = write_outcome(folder, outcome, analysis.draw(outcome))
+    _print(outcome.numbers)
+    print(f"\n{files[0]}, and beside it {', '.join(file.name for file in files[1:])}")
+
+
+def _print(numbers: dict[str, Any], indent: str = "") -> None:
+    for name, value in numbers.items():
+        if isinstance(value, dict):
+            print(f"{indent}{name}")
+            _print(value, indent + "  ")
+        else:
+            print(f"{indent}{name}: {f'{value:.4g}' if isinstance(value, float) else value}")
+
+
+if __name__ == "__main__":
+    run_command(main, tyro.extras.subcommand_type_from_defaults(COMMANDS), __doc__)
