@@ -1,0 +1,141 @@
+"""Fill the numbers of the documentation in from the JSON files of measured results.
+
+    python scripts/make_results.py            # after a result was added or measured anew
+    python scripts/make_results.py --check    # say whether a page is out of date
+
+In README.md and docs/*.md, what stands between ``-->`` and ``<!-- end -->`` is made from the template in the comment
+above it, in which ``results["NAME"]`` is the content of docs/results/NAME.json:
+
+    <!-- results
+    The best of them reached {{ results["nerf_lego_15_minutes"]["finer-sine"].test.psnr | decimals(2) }} dB.
+    -->
+    The best of them reached 27.41 dB.
+    <!-- end -->
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finer_nerfstudio.atomic_files import write_text
+from finer_nerfstudio.command_line import run_command
+from finer_nerfstudio.errors import InputError
+
+_BLOCK = re.compile(r"(<!-- results\n(.*?)\n-->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class MakeResults:
+    """Which pages, from which results."""
+
+    check: bool = False
+    """Change nothing; end with exit code 1 where a page is out of date."""
+    root: Path = Path()
+    """The folder with README.md and docs."""
+
+
+class Results(Mapping[str, Any]):
+    """Contents of the JSON files under a folder, by their paths without ending; read when they are asked for.
+
+    Args:
+        folder: where they are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._read:
+            path = self._folder / f"{name}.json"
+            try:
+                self._read[name] = json.loads(path.read_text())
+            except (OSError, ValueError) as error:
+                raise InputError(f"{path} cannot be read ({error}).") from error
+        return self._read[name]
+
+    def __iter__(self) -> Any:
+        return (str(path.relative_to(self._folder).with_suffix("")) for path in sorted(self._folder.rglob("*.json")))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def filled_in(text: str, results: Mapping[str, Any], page: Path) -> str:
+    """The page's text with everything that stands under a template made anew.
+
+    Args:
+        text: of the page.
+        results: what templates may ask for.
+        page: its name, for errors.
+
+    Raises:
+        InputError: for a template that is wrong, or asks for what is not there.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"decimals": decimals, "scientific": scientific}
+    environment.globals |= {"results": results, "verdict": verdict}
+
+    def made(match: re.Match[str]) -> str:
+        line = text[: match.start()].count("\n") + 1
+        try:
+            content = environment.from_string(match[2]).render()
+        except (jinja2.TemplateError, TypeError, ValueError, KeyError, ZeroDivisionError) as error:
+            raise InputError(f"{page}, line {line}: the template cannot be filled in ({error}).") from error
+        lines = [line.rstrip() for line in content.strip().splitlines()]
+        return "\n".join([match[1].rstrip(), *lines, match[4]])
+
+    return _BLOCK.sub(made, text)
+
+
+def decimals(value: float | None, places: int = 0) -> str:
+    """A number with so many decimals and thousands set apart; "n/a" where there is none."""
+    return "n/a" if value is None else f"{value:,.{places}f}"
+
+
+def scientific(value: float | None, places: int = 2) -> str:
+    """A number as 1.23e-4."""
+    if value is None:
+        return "n/a"
+    mantissa, exponent = f"{value:.{places}e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def verdict(*conditions: bool) -> str:
+    """What is to be said of a claim, of whose parts some may hold."""
+    held = sum(bool(condition) for condition in conditions)
+    if held == len(conditions):
+        return "holds"
+    return "not reproduced" if held == 0 else f"in part ({held} of {len(conditions)})"
+
+
+def main(command: MakeResults) -> None:
+    pages = [command.root / "README.md", *sorted((command.root / "docs").glob("*.md"))]
+    results = Results(command.root / "docs" / "results")
+    outdated = []
+    for page in pages:
+        try:
+            text = page.read_text()
+        except OSError as error:
+            raise InputError(f"{page} cannot be read ({error.strerror}): is --root the project's folder?") from error
+        new = filled_in(text, results, page)
+        if new == text:
+            continue
+        outdated.append(str(page))
+        if not command.check:
+            write_text(page, new)
+    if command.check and outdated:
+        raise InputError(f"out of date: {', '.join(outdated)}; run python scripts/make_results.py.")
+    print("nothing to change" if not outdated else f"made anew: {', '.join(outdated)}", file=sys.stdout)
+
+
+if __name__ == "__main__":
+    run_command(main, MakeResults, __doc__)

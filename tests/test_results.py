@@ -1,0 +1,82 @@
+"""Numbers in the documentation are those of the stored results."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finer_nerfstudio.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "scripts" / "make_results.py"
+PAGE = """Before.
+
+<!-- results
+| a | {{ results["one"].a | decimals(2) }} |
+{% for name in results["deep/two"].names %}
+| {{ name }} | {{ results["one"].small | scientific }} |
+{% endfor %}
+-->
+| a | 1.00 |
+<!-- end -->
+After {{ as it is }}.
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "docs" / "results" / "deep").mkdir(parents=True)
+    (tmp_path / "docs" / "results" / "one.json").write_text(json.dumps({"a": 1234.5678, "small": 7.1103e-6}))
+    (tmp_path / "docs" / "results" / "deep" / "two.json").write_text(json.dumps({"names": ["b", "c"]}))
+    (tmp_path / "README.md").write_text(PAGE)
+    return tmp_path
+
+
+def made(root: Path, *options: str) -> tuple[int, str]:
+    command = [sys.executable, str(SCRIPT), "--root", str(root), *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_documentation_is_up_to_date() -> None:
+    code, output = made(ROOT, "--check")
+    assert code == 0, output
+
+
+def test_templates_are_filled_in_and_stay(project: Path) -> None:
+    code, output = made(project, "--check")
+    assert code == 1
+    assert "README.md" in output
+    assert (project / "README.md").read_text() == PAGE
+    assert made(project)[0] == 0
+    text = (project / "README.md").read_text()
+    shown = text[text.index("-->\n") + 4 : text.index("<!-- end")]
+    assert shown == "| a | 1,234.57 |\n| b | 7.11e-6 |\n| c | 7.11e-6 |\n"
+    assert text.replace(shown, "| a | 1.00 |\n") == PAGE
+    assert made(project, "--check")[0] == 0
+
+
+@pytest.mark.parametrize("wrong", ['{{ results["none"].a }}', '{{ results["one"].none }}', "{% for %}", "{{ 1 / 0 }}"])
+def test_a_wrong_template_gets_a_sentence(wrong: str, project: Path) -> None:
+    (project / "README.md").write_text(f"\n\n<!-- results\n{wrong}\n-->\n<!-- end -->\n")
+    code, output = made(project)
+    assert code == 1
+    assert "Traceback" not in output
+    assert "none.json" in output or "README.md, line 3" in output
+
+
+def test_verdicts() -> None:
+    script: dict[str, Any] = runpy.run_path(str(SCRIPT))
+    verdict = script["verdict"]
+    assert verdict(True, True) == "holds"
+    assert verdict(False) == "not reproduced"
+    assert verdict(True, False, True) == "in part (2 of 3)"
+    assert script["decimals"](None) == "n/a"
+    with pytest.raises(InputError, match="cannot be read"):
+        script["Results"](ROOT / "no-such-folder")["one"]
