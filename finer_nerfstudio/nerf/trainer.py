@@ -229,12 +229,13 @@ class FinerTrainer(Trainer):
         # Nerfstudio trains for max_num_iterations more steps after a resumed one.
         last_step = self._start_step + self.config.max_num_iterations
         this_run = (step - self._start_step) / self.config.max_num_iterations
+        # Nerfstudio's percentage and remaining time count steps up to this one.
+        GLOBAL_BUFFER["max_iter"] = last_step
         if self.config.max_minutes is not None:
             # One clock for all processes of a distributed run: they stop together or wait for each other forever.
             seconds = distributed.from_main(self._clock.seconds(), self.pipeline.model.device)
             elapsed = seconds / (60.0 * self.config.max_minutes)
             this_run = max(this_run, elapsed)
-            # Nerfstudio's percentage and remaining time count steps up to this one.
             expected = self._start_step + (step - self._start_step + 1) / max(elapsed, 1e-6)
             GLOBAL_BUFFER["max_iter"] = max(step + 1, min(last_step, round(expected)))
             if elapsed >= 1.0:

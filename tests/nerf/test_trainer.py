@@ -11,6 +11,7 @@ import pytest
 import torch
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.engine.trainer import Trainer
+from nerfstudio.utils.writer import GLOBAL_BUFFER
 
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf.model import FinerModel, FinerModelConfig
@@ -102,6 +103,7 @@ def test_a_resumed_run_never_raises_the_learning_rate(
         for step in range(trainer._start_step, trainer._start_step + steps):
             clock[0] += 1.0
             trainer.train_iteration(step)
+            assert step < GLOBAL_BUFFER["max_iter"], "Nerfstudio prints the step as a share of this"
             rates.append(rate(trainer))
         return rates
 
