@@ -15,14 +15,30 @@ from typing import Any
 
 import tyro
 
+from finer_nerfstudio.analysis.activations import ActivationsOptions
+from finer_nerfstudio.analysis.frequencies import FrequenciesOptions
+from finer_nerfstudio.analysis.gap import GapOptions
+from finer_nerfstudio.analysis.initialization import InitializationOptions
+from finer_nerfstudio.analysis.neurons import NeuronsOptions
 from finer_nerfstudio.analysis.ntk import NtkOptions
 from finer_nerfstudio.analysis.outcome import write_outcome
+from finer_nerfstudio.analysis.robustness import RobustnessOptions
+from finer_nerfstudio.analysis.utilization import UtilizationOptions
 from finer_nerfstudio.command_line import prepare_processor, run_command
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.tasks.progress import stages
 
 # Each is a module of finer_nerfstudio.analysis with a study, which gives numbers, and a drawing of them.
-ANALYSES: dict[str, type] = {"ntk": NtkOptions}
+ANALYSES: dict[str, type] = {
+    "activations": ActivationsOptions,
+    "initialization": InitializationOptions,
+    "gap": GapOptions,
+    "ntk": NtkOptions,
+    "robustness": RobustnessOptions,
+    "neurons": NeuronsOptions,
+    "frequencies": FrequenciesOptions,
+    "utilization": UtilizationOptions,
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,7 +70,7 @@ def empirical_ntk(
     double = copy.deepcopy(network).double()
     if isinstance(double.activation, VariablePeriodic):
         double.activation = double.activation.with_scale_gradient(True)
-    parameters = dict(double.named_parameters())
+    parameters: dict[str, Tensor] = dict(double.named_parameters())
     points = points.to(double.device, torch.float64)
 
     def output(values: dict[str, Tensor], point: Tensor, channel: Tensor) -> Tensor:

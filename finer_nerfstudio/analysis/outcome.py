@@ -135,7 +135,7 @@ def panels(count: int, *, columns: int, width: float = 4.0, height: float = 3.0)
     columns = min(count, columns)
     rows = -(-count // columns)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for unused in axes[count:]:
         unused.set_axis_off()
     return figure, axes[:count]

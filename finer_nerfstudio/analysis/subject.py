@@ -99,7 +99,7 @@ def preset_for(options: NetworkOptions) -> Preset:
         if options.activation is None:
             scaled = preset(options.method, "image")
             if options.scales == "small":
-                scaled = scaled.overridden(**SMALL_SCALES.get(options.method, {}))
+                scaled = scaled.overridden(**SMALL_SCALES.get(options.method, {}))  # pyright: ignore[reportArgumentType]
             return scaled.overridden(
                 omega_0=options.omega_0,
                 s_0=options.s_0,
@@ -136,15 +136,16 @@ def function_named(name: str) -> Callable[[Tensor], Tensor]:
         except ImportError as error:
             raise UsageError(f"--activation {name}: there is no module {place} ({error}).") from error
         if callable(found):
+            function_found: Callable[[Tensor], Any] = found
             probe = torch.linspace(-1.0, 1.0, 6).reshape(2, 3)
             try:
-                value = found(probe)
-                elementwise = isinstance(value, Tensor) and torch.equal(value[:1], found(probe[:1]))
+                value = function_found(probe)
+                elementwise = isinstance(value, Tensor) and torch.equal(value[:1], function_found(probe[:1]))
             except (TypeError, ValueError, RuntimeError, IndexError):
                 elementwise = False
             if not elementwise:
                 raise UsageError(f"--activation {name}: {place}.{function} is no function of each number by itself.")
-            return found
+            return function_found
     raise UsageError(f"--activation {name}: {' and '.join(places)} have no function {function}.")
 
 

@@ -1,0 +1,342 @@
+"""The documentation: links lead somewhere, the tutorial runs, the reference is of today, what is named exists."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import itertools
+import math
+import os
+import pkgutil
+import re
+import runpy
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import finer_nerfstudio
+from finer_nerfstudio import METHODS, preset
+from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.inr import activations
+from finer_nerfstudio.inr.description import describe_activation
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+TUTORIAL = (DOCS / "tutorial.md").read_text()
+MATHEMATICS = (DOCS / "mathematics.md").read_text()
+REFERENCE_SCRIPT = ROOT / "scripts" / "make_reference.py"
+
+# What the tutorial's commands are run with instead, in seconds.
+SHORTER = {
+    "--size 128 --steps 200": "--size 24 --steps 3 --width 16",
+    "make_demo_scene.py": "make_demo_scene.py --size 32 --train-views 8 --val-views 2 --test-views 2 --supersampling 1",
+    "--max-minutes 1": "--max-num-iterations 20 --vis tensorboard --pipeline.model.field.width 32",
+}
+# What test_readme.py runs, as the README has the same command.
+RUN_BY_THE_README = ("ns-eval", "ns-viewer")
+
+
+def prose(text: str) -> str:
+    """Markdown without code and comments, which have no links and no headings."""
+    text = re.sub(r"^```.*?^```$|<!--.*?-->", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"`[^`\n]+`", lambda code: re.sub(r"[\[\]()]", "", code[0]), text)
+
+
+def links(text: str) -> list[str]:
+    """Where a page's links and pictures lead, but for those to other places of the net."""
+    return re.findall(r"\]\((?!\w+:)([^)\s]+)\)", prose(text))
+
+
+def anchors(text: str) -> set[str]:
+    """The fragments that GitHub gives to a page's headings."""
+    found: dict[str, int] = {}
+    for heading in re.findall(r"^#{1,6} (.+)$", prose(text), flags=re.MULTILINE):
+        words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+        anchor = "".join(c for c in words if c.isalnum() or c in "_- ").replace(" ", "-")
+        number = found.get(anchor, -1) + 1
+        found[anchor] = number
+        if number:
+            found[f"{anchor}-{number}"] = 0
+    return set(found)
+
+
+def broken(page: Path) -> list[str]:
+    """The links of a page that lead nowhere."""
+    bad = []
+    for link in links(page.read_text()):
+        path, _, fragment = link.partition("#")
+        target = page if not path else page.parent / path
+        there = target.exists()
+        if there and fragment:
+            there = target.suffix == ".md" and fragment in anchors(target.read_text())
+        if not there:
+            bad.append(link)
+    return bad
+
+
+def blocks(language: str, text: str = TUTORIAL) -> list[str]:
+    """Contents of a page's code blocks in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def table(first: str, text: str = MATHEMATICS) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of the table whose header begins with ``first``."""
+    lines = text.splitlines()
+    split = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    start = next(i for i, cells in enumerate(split) if cells and cells[0] == first)
+    rows = itertools.takewhile(bool, split[start + 2 :])
+    return split[start], list(rows)
+
+
+def module_of(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    assert broken(page) == []
+
+
+def test_broken_links_are_found(tmp_path: Path) -> None:
+    (tmp_path / "other.md").write_text(
+        "# One `f(x)`: two, *three*\n\n## Twice\n\n## Twice\n\n```sh\n# no heading\n```\n"
+    )
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# Here\n[a](other.md#one-fx-two-three) [`b[0]`](other.md#twice-1) ![c](other.md) [d](#here) "
+        "[e](https://example.org/none)\n<!-- [in a comment](none) -->\n\n```\n[in code](none)\n```\n"
+    )
+    assert broken(page) == []
+    page.write_text("[a](none.md) [b](other.md#twice-2) [c](#there) [d](other.md#no-heading) ![e](none.png)\n")
+    assert broken(page) == ["none.md", "other.md#twice-2", "#there", "other.md#no-heading", "none.png"]
+
+
+def test_the_map_has_all_pages() -> None:
+    listed = {(DOCS / link.partition("#")[0]).resolve() for link in links((DOCS / "index.md").read_text())}
+    assert set(PAGES) - listed == {DOCS / "index.md"}
+
+
+def test_python_of_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    for block in blocks("python"):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(block, "docs/tutorial.md", "exec"), scope)
+        shown = re.match(r"```\n\n```text\n(.*?)```\n", TUTORIAL[TUTORIAL.index(block) + len(block) :], re.DOTALL)
+        if shown is not None:
+            assert printed.getvalue() == shown[1]
+    # What its sentences say of the numbers.
+    assert scope["finer"].psnr > scope["siren"].psnr + 1.0
+    assert scope["bias_range"] > scope["finer"].network.bias_range
+    assert scope["fitted"].psnr < scope["finer"].psnr, "so large a k does less"
+    with Image.open(tmp_path / "larger.png") as picture:
+        assert picture.size == (256, 256)
+
+
+def test_commands_of_the_tutorial(tmp_path: Path) -> None:
+    script = "\n".join(blocks("sh"))
+    readme = module_of(ROOT / "tests" / "test_readme.py")
+    for line in script.splitlines():
+        if line.startswith(RUN_BY_THE_README):
+            assert line in readme.commands()
+            assert line not in readme.ELSEWHERE
+    for long, short in SHORTER.items():
+        assert long in script
+        script = script.replace(long, short)
+    script = "\n".join(line for line in script.splitlines() if not line.startswith(RUN_BY_THE_README))
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    environment = {**os.environ, "TERM": "dumb", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-euc", f"{script}\ntest -f $RUN/config.yml"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    for file in set(re.findall(r"`((?:outputs|data)/[\w./-]+)`", TUTORIAL)):
+        assert (tmp_path / file).exists(), file
+    with Image.open(tmp_path / "large.png") as picture:
+        assert picture.size == (96, 96)
+
+
+def made(*options: str) -> tuple[int, str]:
+    command = [sys.executable, str(REFERENCE_SCRIPT), *options]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_reference_is_up_to_date() -> None:
+    code, output = made("--check")
+    assert code == 0, output
+
+
+def test_the_reference_has_everything_and_an_old_one_is_found_out(tmp_path: Path) -> None:
+    page = tmp_path / "reference.md"
+    assert made("--page", str(page))[0] == 0
+    text = page.read_text()
+    for name in finer_nerfstudio.__all__:
+        assert f"\n### `{name}`\n" in text
+    assert "\n#### `CoordinateNetwork.hidden_features`\n" in text
+    assert ":func:" not in text
+    page.write_text(text.replace("omega_0", "omega"))
+    code, output = made("--page", str(page), "--check")
+    assert code == 1
+    assert "Traceback" not in output
+    assert "is out of date: run python scripts/make_reference.py" in output.replace("\n", " ")
+    assert page.read_text() != text, "checking changes nothing"
+
+
+@pytest.fixture(scope="module")
+def script() -> dict[str, Any]:
+    return runpy.run_path(str(REFERENCE_SCRIPT))
+
+
+def test_docstrings_become_markdown(script: dict[str, Any]) -> None:
+    docstring = """Does ``f(*x)`` as :func:`other` and :class:`~some.where.Thing` do, x < 3.
+
+    More of it.
+
+    Args:
+        x: coordinates
+            ``[*batch, 2]``.
+        y: 2 * x.
+
+    Returns:
+        A number: three.
+
+    Raises:
+        ValueError: for a ``y``.
+    """
+    assert script["markdown_of"](docstring, lambda name: f"<{name}>") == (
+        "Does `f(*x)` as <other> and <some.where.Thing> do, x \\< 3.\n\nMore of it.\n\n"
+        "**Arguments**\n\n- `x`: coordinates\n  `[*batch, 2]`.\n- `y`: 2 \\* x.\n\n"
+        "**Returns**\n\nA number: three.\n\n**Raises**\n\n- `ValueError`: for a `y`.\n"
+    )
+
+
+def test_names_lead_to_their_headings(script: dict[str, Any]) -> None:
+    headings = ["package.part", "Thing", "thing", "Thing.method"]
+    fragments = dict(zip(headings, script["anchors"](headings), strict=True))
+    assert list(fragments.values()) == ["packagepart", "thing", "thing-1", "thingmethod"]
+    for name, owner, heading in (
+        ("method", "Thing", "Thing.method"),
+        ("method", "Thing.method", "Thing.method"),
+        ("package.part.thing", "Thing", "thing"),
+        ("package.part", "Thing", "package.part"),
+    ):
+        assert script["link_to"](name, owner, fragments) == f"[`{name}`](#{fragments[heading]})"
+    assert script["link_to"]("nowhere", "Thing", fragments) == "`nowhere`"
+
+
+def test_declarations_and_exports_without_docstrings(script: dict[str, Any]) -> None:
+    def short(self: Any, x: int, *, y: float | None = None) -> str:
+        return ""
+
+    def long(first_of_its_arguments: str, second_of_its_arguments: str, *rest: int, last: bool = False) -> None: ...
+
+    assert (
+        script["declaration"]("T.short", short, is_method=True) == "T.short(x: int, *, y: float | None = None) -> str"
+    )
+    assert script["declaration"]("long", long) == (
+        "long(\n    first_of_its_arguments: str,\n    second_of_its_arguments: str,\n    *rest: int,\n"
+        "    last: bool = False,\n) -> None"
+    )
+
+
+def test_exports_without_docstrings_are_refused(script: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass
+    class Bare:
+        size: int  # whose dataclass gets "Bare(size: int)" for a docstring
+
+    package = ModuleType("bare_package", "A package.")
+    monkeypatch.setitem(sys.modules, "bare_package", package)
+    monkeypatch.setattr(Bare, "__module__", "bare_package")
+    package.__dict__.update(Bare=Bare, __all__=["Bare"])
+    with pytest.raises(InputError, match="Bare has no docstring"):
+        list(script["entries_of"](package))
+
+
+def test_names_in_the_mathematics_exist() -> None:
+    names = set(re.findall(r"`(finer_nerfstudio(?:\.\w+)+)`", MATHEMATICS))
+    assert len(names) > 30
+    for name in sorted(names):
+        assert pkgutil.resolve_name(name) is not None
+    for row in table("family")[1]:
+        assert isinstance(getattr(activations, row[1].strip("`")), type)
+
+
+def test_tables_of_the_mathematics_are_those_of_the_presets() -> None:
+    values = {"1": 1.0, "1/√2": math.sqrt(1 / 2), "1/√3": math.sqrt(1 / 3)}
+    header, rows = table("k")
+    assert {row[0] for row in rows} == {method for method in METHODS if preset(method, "image").bias_range}
+    for method, *cells in rows:
+        for task, cell in zip(header[1:], cells, strict=True):
+            assert preset(method, task).bias_range == pytest.approx(values[cell])  # pyright: ignore[reportArgumentType]
+    _, rows = table("image")
+    assert [row[0] for row in rows] == list(METHODS)
+    names = {"ω0": "omega_0", "s0": "s_0", "ωf": "omega_f"}
+    for method, rate, activation in rows:
+        published = preset(method, "image")
+        described = describe_activation(published.activation)
+        described |= described.pop("variable_periodic", {})
+        expected = {name: described[name] for name in names.values() if described.get(name) is not None}
+        stated = {names[name]: float(value) for name, value in re.findall(r"(\w+) = ([\d.]+)", activation)}
+        assert stated == expected
+        assert float(rate) == published.learning_rate
+        assert (f"{published.encoding_frequencies} octaves" in activation) == bool(published.encoding_frequencies)
+
+
+def test_bumps_are_where_the_mathematics_has_them() -> None:
+    s_0, omega_f = 30.0, 10.0
+    repeated = activations.variable_periodic(activations.Gauss(s_0), omega_f=omega_f)
+    n = torch.arange(6, dtype=torch.float64)
+    centres = (torch.sqrt(1 + 4 * n * math.pi / omega_f) - 1) / 2
+    assert torch.allclose(repeated.value(centres), torch.ones(6, dtype=torch.float64))
+    assert torch.allclose(repeated.value(-centres), torch.ones(6, dtype=torch.float64))
+    # There a bump is the base activation made 2 |x_n| + 1 times narrower.
+    offset = 1e-4
+    nearby = repeated.value(centres + offset)
+    narrowed = activations.Gauss(s_0).value((2 * centres + 1) * offset)
+    assert torch.allclose(1 - nearby, 1 - narrowed, rtol=2e-3)
+    valleys = (torch.sqrt(1 + 4 * (n + 0.5) * math.pi / omega_f) - 1) / 2
+    assert torch.allclose(repeated.value(valleys), torch.full_like(valleys, math.exp(-((s_0 / omega_f) ** 2))))
+
+
+def test_defaults_of_radiance_fields_are_those_in_the_mathematics() -> None:
+    from finer_nerfstudio.nerf.configs import finer_sine
+
+    start = MATHEMATICS.index("### Radiance fields")
+    seen = 0
+    for _, paper, default, options in table("", MATHEMATICS[start:])[1]:
+        for option in re.findall(r"--([\w.-]+)", options):
+            place: Any = finer_sine.config
+            if "blender-views" in options:
+                place = place.pipeline.datamanager.dataparser
+            for name in option.replace("-", "_").split("."):
+                place = place[name] if isinstance(place, dict) else getattr(place, name)
+            cell = paper if default.startswith("the same") else default
+            numbers = [float(n.replace(",", "")) for n in re.findall(r"\d[\d,]*(?:\.\d+)?(?:e-?\d+)?", cell)]
+            if isinstance(place, (int, float)) and numbers:
+                assert place in numbers, option
+                seen += 1
+    assert seen >= 9
