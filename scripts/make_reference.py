@@ -12,6 +12,7 @@ import ast
 import functools
 import inspect
 import itertools
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -68,6 +69,11 @@ class Entry:
     module: ModuleType
     declaration: str | None
     docstring: str
+
+
+def _double_quoted(names: tuple[str, ...]) -> str:
+    """A tuple of names as the formatter writes it, which also looks at code in pages."""
+    return f"({', '.join(json.dumps(name) for name in names)})"
 
 
 def main(command: MakeReference) -> None:
@@ -139,7 +145,7 @@ def entries_of(package: ModuleType) -> Iterator[Entry]:
         for name in sorted(exports[module_name], key=written.index):
             target = getattr(module, name)
             if not callable(target):
-                value = f": {type(target).__name__}" if name in _ELSEWHERE else f" = {target!r}"
+                value = f": {type(target).__name__}" if name in _ELSEWHERE else f" = {_double_quoted(target)}"
                 yield Entry(name, 3, module, name + value, _of_constant(module_name, name) or _ELSEWHERE[name])
                 continue
             yield Entry(name, 3, module, declaration(name, target), _own_docstring(target, name))
