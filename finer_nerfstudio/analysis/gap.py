@@ -31,10 +31,9 @@ from finer_nerfstudio.analysis.initialization import (
 )
 from finer_nerfstudio.analysis.outcome import Outcome, Table, panels
 from finer_nerfstudio.analysis.spectrum import mean_centroid
-from finer_nerfstudio.analysis.subject import ImageSource, image_of
+from finer_nerfstudio.analysis.subject import ImageSource, image_of, require_seed, require_sizes
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr.activations import Activation, Gauss, Sine, Wavelet
-from finer_nerfstudio.inr.description import LARGEST_SIZES
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.inr.presets import preset
 from finer_nerfstudio.tasks.grid import decode
@@ -154,7 +153,8 @@ def study(options: GapOptions, stage: Stage) -> Outcome:
     _require_sensible(options, scale_parameters)
     device = device_named(options.device)
     image = image_of(options)
-    signal, target = signal_of(image), intensities_of(signal_of(image))
+    signal = signal_of(image)
+    target = intensities_of(signal)
     learning_rate = options.learning_rate or preset(options.method, "image").learning_rate
     curves: dict[str, list[Any]] = {}
     gaps: list[Gap] = []
@@ -256,11 +256,8 @@ def _require_sensible(options: GapOptions, scale_parameters: tuple[float, ...]) 
             raise UsageError(f"--scale-parameters must be positive numbers, and {p} is none.")
     if len({f"{p:g}" for p in scale_parameters}) < len(scale_parameters):
         raise UsageError("--scale-parameters has a value twice: name each once.")
-    for name in ("width", "depth"):
-        if not 1 <= getattr(options, name) <= LARGEST_SIZES[name]:
-            raise UsageError(f"--{name} must lie between 1 and {LARGEST_SIZES[name]:,}, not {getattr(options, name)}.")
-    if not 0 <= options.seed < 1 << 63:
-        raise UsageError(f"--seed must be between 0 and 2^63 - 1, not {options.seed}.")
+    require_sizes(options.width, options.depth)
+    require_seed(options.seed)
     if options.learning_rate is not None and not 0 < options.learning_rate < math.inf:
         raise UsageError(f"--learning-rate must be a positive number, not {options.learning_rate}.")
     if options.steps < 1:

@@ -20,7 +20,15 @@ from torch.nn import functional as F
 
 from finer_nerfstudio.analysis.outcome import Outcome, Table, panels
 from finer_nerfstudio.analysis.spectrum import band_powers, mean_centroid, mean_spectrum
-from finer_nerfstudio.analysis.subject import ImageSource, NetworkOptions, image_of, name_of, preset_for, subject_of
+from finer_nerfstudio.analysis.subject import (
+    ImageSource,
+    NetworkOptions,
+    bias_ranges_of,
+    image_of,
+    name_of,
+    preset_for,
+    subject_of,
+)
 from finer_nerfstudio.checkpoint import load_model
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.inr.network import CoordinateNetwork
@@ -175,7 +183,8 @@ def study(options: InitializationOptions, stage: Stage) -> Outcome:
     """
     _require_sensible(options)
     image = image_of(options) if options.model is None else _image_for_model(options)
-    signal, target = signal_of(image), intensities_of(signal_of(image))
+    signal = signal_of(image)
+    target = intensities_of(signal)
     cutoff = max(signal.shape) / 8.0 if options.cutoff is None else options.cutoff
     learning_rate, description = None, {}
     curves: dict[str, list[Any]] = {}
@@ -186,12 +195,10 @@ def study(options: InitializationOptions, stage: Stage) -> Outcome:
         networks, description = subject.states(), subject.description
     else:
         learning_rate = options.learning_rate or preset_for(options).learning_rate
-        varied = options.activation is not None or options.method.startswith("finer")
-        ranges = options.bias_ranges if options.bias_range is None else (options.bias_range,)
         # All before the first is trained, so that what is out of range is said at once.
         subjects = {
             "trained" if k is None else f"k = {k:g}": subject_of(replace(options, bias_range=k), 2, signal.channels)
-            for k in (ranges if varied else (options.bias_range,))
+            for k in bias_ranges_of(options, options.bias_ranges)
         }
         for name, subject in subjects.items():
             description = subject.description

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from finer_nerfstudio.analysis.outcome import Outcome, Table, panels
-from finer_nerfstudio.analysis.subject import NetworkOptions, subject_of
+from finer_nerfstudio.analysis.subject import NetworkOptions, bias_ranges_of, subject_of
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr.activations import VariablePeriodic
 from finer_nerfstudio.inr.network import CoordinateNetwork
@@ -171,9 +171,7 @@ def study(options: NtkOptions, stage: Stage) -> Outcome:
         subject = subject_of(options, 1, 1)
         networks, description = subject.states(), subject.description
     else:
-        varied = options.activation is not None or options.method.startswith("finer")
-        ranges = options.bias_ranges if options.bias_range is None else (options.bias_range,)
-        for k in ranges if varied else (options.bias_range,):
+        for k in bias_ranges_of(options, options.bias_ranges):
             subject = subject_of(replace(options, bias_range=k), options.dimensions, 1)
             networks["initial" if k is None else f"k = {k:g}"] = subject.initial
             description = subject.description

@@ -169,20 +169,44 @@ def subject_of(options: NetworkOptions, in_dim: int, out_dim: int) -> Subject:
         InputError: for a model that cannot be read.
     """
     device = device_named(options.device)
-    if not 0 <= options.seed < 1 << 63:
-        raise UsageError(f"--seed must be between 0 and 2^63 - 1, not {options.seed}.")
+    require_seed(options.seed)
     if options.model is not None:
         return _saved(options, device)
     chosen = preset_for(options)
-    for name in ("width", "depth"):
-        if not 1 <= getattr(options, name) <= LARGEST_SIZES[name]:
-            raise UsageError(f"--{name} must lie between 1 and {LARGEST_SIZES[name]:,}, not {getattr(options, name)}.")
+    require_sizes(options.width, options.depth)
     generator = torch.Generator().manual_seed(options.seed)
     try:
         network = chosen.network(in_dim, out_dim, width=options.width, depth=options.depth, generator=generator)
     except ValueError as error:
         raise UsageError(f"{name_of(options)}: {str(error).removeprefix('CoordinateNetwork: ')}.") from error
     return Subject(name_of(options), network.to(device), None, _description(network, options.activation))
+
+
+def require_seed(seed: int) -> None:
+    """Refuse what no generator takes.
+
+    Raises:
+        UsageError: for a seed out of range.
+    """
+    if not 0 <= seed < 1 << 63:
+        raise UsageError(f"--seed must be between 0 and 2^63 - 1, not {seed}.")
+
+
+def require_sizes(width: int, depth: int) -> None:
+    """Refuse networks that cannot be.
+
+    Raises:
+        UsageError: for a size out of range.
+    """
+    for name, size in (("width", width), ("depth", depth)):
+        if not 1 <= size <= LARGEST_SIZES[name]:
+            raise UsageError(f"--{name} must lie between 1 and {LARGEST_SIZES[name]:,}, not {size}.")
+
+
+def bias_ranges_of(options: NetworkOptions, several: tuple[float, ...]) -> tuple[float | None, ...]:
+    """k of the networks to lay side by side: several where the method has one and none is named, None for no k."""
+    varied = options.activation is not None or options.method.startswith("finer")
+    return several if varied and options.bias_range is None else (options.bias_range,)
 
 
 def _saved(options: NetworkOptions, device: torch.device) -> Subject:
