@@ -92,6 +92,7 @@ class _Tiling:
 
 
 @triton.jit
+@no_type_check
 def _zeros(ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     # Triton 3.6 takes no plain numbers, such as those of a tiling, in a tuple.
     return tl.zeros((ROWS, COLUMNS), tl.float32)
