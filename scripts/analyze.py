@@ -25,7 +25,7 @@ from finer_nerfstudio.analysis.outcome import write_outcome
 from finer_nerfstudio.analysis.robustness import RobustnessOptions
 from finer_nerfstudio.analysis.utilization import UtilizationOptions
 from finer_nerfstudio.command_line import prepare_processor, run_command
-from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.tasks.progress import stages
 
 # Each is a module of finer_nerfstudio.analysis with a study, which gives numbers, and a drawing of them.
@@ -68,6 +68,10 @@ def main(command: Any) -> None:
         raise UsageError(
             f"{folder} holds results already: replace them by --overwrite, or choose another --output-dir."
         )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # now, and not after minutes of training
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}).") from error
     prepare_processor()
     analysis = importlib.import_module(f"finer_nerfstudio.analysis.{verb}")
     with stages() as stage:

@@ -1,4 +1,4 @@
-"""Fill the numbers of the documentation in from the JSON files of measured results.
+"""Fill the numbers of the documentation in from the JSON files of measured results, and draw its figures from them.
 
     python scripts/make_results.py            # after a result was added or measured anew
     python scripts/make_results.py --check    # say whether a page is out of date
@@ -11,23 +11,30 @@ above it, in which ``results["NAME"]`` is the content of docs/results/NAME.json:
     -->
     The best of them reached 27.41 dB.
     <!-- end -->
+
+What scripts/analyze.py left in docs/results/analysis/NAME is drawn again beside its numbers. Figures are not checked:
+another version of matplotlib draws the same one with other bytes.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from finer_nerfstudio.analysis.outcome import read_outcome, save_figure
 from finer_nerfstudio.atomic_files import write_text
 from finer_nerfstudio.command_line import run_command
 from finer_nerfstudio.errors import InputError
 
-_BLOCK = re.compile(r"(<!-- results\n(.*?)\n-->\n)(.*?)(<!-- end -->)", re.DOTALL)
+# Not across the beginning of another one, should the end of the first be missing.
+_BLOCK = re.compile(r"(<!-- results\n(.*?)\n-->\n)((?:(?!<!-- results).)*?)(<!-- end -->)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ def filled_in(text: str, results: Mapping[str, Any], page: Path) -> str:
     import jinja2
 
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"decimals": decimals, "scientific": scientific}
+    environment.filters |= {"average": fmean, "decimals": decimals, "scientific": scientific}
     environment.globals |= {"results": results, "verdict": verdict}
 
     def made(match: re.Match[str]) -> str:
@@ -117,6 +124,24 @@ def verdict(*conditions: bool) -> str:
     return "not reproduced" if held == 0 else f"in part ({held} of {len(conditions)})"
 
 
+def redraw(path: Path) -> None:
+    """Draw an analysis again from its stored numbers.
+
+    Args:
+        path: its JSON; the figure goes beside it.
+
+    Raises:
+        InputError: for a file that is none of an analysis.
+    """
+    outcome = read_outcome(path)
+    try:
+        analysis = importlib.import_module(f"finer_nerfstudio.analysis.{outcome.analysis}")
+        figure = analysis.draw(outcome)
+    except (ImportError, AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise InputError(f"{path} cannot be drawn ({error!r}): was it written by this version?") from error
+    save_figure(figure, path.with_suffix(".png"))
+
+
 def main(command: MakeResults) -> None:
     pages = [command.root / "README.md", *sorted((command.root / "docs").glob("*.md"))]
     results = Results(command.root / "docs" / "results")
@@ -132,6 +157,9 @@ def main(command: MakeResults) -> None:
         outdated.append(str(page))
         if not command.check:
             write_text(page, new)
+    if not command.check:
+        for path in sorted((command.root / "docs" / "results" / "analysis").glob("*/*.json")):
+            redraw(path)
     if command.check and outdated:
         raise InputError(f"out of date: {', '.join(outdated)}; run python scripts/make_results.py.")
     print("nothing to change" if not outdated else f"made anew: {', '.join(outdated)}", file=sys.stdout)

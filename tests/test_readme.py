@@ -17,10 +17,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from PIL import Image
 
 from finer_nerfstudio import preset, save_model
+from finer_nerfstudio.nerf.baking.splat_file import write_splats
+from finer_nerfstudio.nerf.baking.splats import Splats
 from finer_nerfstudio.tasks.image.files import sample_image, write_image
 
 ROOT = Path(__file__).parents[1]
@@ -123,7 +126,17 @@ def shortened(command: str) -> str:
         arguments += ["--steps", "3", "--widths", "6", "12", "--output-dir", f"outputs/{place_of(command)}"]
     elif "stream.py" in command and arguments[1] == "pack":
         arguments += ["--views", "1", "--precision", "float16", "--output-dir", f"outputs/{place_of(command)}"]
-    elif "bake.py" in command:
+    elif "analyze.py" in command:
+        training = ["--size", "16", "--steps", "3", "--width", "16"]
+        sizes = {
+            "initialization": [*training, "--bias-ranges", "1", "5"],
+            "gap": [*training, "--scale-parameters", "1", "2"],
+            "robustness": [*training, "--scales", "10", "30", "--cells-dir", "outputs/cells"],
+            "utilization": [*training, "--methods", "siren", "finer-sine"],
+            "ntk": ["--points", "32", "--width", "16"],
+        }
+        arguments += [*sizes.get(arguments[1], []), "--output-dir", f"outputs/{place_of(command)}"]
+    elif "bake.py" in command and arguments[1] != "view":
         arguments += ["--view-size", "32", "--held-out", "1"]
         sizes = {"splats": ["--splats", "1000", "--refine-steps", "5"], "grid": ["--resolution", "24"]}
         arguments += sizes[arguments[1]]
@@ -151,9 +164,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pictures").mkdir()
     write_image(folder / "pictures" / "picture.png", sample_image(24).pixels)
     trimesh.creation.torus(1.0, 0.4).export(folder / "torus.ply")
+    means, up = torch.rand(50, 3), torch.tensor([[0.0, 0.0, 1.0]]).expand(50, 3)
+    rotations = torch.nn.functional.pad(means, (1, 0), value=1.0)
+    write_splats(folder / "splats.ply", Splats(means, up, rotations, means - 4.0, means[:, 0], means[:, None]))
     network = preset("siren", "image").network(2, 3, width=8, depth=1)
     signal = {"height": 24, "width": 24, "maximum": 255}
-    save_model(folder / "model.safetensors", network, task="image", signal=signal, configuration={})
+    save_model(folder / "model.safetensors", network, task="image", signal=signal, configuration={"seed": 0})
     return folder
 
 
@@ -170,6 +186,7 @@ def variables(folder: Path) -> dict[str, str]:
         "MESH": "torus.ply",
         "MODEL": "model.safetensors",
         "STREAM": "picture.finer",
+        "SPLATS": "splats.ply",
         "STREAM_RUN": str(configs[1].parent),
     }
 
@@ -184,7 +201,7 @@ def test_command(command: str, workplace: Path) -> None:
         pytest.skip("building tiny-cuda-nn takes CUDA and a network")
     elif command == "pip install .":
         shell("pip install --dry-run --no-deps --no-build-isolation .", ROOT)
-    elif command.startswith("ns-viewer") or "stream.py serve" in command or command.endswith(" --view"):
+    elif command.startswith("ns-viewer") or re.search("stream.py serve|bake.py view| --view$", command):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from finer_nerfstudio.analysis import frequencies
+from finer_nerfstudio.analysis.outcome import write_outcome
 from finer_nerfstudio.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -60,6 +62,24 @@ def test_templates_are_filled_in_and_stay(project: Path) -> None:
     assert shown == "| a | 1,234.57 |\n| b | 7.11e-6 |\n| c | 7.11e-6 |\n"
     assert text.replace(shown, "| a | 1.00 |\n") == PAGE
     assert made(project, "--check")[0] == 0
+
+
+def test_figures_are_drawn_again_from_their_numbers(project: Path) -> None:
+    options = frequencies.FrequenciesOptions(width=32, bias_ranges=(1.0, 5.0))
+    outcome = frequencies.study(options, lambda *_: None)
+    folder = project / "docs" / "results" / "analysis" / "frequencies-finer-sine"
+    figure, *_ = write_outcome(folder, outcome, frequencies.draw(outcome))
+    drawn = figure.read_bytes()
+    figure.unlink()
+    assert made(project, "--check")[0] == 1
+    assert not figure.exists(), "checking draws nothing"
+    assert made(project)[0] == 0
+    assert figure.read_bytes() == drawn
+    (folder / "other.json").write_text("{}")
+    code, output = made(project)
+    assert code == 1
+    assert "other.json cannot be read as the outcome of an analysis" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("wrong", ['{{ results["none"].a }}', '{{ results["one"].none }}', "{% for %}", "{{ 1 / 0 }}"])

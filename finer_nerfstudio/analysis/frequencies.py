@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from finer_nerfstudio.analysis.outcome import Outcome, Table, panels
-from finer_nerfstudio.analysis.subject import NetworkOptions, name_of, preset_for, subject_of
+from finer_nerfstudio.analysis.subject import NetworkOptions, bias_ranges_of, name_of, subject_of
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr.activations import Activation, Sine, VariablePeriodic
 from finer_nerfstudio.inr.initialization import weight_bound
@@ -325,14 +325,11 @@ def _networks(options: FrequenciesOptions) -> tuple[dict[str, CoordinateNetwork]
         return subject.states(), subject.description
     networks: dict[str, CoordinateNetwork] = {}
     description: dict[str, Any] = {}
-    varied = isinstance(preset_for(options).activation, VariablePeriodic)
-    ranges = options.bias_ranges if options.bias_range is None else (options.bias_range,)
-    if not ranges:
-        raise UsageError("--bias-ranges needs at least one number.")
-    for k in ranges if varied else (options.bias_range,):
+    bias_ranges = bias_ranges_of(options, options.bias_ranges)
+    for k in bias_ranges:
         subject = subject_of(replace(options, bias_range=k), 1, 1)
         networks["initial" if k is None else f"k = {k:g}"] = subject.initial
-        description = subject.description
+        description = {**subject.description, "bias_range": list(bias_ranges)}
     return networks, description
 
 

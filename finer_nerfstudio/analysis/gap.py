@@ -30,14 +30,21 @@ from finer_nerfstudio.analysis.initialization import (
     train_on,
 )
 from finer_nerfstudio.analysis.outcome import Outcome, Table, panels
-from finer_nerfstudio.analysis.spectrum import mean_centroid
-from finer_nerfstudio.analysis.subject import ImageSource, image_of, require_seed, require_sizes
+from finer_nerfstudio.analysis.subject import (
+    LEARNING_RATE_OF_OWN,
+    ImageSource,
+    function_named,
+    image_of,
+    require_seed,
+    require_sizes,
+)
 from finer_nerfstudio.errors import UsageError
-from finer_nerfstudio.inr.activations import Activation, Gauss, Sine, Wavelet
+from finer_nerfstudio.inr.activations import Activation, Custom, Gauss, Sine, Wavelet
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.inr.presets import preset
 from finer_nerfstudio.tasks.grid import decode
 from finer_nerfstudio.tasks.image.fit import signal_of
+from finer_nerfstudio.tasks.image.spectrum import mean_centroid
 from finer_nerfstudio.tasks.options import Method, device_named
 from finer_nerfstudio.tasks.progress import Stage
 
@@ -53,8 +60,11 @@ class GapOptions(ImageSource):
     method: Method = "siren"
     """siren, gauss or wire: p is omega_0 of the sine, s_0 of the Gaussian, and s_0 of the wavelet with omega_0 = 2 p
     as published."""
+    activation: str | None = None
+    """An activation of your own instead, f(p u), not made variable-periodic: tanh, sinc or another function of torch,
+    or module:function. Learning rate 5e-4."""
     scale_parameters: tuple[float, ...] | None = None
-    """Values of p; up to the published one (30, 30 and 10) unless given."""
+    """Values of p; up to the published one (30, 30 and 10), or to 30, unless given."""
     size: int = 96
     """The image is averaged down so that its longer side has this many pixels."""
     steps: int = 300
@@ -155,7 +165,9 @@ def study(options: GapOptions, stage: Stage) -> Outcome:
     image = image_of(options)
     signal = signal_of(image)
     target = intensities_of(signal)
-    learning_rate = options.learning_rate or preset(options.method, "image").learning_rate
+    learning_rate = options.learning_rate or (
+        LEARNING_RATE_OF_OWN if options.activation else preset(options.method, "image").learning_rate
+    )
     curves: dict[str, list[Any]] = {}
     gaps: list[Gap] = []
     for p in scale_parameters:
@@ -202,7 +214,7 @@ def study(options: GapOptions, stage: Stage) -> Outcome:
     return Outcome(
         "gap",
         {
-            "method": options.method,
+            "method": options.activation or options.method,
             "width": options.width,
             "depth": options.depth,
             "image": image.description,
@@ -211,7 +223,8 @@ def study(options: GapOptions, stage: Stage) -> Outcome:
             "seed": options.seed,
         },
         {
-            "method": options.method,
+            "method": options.activation or options.method,
+            **({"notes": list(image.notes)} if image.notes else {}),
             "parameter": family.parameter,
             "scale_parameters": {f"{p:g}": asdict(gap) for p, gap in zip(scale_parameters, gaps, strict=True)},
         },
@@ -240,6 +253,8 @@ def draw(outcome: Outcome) -> Figure:
 
 
 def _family_of(options: GapOptions) -> Family:
+    if options.activation is not None:
+        return Family(Custom(function_named(options.activation)), "p", (5.0, 15.0, 30.0))
     if options.method not in FAMILIES:
         raise UsageError(
             f"--method {options.method}: the gap is that of activations whose scale can be moved into the weights; "

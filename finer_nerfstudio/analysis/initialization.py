@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from finer_nerfstudio.analysis.outcome import Outcome, Table, panels
-from finer_nerfstudio.analysis.spectrum import band_powers, mean_centroid, mean_spectrum
+from finer_nerfstudio.analysis.points import image_shape
 from finer_nerfstudio.analysis.subject import (
     ImageSource,
     NetworkOptions,
@@ -35,6 +35,7 @@ from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.tasks.grid import GridSignal, decode, squared_error
 from finer_nerfstudio.tasks.image.files import SourceImage
 from finer_nerfstudio.tasks.image.fit import psnr_of_loss, signal_of
+from finer_nerfstudio.tasks.image.spectrum import band_powers, mean_centroid, mean_spectrum
 from finer_nerfstudio.tasks.progress import Stage
 from finer_nerfstudio.tasks.training import Schedule, train
 
@@ -335,8 +336,6 @@ def _require_sensible(options: InitializationOptions) -> None:
         raise UsageError(f"--learning-rate must be a positive number, not {options.learning_rate}.")
     if options.steps < 1:
         raise UsageError(f"--steps must be at least 1, not {options.steps}.")
-    if not options.bias_ranges and options.bias_range is None and options.model is None:
-        raise UsageError("--bias-ranges needs at least one bias range.")
 
 
 def _image_for_model(options: InitializationOptions) -> SourceImage:
@@ -345,8 +344,9 @@ def _image_for_model(options: InitializationOptions) -> SourceImage:
     saved = load_model(options.model)
     if saved.task != "image" or saved.network.in_dim != 2:
         raise UsageError(f"{options.model} is no model of an image (scripts/fit_image.py), which is needed here.")
-    height, width, channels = int(saved.signal["height"]), int(saved.signal["width"]), saved.network.out_dim
-    image = image_of(replace(options, size=max(height, width)))
+    (height, width), channels = image_shape(saved, options.model), saved.network.out_dim
+    # A smaller image stays as it is.
+    image = image_of(replace(options, size=max(16, height, width)))
     if (image.height, image.width, image.channels) != (height, width, channels):
         which = "the generated sample" if options.image is None else f"{options.image}"
         raise InputError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from finer_nerfstudio.analysis.outcome import Outcome, Table, panels
+from finer_nerfstudio.analysis.points import image_shape
 from finer_nerfstudio.analysis.subject import NetworkOptions, name_of, subject_of
 from finer_nerfstudio.checkpoint import load_model
 from finer_nerfstudio.errors import UsageError
@@ -75,7 +76,7 @@ def study(options: NeuronsOptions, stage: Stage) -> Outcome:
                 f"{options.model} reads {saved.network.in_dim} coordinates: neurons are drawn as pictures, which takes "
                 "a model of an image (scripts/fit_image.py)."
             )
-        shape = (int(saved.signal["height"]), int(saved.signal["width"]))
+        shape = image_shape(saved, options.model)
     subject = subject_of(options, 2, 3)
     states = subject.states()
     ranges: dict[str, Any] = {}

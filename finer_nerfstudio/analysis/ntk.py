@@ -17,7 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from finer_nerfstudio.analysis.outcome import Outcome, Table, panels
-from finer_nerfstudio.analysis.subject import NetworkOptions, bias_ranges_of, subject_of
+from finer_nerfstudio.analysis.points import lattice, points_of_model
+from finer_nerfstudio.analysis.subject import NetworkOptions, bias_ranges_of, name_of, subject_of
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr.activations import VariablePeriodic
 from finer_nerfstudio.inr.network import CoordinateNetwork
@@ -42,7 +43,8 @@ class NtkOptions(NetworkOptions):
     """k of the networks to lay side by side, unless --bias-range names one; of no account to methods without one, and
     to --model."""
     points: int = 1024
-    """Evenly spaced coordinates in [-1, 1]; the nearest square or cube number of them in two or three dimensions."""
+    """Evenly spaced coordinates in [-1, 1], or of a saved model where its signal is; about so many in two or three
+    dimensions."""
     dimensions: int = 1
     """Of the coordinates, 1 to 3; a saved model has its own."""
 
@@ -139,13 +141,6 @@ def summary_of(kernel: Float[Tensor, "n n"]) -> KernelSummary:
     )
 
 
-def lattice(points: int, dimensions: int) -> Float[Tensor, "n dimensions"]:
-    """Evenly spaced points of [-1, 1]^dimensions, about so many."""
-    side = max(2, round(points ** (1.0 / dimensions)))
-    axis = torch.linspace(-1.0, 1.0, side, dtype=torch.float64)
-    return torch.stack(torch.meshgrid(*[axis] * dimensions, indexing="ij"), dim=-1).reshape(-1, dimensions)
-
-
 # A picture of a matrix has no use for more.
 _LARGEST_PICTURE = 128
 
@@ -170,13 +165,14 @@ def study(options: NtkOptions, stage: Stage) -> Outcome:
     if options.model is not None:
         subject = subject_of(options, 1, 1)
         networks, description = subject.states(), subject.description
+        points = points_of_model(options.model, options.points).double()
     else:
-        for k in bias_ranges_of(options, options.bias_ranges):
+        bias_ranges = bias_ranges_of(options, options.bias_ranges)
+        for k in bias_ranges:
             subject = subject_of(replace(options, bias_range=k), options.dimensions, 1)
             networks["initial" if k is None else f"k = {k:g}"] = subject.initial
-            description = subject.description
-    (first, *_) = networks.values()
-    points = lattice(options.points, first.in_dim)
+            description = {**subject.description, "bias_range": list(bias_ranges)}
+        points = lattice(options.points, options.dimensions)
     summaries: dict[str, Any] = {}
     spectra: dict[str, list[Any]] = {"index": list(range(1, len(points) + 1))}
     pictures: dict[str, Table] = {}
@@ -186,11 +182,13 @@ def study(options: NtkOptions, stage: Stage) -> Outcome:
         spectra[name] = eigenvalues_of(kernel).tolist()
         every = max(1, len(points) // _LARGEST_PICTURE)
         small = kernel[::every, ::every]
-        pictures[f"kernel {name}"] = Table({f"{i * every}": column for i, column in enumerate(small.T.tolist())})
+        # Five digits are more than a picture shows, and a third of the file.
+        columns = [[float(f"{value:.5g}") for value in column] for column in small.T.tolist()]
+        pictures[f"kernel {name}"] = Table({f"{i * every}": column for i, column in enumerate(columns)})
     return Outcome(
         "ntk",
-        {"network": description, "points": len(points), "dimensions": first.in_dim, "seed": options.seed},
-        {"method": options.activation or options.method, "networks": summaries},
+        {"network": description, "points": len(points), "dimensions": points.shape[1], "seed": options.seed},
+        {"method": name_of(options), "networks": summaries},
         {"eigenvalues": Table(spectra), **pictures},
     )
 

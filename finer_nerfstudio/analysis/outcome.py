@@ -58,6 +58,9 @@ class Outcome:
 def write_outcome(folder: Path, outcome: Outcome, figure: Figure) -> list[Path]:
     """Write an outcome and its figure.
 
+    Tables of an earlier outcome in the same place that the new one does not have are removed, so that all files there
+    belong together.
+
     Args:
         folder: gets ``ANALYSIS.json``, ``ANALYSIS.png``, ``ANALYSIS.svg`` and ``ANALYSIS-TABLE.csv`` of each table.
         outcome: what was found.
@@ -71,6 +74,8 @@ def write_outcome(folder: Path, outcome: Outcome, figure: Figure) -> list[Path]:
     """
     name = outcome.analysis
     files = [folder / f"{name}.{ending}" for ending in ("png", "svg", "json")]
+    for title in _tables_of_earlier(files[2]) - outcome.tables.keys():
+        (folder / f"{name}-{title}.csv").unlink(missing_ok=True)
     save_figure(figure, files[0])
     save_figure(figure, files[1])
     for title, table in outcome.tables.items():
@@ -89,6 +94,13 @@ def write_outcome(folder: Path, outcome: Outcome, figure: Figure) -> list[Path]:
         },
     )
     return files
+
+
+def _tables_of_earlier(path: Path) -> set[str]:
+    try:
+        return set(read_outcome(path).tables)
+    except InputError:
+        return set()
 
 
 def read_outcome(path: Path) -> Outcome:

@@ -60,8 +60,8 @@ SWEEPS: dict[Family, ScaleSweep] = {
 WITHIN_DECIBELS = 3.0
 """A scale is good enough where PSNR falls short of the best by no more."""
 
-# PSNR of an image of one colour, which a constant fits exactly.
-_HIGHEST_FLOOR = 100.0
+# PSNR of what is fitted exactly.
+_HIGHEST = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +173,7 @@ def psnr_of_constant(image: SourceImage) -> float:
     """PSNR in dB of the best image of one colour, at most 100: what a network that learns nothing else reaches."""
     intensity = image.pixels.astype(np.float64) / image.maximum
     error = float(np.square(intensity - intensity.mean(axis=(0, 1))).mean())
-    return 10.0 * math.log10(1.0 / max(error, 10.0 ** (-_HIGHEST_FLOOR / 10.0)))
+    return 10.0 * math.log10(1.0 / max(error, 10.0 ** (-_HIGHEST / 10.0)))
 
 
 @dataclass(frozen=True)
@@ -202,8 +202,12 @@ def fit_and_measure(image: SourceImage, options: ImageOptions) -> dict[str, Any]
     except InputError as error:
         return {"psnr": None, "diverged": str(error)}
     quality, _ = measure(fitted.network, image)
+    psnr = quality["psnr"]
+    assert psnr is not None
     return {
         **quality,
+        # Infinite for an exact fit, which files have no number for.
+        "psnr": min(psnr, _HIGHEST),
         "seconds": fitted.training.seconds,
         "learning_rate": fitted.settings["learning_rate"],
         "bias_range": fitted.settings["bias_range"],
@@ -272,6 +276,7 @@ def study(options: RobustnessOptions, stage: Stage) -> Outcome:
             "learning_rates": {run.method: preset_of(run.options, "image").learning_rate for run in runs},
         },
         {
+            **({"notes": list(image.notes)} if image.notes else {}),
             "parameter": sweep.parameter,
             "within_decibels": WITHIN_DECIBELS,
             "psnr_of_constant": floor,

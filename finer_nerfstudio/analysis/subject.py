@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,8 @@ from finer_nerfstudio.inr.presets import Preset, preset
 from finer_nerfstudio.tasks.image.files import SourceImage, read_image, sample_image
 from finer_nerfstudio.tasks.options import Method, device_named
 
-_LEARNING_RATE_OF_OWN = 5e-4
+LEARNING_RATE_OF_OWN = 5e-4
+"""Adam's at the first step, for activations that no learning rate was published for."""
 
 SMALL_SCALES: dict[str, dict[str, float]] = {
     "siren": {"omega_0": 1.0},
@@ -114,7 +116,7 @@ def preset_for(options: NetworkOptions) -> Preset:
             omega_f=options.omega_f,
             scale_gradient=bool(options.scale_gradient),
         )
-        return Preset(own, _LEARNING_RATE_OF_OWN, 1.0 if options.bias_range is None else options.bias_range)
+        return Preset(own, LEARNING_RATE_OF_OWN, 1.0 if options.bias_range is None else options.bias_range)
     except (ValueError, TypeError) as error:
         raise UsageError(f"{options.activation or options.method}: {error}.") from error
 
@@ -123,24 +125,33 @@ def function_named(name: str) -> Callable[[Tensor], Tensor]:
     """An elementwise function of a tensor.
 
     Args:
-        name: ``module:function``, or the name of one of torch's (``tanh``, ``sinc``, ``softplus``).
+        name: ``module:function`` of a module that is installed or in the working directory, or the name of one of
+            torch's (``tanh``, ``sinc``, ``softplus``).
 
     Raises:
         UsageError: where there is none, or it is not elementwise.
     """
     module, _, function = name.rpartition(":")
+    if module and "" not in sys.path and str(Path.cwd()) not in sys.path:
+        # A script has its own folder there instead of the one that it was called from.
+        sys.path.append(str(Path.cwd()))
     places = [module] if module else ["torch", "torch.nn.functional"]
     for place in places:
         try:
             found = getattr(importlib.import_module(place), function, None)
         except ImportError as error:
             raise UsageError(f"--activation {name}: there is no module {place} ({error}).") from error
+        except Exception as error:  # whatever a module of the user's does while it is imported
+            raise UsageError(f"--activation {name}: {place} cannot be imported ({error!r}).") from error
         if callable(found):
             function_found: Callable[[Tensor], Any] = found
             probe = torch.linspace(-1.0, 1.0, 6).reshape(2, 3)
             try:
                 value = function_found(probe)
-                elementwise = isinstance(value, Tensor) and torch.equal(value[:1], function_found(probe[:1]))
+                # Functions of positive numbers alone are not a number at the others.
+                elementwise = isinstance(value, Tensor) and torch.allclose(
+                    value[:1], function_found(probe[:1]), rtol=0.0, atol=0.0, equal_nan=True
+                )
             except (TypeError, ValueError, RuntimeError, IndexError):
                 elementwise = False
             if not elementwise:
@@ -204,9 +215,19 @@ def require_sizes(width: int, depth: int) -> None:
 
 
 def bias_ranges_of(options: NetworkOptions, several: tuple[float, ...]) -> tuple[float | None, ...]:
-    """k of the networks to lay side by side: several where the method has one and none is named, None for no k."""
+    """k of the networks to lay side by side: several where the method has one and none is named, None for no k.
+
+    Raises:
+        UsageError: for none, and for one that is named twice.
+    """
     varied = options.activation is not None or options.method.startswith("finer")
-    return several if varied and options.bias_range is None else (options.bias_range,)
+    if not varied or options.bias_range is not None:
+        return (options.bias_range,)
+    if not several:
+        raise UsageError("--bias-ranges needs at least one bias range.")
+    if len({f"{k:g}" for k in several}) < len(several):
+        raise UsageError("--bias-ranges has a value twice: name each once.")
+    return several
 
 
 def _saved(options: NetworkOptions, device: torch.device) -> Subject:
@@ -233,6 +254,7 @@ def _saved(options: NetworkOptions, device: torch.device) -> Subject:
         generator=torch.Generator().manual_seed(seed),
     )
     description = {**_description(trained, None), "method": saved.configuration.get("method"), "seed_of_fit": seed}
+    description["model"] = str(options.model)
     return Subject(name_of(options), initial.to(device), trained.to(device), description)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,14 +20,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from finer_nerfstudio.analysis.ntk import lattice
+from finer_nerfstudio.analysis.frequencies import repeats_of
 from finer_nerfstudio.analysis.outcome import Outcome, Table, panels
+from finer_nerfstudio.analysis.points import grid_points, points_of_model
 from finer_nerfstudio.analysis.subject import ImageSource, NetworkOptions, Subject, image_of, preset_for, subject_of
-from finer_nerfstudio.checkpoint import load_model
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr.activations import Activation, Sine, VariablePeriodic, base_of
 from finer_nerfstudio.inr.network import CoordinateNetwork
-from finer_nerfstudio.tasks.grid import coordinates, squared_error
+from finer_nerfstudio.tasks.grid import squared_error
 from finer_nerfstudio.tasks.image.files import SourceImage
 from finer_nerfstudio.tasks.image.fit import psnr_of_loss, signal_of
 from finer_nerfstudio.tasks.options import Method
@@ -115,10 +114,13 @@ def central_bump(activation: Activation) -> float:
                         ``(s_0 / omega_f) sin(omega_f g(u)) = 1`` for the others. Where the inner sine is too
                         weak for that (``s_0 < omega_f``), to the trough between two bumps,
                         ``omega_f g(u) = pi / 2``
-    one's own           made variable-periodic: to where the inner sine is zero again, ``omega_f g(u) = pi``
+    one's own           made variable-periodic: to where the inner sine is zero again, ``omega_f g(u) = pi``;
+                        of an even function, whose bumps repeat twice as often, to the trough between two
     ==================  ==================================================================================
 
-    with ``g(u) = (|u| + 1) u``. Real and imaginary parts of a complex pre-activation are each held against it.
+    with ``g(u) = (|u| + 1) u``. Real and imaginary parts of a complex pre-activation are each held against it, though
+    along the imaginary axis a wavelet has an envelope and no bumps that repeat: of these parts, what lies outside says
+    how wide they are spread, and no more.
 
     Raises:
         ValueError: for ReLU and others without a bump, and for periodic functions of one's own, whose period nobody
@@ -136,7 +138,7 @@ def central_bump(activation: Activation) -> float:
         if omega_f is not None:
             stretched = math.asin(min(1.0, omega_f * stretched)) / omega_f
     elif omega_f is not None:
-        stretched = math.pi / omega_f
+        stretched = 0.5 * repeats_of(activation).period / omega_f
     else:
         raise ValueError("the period of a periodic function of your own is not known, and so is its central bump")
     # g(u) = u + u^2 to the right of zero; this form of the root loses no digits where g is small.
@@ -224,25 +226,6 @@ def bin_shares(values: Float[Tensor, "n neurons"], reference: float, bins: int) 
     return torch.bincount(inside, minlength=bins).double().cpu() / values.numel()
 
 
-def grid_points(shape: Sequence[int], most: int) -> Float[Tensor, "n 2"]:
-    """Evenly spaced coordinates of an image, all of its pixels or about ``most``.
-
-    Args:
-        shape: height and width in pixels.
-        most: not many more points than these.
-    """
-    height, width = shape
-    thinning = min(1.0, math.sqrt(most / (height * width)))
-    rows = max(1, int(height * thinning))
-    columns = max(1, min(int(width * thinning), most // rows))
-    axes = [
-        (torch.arange(count, dtype=torch.float64) + 0.5) * (size / count)
-        for count, size in ((rows, height), (columns, width))
-    ]
-    positions = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 2)
-    return coordinates(positions, shape).float()
-
-
 @dataclass(frozen=True)
 class _Part:
     """The real or imaginary parts of one hidden layer's pre-activations, or all of a real layer's.
@@ -273,6 +256,9 @@ def study(options: UtilizationOptions, stage: Stage) -> Outcome:
     """
     _require_sensible(options)
     if options.model is not None:
+        for name in ("activation", "image"):
+            if getattr(options, name) is not None:
+                raise UsageError(f"--{name} cannot be given with --model, whose network and signal are its own.")
         wanted = [NetworkOptions(model=options.model, seed=options.seed, device=options.device)]
     else:
         sized = NetworkOptions(width=options.width, depth=options.depth, seed=options.seed, device=options.device)
@@ -289,7 +275,8 @@ def study(options: UtilizationOptions, stage: Stage) -> Outcome:
     for network_options, subject, bump in zip(wanted, subjects, bumps, strict=True):
         summary: dict[str, Any] = {"central_bump": bump}
         if image is None:
-            points = _points_of_model(options.model, subject.initial.in_dim)
+            assert options.model is not None
+            points = points_of_model(options.model, _MOST_POINTS)
         else:
             points = grid_points((image.height, image.width), _MOST_POINTS)
             learning_rate = preset_for(network_options).learning_rate
@@ -337,7 +324,7 @@ def study(options: UtilizationOptions, stage: Stage) -> Outcome:
             "least": options.least,
             "seed": options.seed,
         },
-        {"methods": numbers},
+        {**({"notes": list(image.notes)} if image is not None and image.notes else {}), "methods": numbers},
         {"layers": Table(layers), **pictures},
     )
 
@@ -414,7 +401,7 @@ def _bump_of(subject: Subject) -> float:
     try:
         return central_bump(subject.initial.activation)
     except ValueError as error:
-        raise UsageError(f"{subject.name}: {error}. Leave it out.") from error
+        raise UsageError(f"{subject.name}: {error}, of which something could be inside or outside.") from error
 
 
 def _trained(
@@ -430,16 +417,6 @@ def _trained(
         report=lambda _share, step, _loss: stage(subject.name, step, options.steps),
     )
     return replace(subject, trained=network), psnr_of_loss(training.curve[-1][1])
-
-
-def _points_of_model(model: Path | None, dimensions: int) -> Float[Tensor, "n dimensions"]:
-    """Where a saved model's signal is: an image's pixels, or the box that shapes lie in."""
-    assert model is not None
-    saved = load_model(model)
-    if saved.task == "image" and dimensions == 2:
-        return grid_points((int(saved.signal["height"]), int(saved.signal["width"])), _MOST_POINTS)
-    half = 0.5 if saved.task == "sdf" else 1.0
-    return (half * lattice(_MOST_POINTS, dimensions)).float()
 
 
 def _slope(

@@ -48,7 +48,7 @@ class Activation:
 
     @property
     def init_omega(self) -> float | None:
-        """The omega of the sine-style weight initialisation, or None for PyTorch's default (spec of FINER++, §3)."""
+        """The omega of the sine-style weight initialisation, or None for PyTorch's default (paper, §4.3)."""
         return None
 
     def __call__(self, x: Features) -> Outputs:

@@ -59,7 +59,7 @@ class FinerFieldConfig(FieldConfig):
     omega_f: float | None = None
     """Frequency of FINER++'s inner sine (Gauss and wavelet families)."""
     bias_range: float | None = None
-    """k: first-layer biases of the density network are drawn from U(-k, k); larger k, higher frequencies."""
+    """k: first-layer biases of both networks are drawn from U(-k, k); larger k, higher frequencies."""
     scale_gradient: bool = False
     """Differentiate through alpha(x) = |x| + 1 in the backward pass, as the formula has it; the published numbers
     come from holding it constant."""

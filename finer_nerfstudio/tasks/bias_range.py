@@ -1,8 +1,9 @@
 """The bias range k that suits a signal on a grid, found by short trials on a small piece of it.
 
 How quickly a network learns the detail between neighbouring samples depends on k, on the signal and on how densely the
-signal is sampled. Thirty steps on a piece of a few hundred neighbouring samples show that already: of the published k
-and its multiples, the one that fits such a piece best is, or is close to, the one that fits the whole signal best.
+signal is sampled. A few dozen steps on a piece of a few hundred neighbouring samples show that already: of the
+published k and its multiples, the one that fits such a piece best is, or is close to, the one that fits the whole
+signal best.
 """
 
 from __future__ import annotations

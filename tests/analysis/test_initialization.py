@@ -22,13 +22,13 @@ from finer_nerfstudio.analysis.initialization import (
     train_on,
 )
 from finer_nerfstudio.analysis.outcome import Outcome, read_outcome, write_outcome
-from finer_nerfstudio.analysis.spectrum import mean_centroid, ring_sizes
 from finer_nerfstudio.analysis.subject import subject_of
 from finer_nerfstudio.checkpoint import save_model
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.tasks.image.files import SourceImage, sample_image
 from finer_nerfstudio.tasks.image.fit import ImageOptions, measure, signal_of
 from finer_nerfstudio.tasks.image.run import run_image
+from finer_nerfstudio.tasks.image.spectrum import mean_centroid, ring_sizes
 
 SMALL: dict[str, Any] = {"size": 16, "steps": 6, "width": 16, "depth": 2, "bias_ranges": (1.0, 10.0)}
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from finer_nerfstudio import METHODS, CoordinateNetwork, preset
-from finer_nerfstudio.analysis.ntk import NtkOptions, eigenvalues_of, empirical_ntk, lattice, study, summary_of
+from finer_nerfstudio.analysis.ntk import NtkOptions, eigenvalues_of, empirical_ntk, study, summary_of
+from finer_nerfstudio.analysis.points import lattice
 
 
 def network(method: str, *, in_dim: int = 1, out_dim: int = 1, width: int = 8) -> CoordinateNetwork:

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from finer_nerfstudio import METHODS, CoordinateNetwork, preset
 from finer_nerfstudio.analysis.outcome import read_outcome, write_outcome
+from finer_nerfstudio.analysis.points import grid_points
 from finer_nerfstudio.analysis.utilization import (
     Utilization,
     UtilizationOptions,
     bin_shares,
     central_bump,
     draw,
-    grid_points,
     pre_activations,
     steepness_of,
     study,
@@ -104,6 +104,8 @@ def test_the_border_of_the_central_bump(scale: float, omega_f: float) -> None:
     own = variable_periodic(torch.tanh, omega_f=omega_f)
     assert at_border(own) == pytest.approx(0.0, abs=1e-6)
     assert at_border(own, 0.5) > 0.0
+    even = variable_periodic(torch.sinc, omega_f=omega_f)
+    assert at_border(even) == pytest.approx(abs(math.sin(math.pi / omega_f) / (math.pi / omega_f)), rel=1e-6)
 
 
 @pytest.mark.parametrize(

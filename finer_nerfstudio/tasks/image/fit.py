@@ -18,6 +18,7 @@ from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.tasks.bias_range import bias_range_for
 from finer_nerfstudio.tasks.grid import BatchSize, GridSignal, decode, points_per_step, squared_error
 from finer_nerfstudio.tasks.image.files import SourceImage
+from finer_nerfstudio.tasks.image.spectrum import mirrored_centroid
 from finer_nerfstudio.tasks.options import FitOptions, device_named, preset_of, protocol_of, settings_of
 from finer_nerfstudio.tasks.training import Report, Schedule, Training, train
 
@@ -251,7 +252,8 @@ def extreme_neurons(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Responses of the first-layer neurons of lowest and of highest frequency (FINER++ paper, Fig. 8).
 
-    The frequency of a neuron is that of its response's mean power, measured and not taken from a formula, so that it
+    The frequency of a neuron is the mean of its response's spectrum, weighted by power
+    (:func:`finer_nerfstudio.tasks.image.spectrum.mirrored_centroid`): measured and not taken from a formula, so that it
     means the same for every activation.
 
     Args:
@@ -266,12 +268,9 @@ def extreme_neurons(
     rows, columns = (max(1, round(side * size / max(shape))) for size in shape)
     parts = decode(network.first_layer, shape, device=network.device, resolution=(rows, columns))
     # A complex layer's first half are the real parts of its neurons.
-    responses = torch.cat([part[:, : network.units] for part in parts]).T.reshape(-1, rows, columns).double().numpy()
-    power = np.abs(np.fft.fft2(responses - responses.mean(axis=(1, 2), keepdims=True))) ** 2
-    # fftfreq is in cycles per sample.
-    radius = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.fftfreq(columns)[None, :]) * max(rows, columns)
-    frequency = (power * radius).sum(axis=(1, 2)) / np.maximum(power.sum(axis=(1, 2)), 1e-30)
+    responses = torch.cat([part[:, : network.units] for part in parts]).T.reshape(-1, rows, columns)
+    frequency = np.array([mirrored_centroid(response) for response in responses])
     order = np.argsort(frequency, kind="stable")
     count = min(count, len(order) // 2) or 1
     chosen = np.concatenate([order[:count], order[-count:]]) if len(order) > 1 else order
-    return responses[chosen].astype(np.float32), frequency[chosen]
+    return responses[torch.from_numpy(chosen.copy())].float().numpy(), frequency[chosen]

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.fft import dctn
 
-from finer_nerfstudio.analysis.spectrum import (
+from finer_nerfstudio.tasks.image.spectrum import (
     band_powers,
     mean_centroid,
     mean_spectrum,
+    mirrored_centroid,
     radial_spectrum,
     ring_sizes,
     spectral_centroid,
@@ -167,3 +168,21 @@ def test_single_precision_is_enough_for_an_image() -> None:
     torch.testing.assert_close(
         radial_spectrum(values.float())[1][1:], radial_spectrum(values)[1][1:], rtol=1e-5, atol=0
     )
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (16, 96), (96, 16)])
+def test_mirrored_centroids_tell_slow_waves_apart(shape: tuple[int, int]) -> None:
+    longer = max(range(2), key=shape.__getitem__)
+    place = (torch.arange(shape[longer], dtype=torch.float64) + 0.5) / shape[longer]
+    found = []
+    for cycles in (0.25, 0.5, 1.5, 2.5, 8.0, 20.0):
+        wave = torch.cos(2 * math.pi * cycles * place)
+        picture = wave[:, None].expand(shape) if longer == 0 else wave.expand(shape)
+        found.append(mirrored_centroid(picture))
+    # Half and whole waves are exact, as cosines have no slope where they are mirrored.
+    assert found[1:] == pytest.approx([0.5, 1.5, 2.5, 8.0, 20.0], rel=1e-9)
+    assert 0.2 < found[0] < 0.55
+    assert mirrored_centroid(torch.full(shape, 3.0)) == 0.0
+    # A ramp is close to half a wave, and far from what its jump from end to start would have.
+    ramp = place[:, None].expand(shape) if longer == 0 else place.expand(shape)
+    assert mirrored_centroid(ramp) == pytest.approx(0.5, abs=0.03)
