@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,9 +42,17 @@ def write_text(path: Path, text: str) -> None:
         unfinished.write_text(text)
 
 
+# A list of nothing else; texts have no line ends in JSON, so that it is none within a text.
+_NUMBERS = re.compile(r'\[\n\s*([^\[\]{}"]*?)\n\s*\]')
+
+
 def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` to ``path`` as indented JSON in one step; numbers that JSON does not have become null."""
-    write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+    """Write ``content`` to ``path`` as indented JSON in one step; numbers that JSON does not have become null.
+
+    Lists of numbers are on one line each.
+    """
+    text = json.dumps(_finite(content), indent=2, allow_nan=False)
+    write_text(path, _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")
 
 
 def _finite(content: Any) -> Any:

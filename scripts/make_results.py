@@ -139,7 +139,7 @@ def redraw(path: Path) -> None:
         figure = analysis.draw(outcome)
     except (ImportError, AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise InputError(f"{path} cannot be drawn ({error!r}): was it written by this version?") from error
-    save_figure(figure, path.with_suffix(".png"))
+    save_figure(figure, path.with_suffix(".png"), dpi=100)
 
 
 def main(command: MakeResults) -> None:

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from finer_nerfstudio.analysis.outcome import Outcome, Table, panels
+from finer_nerfstudio.analysis.outcome import Outcome, Table, panels, rounded
 from finer_nerfstudio.analysis.points import lattice, points_of_model
 from finer_nerfstudio.analysis.subject import NetworkOptions, bias_ranges_of, name_of, subject_of
 from finer_nerfstudio.errors import UsageError
@@ -182,9 +182,7 @@ def study(options: NtkOptions, stage: Stage) -> Outcome:
         spectra[name] = eigenvalues_of(kernel).tolist()
         every = max(1, len(points) // _LARGEST_PICTURE)
         small = kernel[::every, ::every]
-        # Five digits are more than a picture shows, and a third of the file.
-        columns = [[float(f"{value:.5g}") for value in column] for column in small.T.tolist()]
-        pictures[f"kernel {name}"] = Table({f"{i * every}": column for i, column in enumerate(columns)})
+        pictures[f"kernel {name}"] = Table({f"{i * every}": rounded(c) for i, c in enumerate(small.T.tolist())})
     return Outcome(
         "ntk",
         {"network": description, "points": len(points), "dimensions": points.shape[1], "seed": options.seed},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,12 +117,18 @@ def read_outcome(path: Path) -> Outcome:
         raise InputError(f"{path} cannot be read as the outcome of an analysis ({error}).") from error
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def rounded(values: Iterable[float]) -> list[float]:
+    """Five digits of each number: more than a picture shows, and a third of the file."""
+    return [float(f"{value:.5g}") for value in values]
+
+
+def save_figure(figure: Figure, path: Path, *, dpi: int = 150) -> None:
     """Write a figure, the same bytes for the same figure.
 
     Args:
         figure: what to write.
         path: a .png or .svg file.
+        dpi: pixels per inch of a .png.
     """
     import matplotlib as mpl
 
@@ -130,7 +136,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     # Else an SVG has the date and random names in it.
     metadata = {"Date": None} if ending == "svg" else {"Software": None}
     with replacing(path) as unfinished, mpl.rc_context({"svg.hashsalt": "finer_nerfstudio", "svg.fonttype": "none"}):
-        figure.savefig(unfinished, format=ending, dpi=150, metadata=metadata)
+        figure.savefig(unfinished, format=ending, dpi=dpi, metadata=metadata)
 
 
 def panels(count: int, *, columns: int, width: float = 4.0, height: float = 3.0) -> tuple[Figure, Sequence[Any]]:

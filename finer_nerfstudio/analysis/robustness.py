@@ -68,16 +68,18 @@ _HIGHEST = 100.0
 class RobustnessOptions(ImageSource):
     """Robustness: PSNR over a sweep of the scale parameter, base against FINER++ (Fig. 6)."""
 
-    size: int = 96
-    """The image is averaged down so that its longer side has this many pixels."""
+    size: int = 128
+    """The image is averaged down so that its longer side has this many pixels. With few pixels for its weights a
+    network keeps each for itself, and the highest scale wins."""
     family: Family = "sine"
     """Which base and which FINER++ method: siren and finer-sine, gauss and finer-gauss, or wire and finer-wavelet."""
     scales: tuple[float, ...] | None = None
     """omega_0 of the sine and the wavelet, s_0 of the Gaussian; octaves around the published one unless given."""
-    steps: int = 200
+    steps: int = 500
     """Training steps of each run."""
-    width: int = 128
-    """Units of a hidden layer."""
+    width: int = 64
+    """Units of a hidden layer; with these, an image of the default size has four values for each weight, as in the
+    paper."""
     depth: int = 3
     """Hidden layers."""
     learning_rate: float | None = None
