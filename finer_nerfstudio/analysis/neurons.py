@@ -13,7 +13,7 @@ from finer_nerfstudio.analysis.subject import NetworkOptions, name_of, subject_o
 from finer_nerfstudio.checkpoint import load_model
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr.network import CoordinateNetwork
-from finer_nerfstudio.tasks.image.fit import extreme_neurons
+from finer_nerfstudio.tasks.image.fit import extreme_neurons, responding_neurons
 from finer_nerfstudio.tasks.progress import Stage
 
 if TYPE_CHECKING:
@@ -40,22 +40,26 @@ class FrequencyRange:
     """Frequencies of the first layer in cycles per longer side of the image.
 
     Attributes:
-        lowest: of all neurons.
-        median: of all neurons.
-        highest: of all neurons.
+        lowest: of the neurons that respond.
+        median: likewise.
+        highest: likewise.
+        responding: how many do.
+        neurons: of the layer.
     """
 
     lowest: float
     median: float
     highest: float
+    responding: int
+    neurons: int
 
 
 def study(options: NeuronsOptions, stage: Stage) -> Outcome:
     """First layers of a fresh network for images, or of a saved model before and after training.
 
     A neuron's frequency is the mean of its response's spectrum, weighted by power, see
-    :func:`finer_nerfstudio.tasks.image.fit.extreme_neurons`. The table of a state has a column for each neuron shown,
-    the lowest frequency first, with its response row by row.
+    :func:`finer_nerfstudio.tasks.image.fit.responding_neurons`. The table of a state has a column for each neuron
+    shown, the lowest frequency first, with its response row by row.
 
     Args:
         options: which network, how many neurons and how finely.
@@ -122,10 +126,9 @@ def frequency_range(network: CoordinateNetwork, shape: tuple[int, int], side: in
         shape: height and width of its image.
         side: samples along the longer side of a response.
     """
-    # Of an odd number of neurons the one in the middle is left out, and its neighbours stand for it.
-    _, frequencies = extreme_neurons(network, shape, max(1, network.units // 2), side)
-    ordered = torch.from_numpy(frequencies).double()
-    return FrequencyRange(float(ordered[0]), float(ordered.quantile(0.5)), float(ordered[-1]))
+    _, ordered = responding_neurons(network, shape, side)
+    median = float(ordered.quantile(0.5))
+    return FrequencyRange(float(ordered[0]), median, float(ordered[-1]), len(ordered), network.units)
 
 
 def draw(outcome: Outcome) -> Figure:

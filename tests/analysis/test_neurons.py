@@ -49,6 +49,20 @@ def test_known_frequencies_are_found(shape: tuple[int, int]) -> None:
     assert found.lowest == pytest.approx(1.0, abs=KINKS)
     assert found.highest == pytest.approx(14.0, abs=KINKS)
     assert found.median == pytest.approx(5.0, abs=KINKS)
+    assert (found.responding, found.neurons) == (6, 6)
+
+
+def test_neurons_that_do_not_respond_have_no_frequency() -> None:
+    net = preset("gauss", "image").network(2, 3, width=8, depth=1, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        # Bumps at w x = -b, which for |b| > |w| is beyond the image; their tails are tiny and steep.
+        net.first.weight.fill_(0.5)
+        net.first.bias.copy_(torch.tensor([0.0, 0.1, -0.3, 1.2, -1.2, 2.0, 1.3, -4.0]))
+    found = frequency_range(net, (64, 64), 64)
+    assert (found.responding, found.neurons) == (3, 8)
+    with torch.no_grad():
+        net.first.bias.fill_(9.0)
+    assert frequency_range(net, (64, 64), 64).highest == 0.0
 
 
 def test_a_model_is_shown_before_and_after(tmp_path: Path) -> None:

@@ -247,30 +247,50 @@ def _perceptual_distance(reconstruction: np.ndarray, image: SourceImage, downloa
     return None if distance is None else float(distance)
 
 
+def responding_neurons(
+    network: CoordinateNetwork, shape: tuple[int, int], side: int = 128
+) -> tuple[Float[Tensor, "n rows columns"], Float[Tensor, " n"]]:
+    """First-layer neurons that respond to anything in the image, in the order of their frequencies.
+
+    The frequency of a neuron is the mean of its response's spectrum, weighted by power
+    (:func:`finer_nerfstudio.tasks.image.spectrum.mirrored_centroid`): measured and not taken from a formula, so that it
+    means the same for every activation. A neuron whose response spans less than a hundredth of what another one's does
+    has none: a Gaussian whose bump lies beyond the image, for example. If no response spans anything, all are given.
+
+    Args:
+        network: any network of two coordinates.
+        shape: height and width of its image.
+        side: samples along the longer side of a response.
+
+    Returns:
+        Responses, and frequencies in cycles per longer side.
+    """
+    rows, columns = (max(1, round(side * size / max(shape))) for size in shape)
+    parts = decode(network.first_layer, shape, device=network.device, resolution=(rows, columns))
+    # A complex layer's first half are the real parts of its neurons.
+    responses = torch.cat([part[:, : network.units] for part in parts]).T
+    span = responses.amax(dim=1) - responses.amin(dim=1)
+    responses = responses[span >= 0.01 * span.max()].reshape(-1, rows, columns)
+    frequencies = torch.tensor([mirrored_centroid(response) for response in responses], dtype=torch.float64)
+    order = frequencies.argsort(stable=True)
+    return responses[order], frequencies[order]
+
+
 def extreme_neurons(
     network: CoordinateNetwork, shape: tuple[int, int], count: int = 4, side: int = 128
 ) -> tuple[np.ndarray, np.ndarray]:
     """Responses of the first-layer neurons of lowest and of highest frequency (FINER++ paper, Fig. 8).
 
-    The frequency of a neuron is the mean of its response's spectrum, weighted by power
-    (:func:`finer_nerfstudio.tasks.image.spectrum.mirrored_centroid`): measured and not taken from a formula, so that it
-    means the same for every activation.
-
     Args:
         network: any network of two coordinates.
         shape: height and width of its image.
-        count: how many of either kind.
+        count: how many of either kind, of those that respond (:func:`responding_neurons`).
         side: samples along the longer side of a response.
 
     Returns:
         Responses ``[2 count, rows, columns]`` in the order of their frequencies, and those in cycles per longer side.
     """
-    rows, columns = (max(1, round(side * size / max(shape))) for size in shape)
-    parts = decode(network.first_layer, shape, device=network.device, resolution=(rows, columns))
-    # A complex layer's first half are the real parts of its neurons.
-    responses = torch.cat([part[:, : network.units] for part in parts]).T.reshape(-1, rows, columns)
-    frequency = np.array([mirrored_centroid(response) for response in responses])
-    order = np.argsort(frequency, kind="stable")
-    count = min(count, len(order) // 2) or 1
-    chosen = np.concatenate([order[:count], order[-count:]]) if len(order) > 1 else order
-    return responses[torch.from_numpy(chosen.copy())].float().numpy(), frequency[chosen]
+    responses, frequencies = responding_neurons(network, shape, side)
+    count = min(count, len(responses) // 2)
+    chosen = [*range(count), *range(len(responses) - count, len(responses))] if count else [0]
+    return responses[chosen].float().numpy(), frequencies[chosen].numpy()
