@@ -19,7 +19,7 @@ from typing import Literal
 import tyro
 
 from finer_nerfstudio.command_line import prepare_processor, run_command
-from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.inr.presets import PROTOCOLS
 from finer_nerfstudio.tasks.image.fit import ImageOptions
 from finer_nerfstudio.tasks.image.table import image_cells, images_in, learning_rate_cells
@@ -242,6 +242,8 @@ def table3(command: Table3) -> None:
 
 def main(command: Table1 | Table2 | Table3) -> None:
     prepare_processor()
+    if len(set(command.methods)) < len(command.methods):
+        raise UsageError("--methods names a method twice.")
     try:
         if isinstance(command, Table1):
             table1(command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -87,14 +88,21 @@ class FinerModel(Model):
     def populate_modules(self) -> None:
         super().populate_modules()
         config = self.config
-        for name in ("samples_per_ray", "max_samples_per_batch", "grid_resolution", "grid_update_every"):
+        counts = ("samples_per_ray", "max_samples_per_batch", "grid_resolution", "grid_update_every")
+        for name in (*counts, "eval_num_rays_per_chunk"):
             if getattr(config, name) < 1:
                 option = name.replace("_", "-")
                 raise UsageError(f"--pipeline.model.{option} must be at least 1, not {getattr(config, name)}.")
-        for name in ("near_plane", "color_weight_threshold", "grid_warmup_steps"):
-            if not getattr(config, name) >= 0:
+        for name in ("near_plane", "grid_warmup_steps"):
+            if not 0 <= getattr(config, name) < math.inf:
                 option = name.replace("_", "-")
-                raise UsageError(f"--pipeline.model.{option} must not be negative, it is {getattr(config, name)}.")
+                raise UsageError(
+                    f"--pipeline.model.{option} must be finite and not negative, it is {getattr(config, name)}."
+                )
+        if not 0 <= config.color_weight_threshold < 1:
+            raise UsageError(
+                f"--pipeline.model.color-weight-threshold must lie in [0, 1), it is {config.color_weight_threshold}."
+            )
         if not 0 <= config.ema_decay < 1:
             raise UsageError(f"--pipeline.model.ema-decay must lie in [0, 1), it is {config.ema_decay}.")
         if config.max_samples_per_batch < config.samples_per_ray:

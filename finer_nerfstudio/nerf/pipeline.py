@@ -6,6 +6,8 @@ import gc
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+from nerfstudio.data.datamanagers.base_datamanager import DataManagerConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.models.base_model import Model
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.pipelines.dynamic_batch import DynamicBatchPipeline, DynamicBatchPipelineConfig
@@ -42,6 +44,22 @@ class FinerPipelineConfig(DynamicBatchPipelineConfig):
     """Upper bound of rays in a training step (of each process)."""
 
 
+def _require_capture(datamanager: DataManagerConfig) -> None:
+    """Nerfstudio's own parser of captures asserts instead of saying what is missing."""
+    dataparser = getattr(datamanager, "dataparser", None)
+    if not isinstance(dataparser, NerfstudioDataParserConfig):
+        return
+    data = datamanager.data or dataparser.data
+    if (data if data.suffix == ".json" else data / "transforms.json").is_file():
+        return
+    if not data.exists():
+        raise UsageError(f"--data {data} is not there.")
+    hint = ""
+    if (data / "transforms_train.json").is_file():
+        hint = " It is a scene in Blender format: leave nerfstudio-data out."
+    raise UsageError(f"{data} is no capture for nerfstudio-data: it has no transforms.json.{hint}")
+
+
 class FinerPipeline(DynamicBatchPipeline):
     """Nerfstudio's dynamic-batch pipeline with bounds on the number of rays, and readable errors.
 
@@ -66,6 +84,7 @@ class FinerPipeline(DynamicBatchPipeline):
                 if getattr(config, name) < 1:
                     option = name.replace("_", "-")
                     raise UsageError(f"--pipeline.{option} must be at least 1, not {getattr(config, name)}.")
+            _require_capture(config.datamanager)
             try:
                 # As if alone: Nerfstudio wraps the model of a distributed run in a way that only GPUs allow.
                 super().__init__(config, device, test_mode, 1, local_rank, grad_scaler)

@@ -76,6 +76,27 @@ def test_missing_train_split(train: Train, scene_copy: Path) -> None:
     assert_sentence(train(data=scene_copy), 2, "transforms_train.json", "transforms.json", str(scene_copy))
 
 
+def test_folder_that_is_no_capture(train: Train, small_scene: Path, tmp_path: Path) -> None:
+    missing = train("nerfstudio-data", data=tmp_path / "nothing")
+    assert_sentence(missing, 2, f"--data {tmp_path / 'nothing'} is not there")
+    assert_sentence(train("nerfstudio-data", data=tmp_path), 2, str(tmp_path), "no transforms.json")
+    assert_sentence(train("nerfstudio-data", data=small_scene), 2, "Blender format", "leave nerfstudio-data out")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("eval-num-rays-per-chunk", "0"),
+        ("near-plane", "inf"),
+        ("near-plane", "nan"),
+        ("color-weight-threshold", "1"),
+        ("grid-warmup-steps", "-1"),
+    ],
+)
+def test_options_of_the_model_out_of_range(option: str, value: str, train: Train, small_scene: Path) -> None:
+    assert_sentence(train(f"--pipeline.model.{option}", value, data=small_scene), 2, f"--pipeline.model.{option}")
+
+
 def test_folder_that_is_no_scene(train: Train, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert_sentence(train(data=tmp_path / "empty"), 2, "transforms_train.json", "transforms.json")

@@ -156,6 +156,7 @@ def test_a_failing_scene_does_not_take_the_others_along(
         (["--minutes", "-1"], 2, ["--minutes"]),
         (["--device", "cuda:7"], 2, ["--device", "CUDA_VISIBLE_DEVICES"]),
         (["--workers", "0"], 2, ["--workers"]),
+        (["--methods", "siren", "siren"], 2, ["--methods", "twice"]),
         (["--scenes", "nowhere"], 1, ["nowhere", "make_demo_scene.py"]),
         (["--scenes", "large"], 2, ["large", "500x500"]),
         (["--scenes", "untested"], 1, ["transforms_test.json"]),
