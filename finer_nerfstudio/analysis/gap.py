@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class GapOptions(ImageSource):
     """Capacity-convergence gap: a scale parameter p against p times wider weights, the same function at the start
-    (Fig. 2)."""
+    (Fig. 2). Both are trained here, so that there is no --model."""
 
     method: Method = "siren"
     """siren, gauss or wire: p is omega_0 of the sine, s_0 of the Gaussian, and s_0 of the wavelet with omega_0 = 2 p

@@ -66,7 +66,8 @@ _HIGHEST = 100.0
 
 @dataclass(frozen=True, kw_only=True)
 class RobustnessOptions(ImageSource):
-    """Robustness: PSNR over a sweep of the scale parameter, base against FINER++ (Fig. 6)."""
+    """Robustness: PSNR over a sweep of the scale parameter, base against FINER++ (Fig. 6). Both are trained here, so
+    that there is no --model; other activations have no published pair of methods."""
 
     size: int = 128
     """The image is averaged down so that its longer side has this many pixels. With few pixels for its weights a
@@ -315,6 +316,8 @@ def draw(outcome: Outcome) -> Figure:
         color = f"C{index}"
         bound = "at least " if row["open_ended"] else ""
         label = f"{method}: best {row['best_psnr']:.1f} dB, {bound}{row['octaves']:.1f} octaves"
+        if row["diverged"]:
+            label += f", {row['diverged']} diverged"
         place.semilogx(curves["scale"], curves[method], "o-", color=color, markersize=4, label=label)
         single = [run for run in outcome.tables["runs"].rows() if run["method"] == method and run["psnr"] is not None]
         place.plot([run["scale"] for run in single], [run["psnr"] for run in single], ".", color=color, alpha=0.4)

@@ -145,19 +145,26 @@ def function_named(name: str) -> Callable[[Tensor], Tensor]:
             raise UsageError(f"--activation {name}: {place} cannot be imported ({error!r}).") from error
         if callable(found):
             function_found: Callable[[Tensor], Any] = found
-            probe = torch.linspace(-1.0, 1.0, 6).reshape(2, 3)
-            try:
-                value = function_found(probe)
-                # Functions of positive numbers alone are not a number at the others.
-                elementwise = isinstance(value, Tensor) and torch.allclose(
-                    value[:1], function_found(probe[:1]), rtol=0.0, atol=0.0, equal_nan=True
-                )
-            except (TypeError, ValueError, RuntimeError, IndexError):
-                elementwise = False
-            if not elementwise:
-                raise UsageError(f"--activation {name}: {place}.{function} is no function of each number by itself.")
+            _require_activation(function_found, f"--activation {name}: {place}.{function}")
             return function_found
-    raise UsageError(f"--activation {name}: {' and '.join(places)} have no function {function}.")
+    raise UsageError(f"--activation {name}: there is no function {function} in {' or '.join(places)}.")
+
+
+def _require_activation(function: Callable[[Tensor], Any], name: str) -> None:
+    probe = torch.linspace(-1.0, 1.0, 6).reshape(2, 3).requires_grad_()
+    try:
+        value = function(probe)
+        elementwise = isinstance(value, Tensor) and torch.allclose(
+            value[:1], function(probe[:1]), rtol=0.0, atol=0.0, equal_nan=True
+        )
+    except (TypeError, ValueError, RuntimeError, IndexError):
+        elementwise = False
+    if not elementwise:
+        raise UsageError(f"{name} is no function of each number by itself.")
+    if not bool(value.isfinite().all()):
+        raise UsageError(f"{name} is not finite everywhere between -1 and 1, where neurons are.")
+    if not value.requires_grad:
+        raise UsageError(f"{name} has no derivative, without which nothing is trained.")
 
 
 def name_of(options: NetworkOptions) -> str:

@@ -78,6 +78,13 @@ def run_cells(
     """
     if workers is not None and workers < 1:
         raise UsageError(f"--workers must be at least 1, not {workers}.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # now, and not after the first cell
+    except OSError as error:
+        raise InputError(
+            f"{folder}, which keeps finished runs, cannot be made ({error.strerror}): choose another --output-dir (or "
+            "--cells-dir)."
+        ) from error
     results: dict[str, dict[str, Any]] = {}
     missing = []
     for cell in cells:

@@ -86,7 +86,7 @@ def test_an_activation_of_ones_own() -> None:
         ({"activation": "relu"}, "piecewise linear"),
         ({"activation": "cumsum"}, "no function of each number"),
         ({"activation": "softmax"}, "no function of each number"),
-        ({"activation": "no_such"}, "have no function no_such"),
+        ({"activation": "no_such"}, "there is no function no_such"),
         ({"activation": "no.such:f"}, "there is no module no.such"),
         ({"activation": "tanh", "omega_0": 3.0}, "no omega_0"),
         ({"method": "siren", "s_0": 3.0}, "no s_0"),

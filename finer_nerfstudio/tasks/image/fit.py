@@ -254,8 +254,9 @@ def responding_neurons(
 
     The frequency of a neuron is the mean of its response's spectrum, weighted by power
     (:func:`finer_nerfstudio.tasks.image.spectrum.mirrored_centroid`): measured and not taken from a formula, so that it
-    means the same for every activation. A neuron whose response spans less than a hundredth of what another one's does
-    has none: a Gaussian whose bump lies beyond the image, for example. If no response spans anything, all are given.
+    means the same for every activation. A neuron has none whose response spans less than a hundredth of what another
+    one's does, or is away from its median in less than a two hundredth of the image: a Gaussian whose bump lies beyond
+    it, for example. If no neuron responds, all are given.
 
     Args:
         network: any network of two coordinates.
@@ -270,7 +271,9 @@ def responding_neurons(
     # A complex layer's first half are the real parts of its neurons.
     responses = torch.cat([part[:, : network.units] for part in parts]).T
     span = responses.amax(dim=1) - responses.amin(dim=1)
-    responses = responses[span >= 0.01 * span.max()].reshape(-1, rows, columns)
+    away = (responses - responses.median(dim=1, keepdim=True).values).abs() > 0.25 * span[:, None]
+    responds = (span >= 0.01 * span.max()) & (away.double().mean(dim=1) >= 0.005)
+    responses = (responses[responds] if responds.any() else responses).reshape(-1, rows, columns)
     frequencies = torch.tensor([mirrored_centroid(response) for response in responses], dtype=torch.float64)
     order = frequencies.argsort(stable=True)
     return responses[order], frequencies[order]
