@@ -166,7 +166,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trimesh.creation.torus(1.0, 0.4).export(folder / "torus.ply")
     means, up = torch.rand(50, 3), torch.tensor([[0.0, 0.0, 1.0]]).expand(50, 3)
     rotations = torch.nn.functional.pad(means, (1, 0), value=1.0)
-    write_splats(folder / "splats.ply", Splats(means, up, rotations, means - 4.0, means[:, 0], means[:, None]))
+    write_splats(folder / "scan.ply", Splats(means, up, rotations, means - 4.0, means[:, 0], means[:, None]))
     network = preset("siren", "image").network(2, 3, width=8, depth=1)
     signal = {"height": 24, "width": 24, "maximum": 255}
     save_model(folder / "model.safetensors", network, task="image", signal=signal, configuration={"seed": 0})
@@ -186,7 +186,7 @@ def variables(folder: Path) -> dict[str, str]:
         "MESH": "torus.ply",
         "MODEL": "model.safetensors",
         "STREAM": "picture.finer",
-        "SPLATS": "splats.ply",
+        "SPLATS": "scan.ply",
         "STREAM_RUN": str(configs[1].parent),
     }
 
