@@ -265,6 +265,8 @@ def study(options: FrequenciesOptions, stage: Stage) -> Outcome:
 
 def draw(outcome: Outcome) -> Figure:
     """Densities of local frequencies, measured against analytic ones, and the highest factor against 2k + 1."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     networks: dict[str, dict[str, Any]] = outcome.numbers["networks"]
     table = outcome.tables["neurons"].columns
     measured = {name: [] for name in networks}
@@ -306,6 +308,11 @@ def draw(outcome: Outcome) -> Figure:
     scatter.plot(line, line, color="grey", linewidth=0.8, zorder=0)
     scatter.set(xlabel="by the formula", ylabel="measured", title="local frequency, repeats per unit")
     scatter.legend(frameon=False, markerscale=3)
+    for axis in (densities.xaxis, scatter.xaxis, scatter.yaxis):
+        # Less than a decade has labels this way too, and none that overlap.
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
     names = [name for name, summary in networks.items() if summary["highest_factor"] is not None]
     places = range(len(names))
     factors.bar(places, [networks[name]["highest_factor"] for name in names], color="C0", alpha=0.6, label="measured")
@@ -314,7 +321,8 @@ def draw(outcome: Outcome) -> Figure:
         limits = [math.nan if limit is None else limit for limit in limits]
         factors.plot(places, limits, "k_", markersize=24, label="2k + 1")
     factors.set(title="highest frequency over base frequency", xticks=list(places), xticklabels=names)
-    factors.legend(frameon=False)
+    factors.margins(y=0.2)
+    factors.legend(frameon=False, loc="upper left")
     return figure
 
 
