@@ -15,15 +15,15 @@ import torch
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.configs.method_configs import method_configs
-from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
 from nerfstudio.plugins.types import MethodSpecification
 from nerfstudio.utils import colormaps
 from torch import Tensor, nn
 
+from finer_nerfstudio.nerf.batches import SceneBatches
 from finer_nerfstudio.nerf.dataparser import BlenderViewsDataParserConfig
-from finer_nerfstudio.nerf.images import SceneImages
 from finer_nerfstudio.nerf.model import over_white, view_metrics
 from finer_nerfstudio.nerf.pipeline import CountedPipelineConfig
 from finer_nerfstudio.nerf.trainer import FinerTrainerConfig
@@ -75,7 +75,7 @@ def specification() -> MethodSpecification:
         max_num_iterations=own.max_num_iterations,
         pipeline=CountedPipelineConfig(
             datamanager=VanillaDataManagerConfig(
-                _target=VanillaDataManager[SceneImages],
+                _target=SceneBatches,
                 dataparser=BlenderViewsDataParserConfig(),
                 train_num_rays_per_batch=4096 if cuda else 1024,
                 eval_num_rays_per_batch=1024,

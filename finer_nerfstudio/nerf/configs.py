@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import torch
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
-from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
+from finer_nerfstudio.nerf.batches import SceneBatches
 from finer_nerfstudio.nerf.dataparser import BlenderViewsDataParserConfig
 from finer_nerfstudio.nerf.field import FinerFieldConfig
 from finer_nerfstudio.nerf.growing_field import GrowingFieldConfig
-from finer_nerfstudio.nerf.images import SceneImages
 from finer_nerfstudio.nerf.model import FinerModelConfig
 from finer_nerfstudio.nerf.pipeline import FinerPipelineConfig
 from finer_nerfstudio.nerf.trainer import AdamConfig, DecayOverTrainingConfig, FinerTrainerConfig
@@ -66,7 +66,7 @@ def method_specification(
         steps_per_eval_all_images=25_000,
         pipeline=FinerPipelineConfig(
             datamanager=VanillaDataManagerConfig(
-                _target=VanillaDataManager[SceneImages],
+                _target=SceneBatches,
                 dataparser=BlenderViewsDataParserConfig(),
                 train_num_rays_per_batch=4096,
                 eval_num_rays_per_batch=1024,

@@ -281,10 +281,11 @@ class FinerModel(Model):
         directions = ray_bundle.directions.index_select(0, rays)
         positions = torch.addcmul(ray_bundle.origins.index_select(0, rays), directions, segments.distances[:, None])
         hidden = self.field.hidden_features(positions)
-        weights = ray_weights(self.field.density(hidden) * segments.lengths, rays, num_rays)
+        weights = ray_weights(self.field.density(hidden) * segments.lengths, rays, segments.counts)
         colored = (weights.detach() > self.config.color_weight_threshold).nonzero().squeeze(-1)
-        color = self.field.color(hidden[colored], directions.index_select(0, colored))
-        rgb = accumulate_along_rays(weights[colored], color, rays.index_select(0, colored), num_rays)
+        # Not by indexing, whose backward pass has to reckon with samples that are met twice.
+        color = self.field.color(hidden.index_select(0, colored), directions.index_select(0, colored))
+        rgb = accumulate_along_rays(weights.index_select(0, colored), color, rays.index_select(0, colored), num_rays)
         accumulation = accumulate_along_rays(weights, None, rays, num_rays)
         losses = segments.losses(weights) if isinstance(segments, ProposedSegments) else {}
         if sampler.reach is not None:

@@ -43,7 +43,9 @@ class PinholeRays(nn.Module):
         # Pixels are drawn where the images are, which may be another device.
         ray_indices = ray_indices.to(self._scale.device)
         camera = ray_indices[:, 0]
-        pixel = torch.addcmul(self._shift[camera], self._scale[camera], ray_indices[:, [2, 1]].to(self._scale.dtype))
+        # Indexing with a list would send the list to the GPU, and wait for it.
+        column_and_row = ray_indices[:, 1:].flip(1).to(self._scale.dtype)
+        pixel = torch.addcmul(self._shift[camera], self._scale[camera], column_and_row)
         rotation = self._rotations[camera]
         along = torch.baddbmm(rotation[:, :, 2:], rotation[:, :, :2], pixel[:, :, None], beta=-1.0).squeeze(-1)
         norm = along.norm(dim=-1, keepdim=True)

@@ -73,7 +73,8 @@ def render(
         rays, distances = segments.ray_indices[chosen], segments.distances[chosen]
         hidden = field.hidden_features(origins[rays] + directions[rays] * distances[:, None], neuron_mask)
         thickness = field.density(hidden) * segments.lengths[chosen]
-        weights = ray_weights(thickness, rays, num_rays) * transmittance[rays]
+        counts = torch.bincount(rays, minlength=num_rays)
+        weights = ray_weights(thickness, rays, counts) * transmittance[rays]
         transmittance = transmittance * torch.exp(-thickness.new_zeros(num_rays).index_add_(0, rays, thickness))
         colored = (weights > weight_threshold).nonzero().squeeze(-1)
         color = field.color(hidden[colored], directions[rays[colored]])
@@ -137,8 +138,7 @@ class _RayWeights(torch.autograd.Function):
     weight itself taken away."""
 
     @staticmethod
-    def forward(ctx: Any, thickness: Tensor, ray_indices: Tensor, num_rays: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        counts = torch.bincount(ray_indices, minlength=num_rays)
+    def forward(ctx: Any, thickness: Tensor, ray_indices: Tensor, counts: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         last = counts.cumsum(0) - 1
         # Sums run over all rays, of which each takes the difference: twice the precision keeps what is left of it.
         wide = thickness.double()
@@ -158,13 +158,13 @@ class _RayWeights(torch.autograd.Function):
 
 
 def ray_weights(
-    thickness: Float[Tensor, " samples"], ray_indices: Int[Tensor, " samples"], num_rays: int
+    thickness: Float[Tensor, " samples"], ray_indices: Int[Tensor, " samples"], counts: Int[Tensor, " rays"]
 ) -> Float[Tensor, " samples"]:
     """Rendering weights of segments (Max 1995, eq. 27): opacity of each times what those before it let through.
 
     Args:
         thickness: optical thickness of each segment, at least 0, flat, ordered by ray and then by distance.
         ray_indices: ray of each, in ascending order.
-        num_rays: number of rays.
+        counts: number of segments of each ray.
     """
-    return _RayWeights.apply(thickness, ray_indices, num_rays)  # pyright: ignore[reportReturnType]
+    return _RayWeights.apply(thickness, ray_indices, counts)  # pyright: ignore[reportReturnType]

@@ -6,7 +6,6 @@ occupied entries as flat samples, each remembering its ray and its place among t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -195,9 +194,10 @@ class OccupancyGrid(nn.Module):
         Returns:
             Segments of all rays, or of the leading ones that fit.
         """
-        step = self.step_length if steps is None else self.step_length_for(steps)
+        # No ray is in the box for longer than its diagonal. To ask how long the longest is, one would wait for the GPU.
+        columns = self.steps if steps is None else steps
+        step = self.step_length * (self.steps / columns)
         nearest, length = span_in_box(origins, directions, self.aabb, nears=nears, fars=fars, near_plane=near_plane)
-        columns = max(1, math.ceil(float(length.max()) / step)) if length.numel() else 1
 
         if generator is None:
             offsets = torch.full_like(nearest, 0.5)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.data.scene_box import SceneBox
 from torch.nn import functional as F
 
 from finer_nerfstudio import METHODS
+from finer_nerfstudio.nerf.batches import SceneBatches
+from finer_nerfstudio.nerf.configs import finer_sine
+from finer_nerfstudio.nerf.dataparser import BlenderViewsDataParserConfig
 from finer_nerfstudio.nerf.field import FinerFieldConfig
 from finer_nerfstudio.nerf.model import FinerModel, FinerModelConfig
 from finer_nerfstudio.nerf.rays import PinholeRays
@@ -84,6 +89,29 @@ def test_pixels_may_be_drawn_on_the_processor() -> None:
     expected, got = PinholeRays(cameras)(pixels), PinholeRays(cameras).to("cuda")(pixels)
     torch.testing.assert_close(got.directions.cpu(), expected.directions)
     assert got.origins.is_cuda
+
+
+def test_batches_are_sent_and_trained_without_waiting_but_for_three_counts(lego: Path, tmp_path: Path) -> None:
+    """See the test of the model's own part, which needs no GPU."""
+    config = copy.deepcopy(finer_sine.config)
+    config.output_dir, config.vis = tmp_path, "tensorboard"
+    config.pipeline.datamanager = VanillaDataManagerConfig(
+        _target=SceneBatches, data=lego, dataparser=BlenderViewsDataParserConfig(train_view_stride=25)
+    )
+    trainer = config.setup(local_rank=0, world_size=1)
+    trainer.setup()
+    for step in range(20):  # kernels are compiled, and checked, in the first ones
+        trainer.train_iteration(step)
+        trainer.pipeline.model._update_average()
+    with warnings.catch_warnings(record=True) as waits:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            trainer.train_iteration(20)
+            trainer.pipeline.model._update_average()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert len([wait for wait in waits if "synchroniz" in str(wait.message)]) <= 3
 
 
 @pytest.mark.parametrize("sampler", ["occupancy", "proposal"])

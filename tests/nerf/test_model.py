@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -13,9 +14,11 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import SceneBox
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from finer_nerfstudio import METHODS
 from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.nerf import marching
 from finer_nerfstudio.nerf import model as model_module
 from finer_nerfstudio.nerf.field import FinerFieldConfig
 from finer_nerfstudio.nerf.model import FinerModel, FinerModelConfig, over, over_white
@@ -158,6 +161,37 @@ def test_samples_of_a_training_step_are_bounded() -> None:
     assert 0 < outputs["rgb"].shape[0] < 200
     # The loss pairs the rays that were kept with their own pixels.
     assert torch.isfinite(model.get_loss_dict(outputs, {"image": torch.rand(200, 4)})["rgb_loss"])
+
+
+class Waits(TorchDispatchMode):
+    """Notes the operations whose answer a GPU would have to be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        operation = func.overloadpacket.__name__
+        if operation in ("_local_scalar_dense", "nonzero", "bincount", "masked_select", "_unique2", "equal"):
+            self.met.append(operation)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_training_step_asks_three_times_how_many_there_are() -> None:
+    """Of rays that fit, of samples on them, and of samples with a colour: a GPU idles after every answer."""
+    model = make_model()
+    assert model.grid is not None
+    model.grid.occupied = torch.rand(model.grid.occupied.shape, generator=torch.Generator().manual_seed(3)) < 0.5
+    model.train()
+    for _ in range(2):  # which ask whether there is an average yet
+        model._update_average()
+    batch = {"image": torch.rand(64, 4)}
+    with mock.patch.object(marching, "available", return_value=False), Waits() as waits:
+        outputs = model.get_outputs(rays())
+        metrics = model.get_metrics_dict(outputs, batch)
+        model.get_loss_dict(outputs, batch, metrics)["rgb_loss"].backward()
+        model._update_average()
+    assert waits.met == ["_local_scalar_dense", "nonzero", "nonzero"]
 
 
 def test_the_panel_changes_the_viewers_picture_and_no_other() -> None:

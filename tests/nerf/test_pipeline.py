@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
 from PIL import Image
 
 from finer_nerfstudio.nerf.configs import finer_sine
@@ -49,6 +51,19 @@ def test_the_first_batch_keeps_to_the_bounds_of_all(
     assert pipeline.dynamic_num_rays_per_batch == expected
     rays, batch = pipeline.datamanager.next_train(0)
     assert len(rays) == len(batch["image"]) == expected
+
+
+def test_batches_are_those_of_nerfstudio(tmp_path: Path) -> None:
+    write_scene(tmp_path, "transforms_train.json", "transforms_val.json", camera_angle_x=0.7)
+    data = pipeline_config(tmp_path).setup(device="cpu").datamanager
+    torch.manual_seed(1)
+    rays, batch = data.next_train(0)
+    torch.manual_seed(1)
+    expected_rays, expected_batch = VanillaDataManager.next_train(data, 0)
+    assert torch.equal(rays.directions, expected_rays.directions)
+    assert batch.keys() == expected_batch.keys()
+    assert all(torch.equal(batch[name], expected_batch[name]) for name in batch)
+    assert data.train_count == 2
 
 
 @pytest.mark.parametrize("damaged", [0, 2])

@@ -88,7 +88,7 @@ def test_proposals_learn_where_a_wall_is(unbounded: bool) -> None:
     def weights_of(segments: object) -> Tensor:
         x = origins[segments.ray_indices, 0] + segments.distances  # pyright: ignore[reportAttributeAccessIssue]
         thickness = (20.0 * max(1.0, place) ** 2) * (x > place) * segments.lengths  # pyright: ignore[reportAttributeAccessIssue]
-        return ray_weights(thickness, segments.ray_indices, 16)  # pyright: ignore[reportAttributeAccessIssue]
+        return ray_weights(thickness, segments.ray_indices, segments.counts)  # pyright: ignore[reportAttributeAccessIssue]
 
     def near_the_face() -> float:
         segments = sampler.eval().march(origins, directions)

@@ -28,16 +28,16 @@ def test_weights_are_those_of_nerfacc(counts: list[int], seed: int, scale: float
     slots = torch.cat([torch.arange(count) for count in counts])
     table[rays, slots] = thickness
     expected, _, _ = render_weight_from_density(torch.zeros_like(table), torch.ones_like(table), table)
-    weights = ray_weights(thickness, rays, len(counts))
+    weights = ray_weights(thickness, rays, torch.tensor(counts))
     torch.testing.assert_close(weights, expected[rays, slots])
-    torch.testing.assert_close(
-        ray_weights(thickness.float(), rays, len(counts)).double(), weights, atol=1e-6, rtol=1e-5
-    )
+    in_single_precision = ray_weights(thickness.float(), rays, torch.tensor(counts))
+    torch.testing.assert_close(in_single_precision.double(), weights, atol=1e-6, rtol=1e-5)
 
 
 def test_gradients_are_finite_differences() -> None:
-    thickness, rays = segments([3, 0, 1, 5, 0], 1, 1.0)
-    assert torch.autograd.gradcheck(lambda t: ray_weights(t, rays, 5), thickness.requires_grad_())
+    counts = [3, 0, 1, 5, 0]
+    thickness, rays = segments(counts, 1, 1.0)
+    assert torch.autograd.gradcheck(lambda t: ray_weights(t, rays, torch.tensor(counts)), thickness.requires_grad_())
 
 
 def test_opaque_rays_before_a_ray_leave_it_alone() -> None:
@@ -46,8 +46,8 @@ def test_opaque_rays_before_a_ray_leave_it_alone() -> None:
     thickness, rays = segments(counts, 2, 1000.0)
     thickness[-4:] = torch.tensor([1e-3, 2e-3, 3e-3, 4e-3])
     thickness = thickness.float().requires_grad_()
-    weights = ray_weights(thickness, rays, len(counts))
-    alone = ray_weights(thickness.detach()[-4:].double(), torch.zeros(4, dtype=torch.long), 1)
+    weights = ray_weights(thickness, rays, torch.tensor(counts))
+    alone = ray_weights(thickness.detach()[-4:].double(), torch.zeros(4, dtype=torch.long), torch.tensor([4]))
     torch.testing.assert_close(weights[-4:].double(), alone, atol=1e-9, rtol=1e-4)
     (grad,) = torch.autograd.grad(weights[-4:].sum(), thickness)
     torch.testing.assert_close(

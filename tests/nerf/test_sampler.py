@@ -117,7 +117,7 @@ def test_skipping_empty_space_does_not_change_the_rendering() -> None:
     for sampler in (grid, everything):
         segments = sampler.march(origins, directions)
         positions = origins[segments.ray_indices] + directions[segments.ray_indices] * segments.distances[:, None]
-        weights = ray_weights(ball(positions) * segments.lengths, segments.ray_indices, segments.num_rays)
+        weights = ray_weights(ball(positions) * segments.lengths, segments.ray_indices, segments.counts)
         accumulations.append(torch.zeros(300).index_add_(0, segments.ray_indices, weights))
     difference = (accumulations[0] - accumulations[1]).abs()
     assert difference.mean() < 0.01

@@ -139,4 +139,4 @@ def met_by(
     segments = scene.grid.march(origins, directions, near_plane=scene.near_plane)
     rays = segments.ray_indices
     density = scene.field.density_at(origins[rays] + directions[rays] * segments.distances[:, None])
-    return segments, ray_weights(density * segments.lengths, rays, segments.num_rays)
+    return segments, ray_weights(density * segments.lengths, rays, segments.counts)
