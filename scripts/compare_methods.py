@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import finer_nerfstudio
+from finer_nerfstudio.inr.presets import RADIANCE_TUNING
 from finer_nerfstudio.tasks.radiance.pictures import truth_and_rendering
 from finer_nerfstudio.tasks.radiance.programs import (
     ProgramFailed,
@@ -93,7 +94,7 @@ def _compare(config: Comparison) -> int:
         return _fail(
             f"cannot write to --output-dir {config.output_dir} ({error.strerror}): choose another one.", code=1
         )
-    settings = {
+    shared = {
         "data": str(config.data.resolve()),
         "minutes": config.minutes,
         "train_view_stride": config.train_view_stride,
@@ -104,6 +105,8 @@ def _compare(config: Comparison) -> int:
     results = {}
     for method in config.methods:
         cell = config.output_dir / method / "result.json"
+        # Not of nerfacto, whose defaults are Nerfstudio's.
+        settings = {**shared, "defaults": asdict(RADIANCE_TUNING[method])} if method in RADIANCE_TUNING else shared
         try:
             result = _kept(method, cell, settings)
         except (ValueError, TypeError, KeyError):

@@ -154,6 +154,38 @@ _BIAS_RANGES: dict[tuple[Task, Source], dict[str, float]] = {
 
 _LEARNING_RATES: dict[Task, float] = {"sdf": 1e-4, "nerf": 2e-4}
 
+
+@dataclass(frozen=True)
+class RadianceTuning:
+    """What a radiance field trains best with in minutes on processors; docs/radiance_fields.md has the measurements.
+
+    Attributes:
+        learning_rate: of the first step.
+        omega_0: frequency of the activation, the one published for images unless given.
+        s_0: inverse width of its envelope, likewise.
+        omega_f: frequency of FINER++'s inner sine, likewise.
+    """
+
+    learning_rate: float
+    omega_0: float | None = None
+    s_0: float | None = None
+    omega_f: float | None = None
+
+
+RADIANCE_TUNING: dict[str, RadianceTuning] = {
+    # The inner function multiplies a local frequency by up to 3: 20 is to it what 30 is to SIREN.
+    "finer-sine": RadianceTuning(2e-4, omega_0=20.0),
+    # At 1e-3 these two get worse again after a thousand steps.
+    "finer-gauss": RadianceTuning(3e-4, s_0=20.0, omega_f=20.0 / 3.0),
+    "finer-wavelet": RadianceTuning(3e-4),
+    "siren": RadianceTuning(2e-4),
+    # From their scales for images, the baselines start as noise that they hardly leave.
+    "gauss": RadianceTuning(1e-3, s_0=10.0),
+    "wire": RadianceTuning(1e-3, omega_0=5.0, s_0=2.5),
+    "pemlp": RadianceTuning(1e-3),
+}
+"""Defaults of ``ns-train``, chosen on Lego's training and validation views."""
+
 METHODS: tuple[str, ...] = tuple(_IMAGE)
 """Names of all methods: four baselines and the three FINER++ families."""
 

@@ -26,7 +26,7 @@ class SceneBatches(VanillaDataManager[SceneImages]):
         assert self.train_pixel_sampler is not None
         assert isinstance(images, dict)
         drawn = self.train_pixel_sampler.sample(images)
-        batch = {name: self._sent(value) if isinstance(value, torch.Tensor) else value for name, value in drawn.items()}
+        batch = {name: values if name == "full_image" else self._sent(values) for name, values in drawn.items()}
         return self.train_ray_generator(batch["indices"]), batch
 
     def _sent(self, values: torch.Tensor) -> torch.Tensor:

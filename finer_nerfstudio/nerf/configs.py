@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
+from finer_nerfstudio.inr.presets import RADIANCE_TUNING
 from finer_nerfstudio.nerf.batches import SceneBatches
 from finer_nerfstudio.nerf.dataparser import BlenderViewsDataParserConfig
 from finer_nerfstudio.nerf.field import FinerFieldConfig
@@ -16,36 +15,6 @@ from finer_nerfstudio.nerf.growing_field import GrowingFieldConfig
 from finer_nerfstudio.nerf.model import FinerModelConfig
 from finer_nerfstudio.nerf.pipeline import FinerPipelineConfig
 from finer_nerfstudio.nerf.trainer import AdamConfig, DecayOverTrainingConfig, FinerTrainerConfig
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """What a radiance field trains best with in minutes on processors; docs/radiance_fields.md has the measurements.
-
-    Attributes:
-        learning_rate: of the first step.
-        omega_0: frequency of the activation, the published one for images unless given.
-        s_0: inverse width of its envelope, likewise.
-    """
-
-    learning_rate: float
-    omega_0: float | None = None
-    s_0: float | None = None
-
-
-# Chosen on Lego's training and validation views.
-TUNED: dict[str, Tuned] = {
-    # The inner function multiplies a local frequency by up to 3: 20 is to it what 30 is to SIREN.
-    "finer-sine": Tuned(2e-4, omega_0=20.0),
-    # At 1e-3 both get worse again after a thousand steps.
-    "finer-gauss": Tuned(2e-4),
-    "finer-wavelet": Tuned(3e-4),
-    "siren": Tuned(2e-4),
-    # From their scales for images, the baselines start as noise that they hardly leave.
-    "gauss": Tuned(1e-3, s_0=10.0),
-    "wire": Tuned(3e-4, omega_0=5.0, s_0=2.5),
-    "pemlp": Tuned(1e-3),
-}
 
 
 def method_specification(
@@ -59,7 +28,7 @@ def method_specification(
         name: how ``ns-train`` calls it, unless just like that.
         field: kind of the field.
     """
-    tuned = TUNED[method]
+    tuned = RADIANCE_TUNING[method]
     config = FinerTrainerConfig(
         method_name=name or method,
         machine=MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),
@@ -75,7 +44,9 @@ def method_specification(
                 train_num_rays_per_batch=4096,
                 eval_num_rays_per_batch=1024,
             ),
-            model=FinerModelConfig(field=field(method=method, omega_0=tuned.omega_0, s_0=tuned.s_0)),
+            model=FinerModelConfig(
+                field=field(method=method, omega_0=tuned.omega_0, s_0=tuned.s_0, omega_f=tuned.omega_f)
+            ),
         ),
         optimizers={
             "fields": {

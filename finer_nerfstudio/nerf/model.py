@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from finer_nerfstudio import metrics
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.inr.description import describe_activation
 from finer_nerfstudio.nerf.field import FinerFieldConfig, RadianceField
 from finer_nerfstudio.nerf.growing_field import GrowingField, GrowingFieldConfig
 from finer_nerfstudio.nerf.proposal import ProposalSampler, ProposedSegments
@@ -179,11 +180,19 @@ class FinerModel(Model):
             self._generators[device] = torch.Generator(device).manual_seed(self._initial_seed)
         return self._generators[device]
 
+    def _scales(self) -> str:
+        """What weights are for beside their shapes; empty for an activation that has no scales."""
+        described = describe_activation(self.config.field.require_possible().activation)
+        described |= described.get("variable_periodic") or {}
+        scales = {name: described.get(name) for name in ("omega_0", "s_0", "omega_f")}
+        return ", ".join(f"{name} = {value:g}" for name, value in scales.items() if value is not None)
+
     def get_extra_state(self) -> dict[str, str]:
         return {
             "method": self.config.field.method,
             "unbounded": "yes" if self.unbounded else "no",
             "sampler": self.config.sampler,
+            "scales": self._scales(),
         }
 
     def set_extra_state(self, state: dict[str, str]) -> None:
@@ -191,6 +200,12 @@ class FinerModel(Model):
             raise InputError(
                 f"this checkpoint is of the method {state['method']}, not {self.config.field.method}: name the "
                 f"former on the command line, or leave the checkpoint out."
+            )
+        scales, own = state.get("scales"), self._scales()
+        if scales is not None and scales != own:
+            raise InputError(
+                f"this checkpoint was trained with {scales}, not {own}: give those by --pipeline.model.field.omega-0, "
+                f"s-0 and omega-f, or leave the checkpoint out."
             )
         trained = state.get("unbounded", "no")
         if (trained == "yes") != self.unbounded:

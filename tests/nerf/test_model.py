@@ -253,6 +253,17 @@ def test_state_of_another_method_is_refused() -> None:
         make_model("finer-sine").load_state_dict(state)
 
 
+def test_state_of_other_scales_is_refused() -> None:
+    narrow = make_model("gauss")
+    narrow.config.field.s_0 = 10.0
+    with pytest.raises(InputError, match=r"s_0 = 10, not s_0 = 30.*--pipeline\.model\.field"):
+        make_model("gauss").load_state_dict(narrow.state_dict())
+    without = make_model("gauss").state_dict()
+    del without["_extra_state"]["scales"]  # as older checkpoints have it
+    make_model("gauss").load_state_dict(without)
+    assert make_model("pemlp").get_extra_state()["scales"] == ""
+
+
 def test_normals_point_against_the_gradient_of_density() -> None:
     model = make_model()
     field = model.field.rendered().double()

@@ -9,13 +9,14 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import finer_nerfstudio
 from finer_nerfstudio.atomic_files import write_json
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.inr.presets import RADIANCE_TUNING
 from finer_nerfstudio.tasks.options import Method
 from finer_nerfstudio.tasks.progress import progress_bar, progress_lines, stages
 from finer_nerfstudio.tasks.radiance.programs import (
@@ -82,6 +83,7 @@ def radiance_cells(
         settings = {
             "scene": scene.identity(),
             "method": method,
+            "defaults": asdict(RADIANCE_TUNING[method]),
             "training": protocol.training_options(method),
             "parser": protocol.parser_options(scene),
             "device": device,

@@ -25,7 +25,7 @@ class RadianceProtocol:
     """Length, network and test views.
 
     Attributes:
-        quick: the package's own network and learning rates on some test views, instead of the paper's on all.
+        quick: the package's own network, learning rates and scales on some test views, instead of the paper's on all.
         steps: of training; None where minutes count.
         minutes: of training; None where steps count.
         seed: of every run.
@@ -78,7 +78,8 @@ class RadianceProtocol:
             "the package's network of 112 units and hyper-parameters"
             if self.quick
             else f"the paper's network of {PROTOCOLS['nerf'].width} units at learning rate "
-            f"{preset('siren', 'nerf').learning_rate:g} (published for the sine family alone)"
+            f"{preset('siren', 'nerf').learning_rate:g} (published for the sine family alone), "
+            "Gauss and WIRE at this package's scales"
         )
         length = f"{self.minutes:g} minutes" if self.steps is None else f"{self.steps:,} steps"
         if not self.quick and self.steps is not None:
@@ -121,9 +122,17 @@ def protocol_of(*, quick: bool, steps: int | None, minutes: float | None, seed: 
 
 def _paper_options(method: Method) -> list[str]:
     paper, published = PROTOCOLS["nerf"], preset(method, "nerf")
-    omega_0 = getattr(base_of(published.activation), "omega_0", None)
+    scales = {name: getattr(base_of(published.activation), name, None) for name in ("omega_0", "s_0")}
+    scales["omega_f"] = getattr(published.activation, "omega_f", None)
+    if method in ("gauss", "wire"):  # published for images only, at which their radiance fields hardly train
+        scales = {}
     return [
-        *([] if omega_0 is None else ["--pipeline.model.field.omega-0", f"{omega_0:g}"]),
+        *(
+            word
+            for name, value in scales.items()
+            if value is not None
+            for word in (f"--pipeline.model.field.{name.replace('_', '-')}", f"{value:g}")
+        ),
         *("--pipeline.model.field.width", str(paper.width)),
         *("--pipeline.model.field.density-depth", str(paper.depth)),
         *("--pipeline.model.field.color-depth", str(paper.depth)),
