@@ -30,6 +30,8 @@ def growing_run(small_scene: Path, tmp_path_factory: pytest.TempPathFactory, run
     """Folder of a short run whose field grew twice."""
     output = tmp_path_factory.mktemp("growing")
     options = ["--max-num-iterations", "240", "--vis", "tensorboard", "--pipeline.target-num-samples", "3000"]
+    # The default learning rate is for thousands of steps.
+    options += ["--optimizers.fields.optimizer.lr", "7e-4"]
     done = run(
         "ns-train", "finer-sine-stream", "--data", small_scene, "--output-dir", output,
         "--pipeline.model.field.widths", *WIDTHS, "--pipeline.model.samples-per-ray", "64",

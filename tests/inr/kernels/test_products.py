@@ -78,5 +78,6 @@ def check(layers: list[Layer], rows: int, generator: torch.Generator) -> None:
     exact = [Layer(layer.weight.double(), layer.bias.double(), layer.activation) for layer in layers]
     expected = evaluated(x.double(), exact, upstream.double(), fused=False)
     for found, wanted in zip(evaluated(x, layers, upstream, fused=True), expected, strict=True):
-        scale = float(wanted.abs().max()) + 1.0
+        # Gradients are sums over rows, whose terms may cancel and leave what was rounded away from each.
+        scale = float(wanted.abs().max()) + rows**0.5
         torch.testing.assert_close(found.double() / scale, wanted / scale, atol=3e-6, rtol=0)
