@@ -241,12 +241,8 @@ def test_python_examples() -> None:
 
 def test_files_that_the_readme_names_exist() -> None:
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
-        path, _, anchor = target.partition("#")
-        page = ROOT / path if path else ROOT / "README.md"
-        assert page.exists(), target
-        if anchor:
-            headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
-            assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}, target
+        # Headings of pages are a matter of test_docs.py.
+        assert (ROOT / target.partition("#")[0]).exists(), target
 
 
 def test_make_help_and_demo(tmp_path: Path) -> None:

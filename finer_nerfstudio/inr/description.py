@@ -86,6 +86,17 @@ def describe_activation(activation: Activation) -> dict[str, Any]:
     return described
 
 
+def scales_of(activation: Activation) -> dict[str, float]:
+    """Those of omega_0, s_0 and omega_f that an activation has.
+
+    Raises:
+        ValueError: for a function of the user's own.
+    """
+    described = describe_activation(activation)
+    described |= described.get("variable_periodic") or {}
+    return {name: described[name] for name in (*_PARAMETERS, "omega_f") if described.get(name) is not None}
+
+
 def activation_of(described: Any) -> Activation:
     """The activation that :func:`describe_activation` described.
 

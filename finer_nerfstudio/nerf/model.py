@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from finer_nerfstudio import metrics
 from finer_nerfstudio.errors import InputError, UsageError
-from finer_nerfstudio.inr.description import describe_activation
+from finer_nerfstudio.inr.description import scales_of
 from finer_nerfstudio.nerf.field import FinerFieldConfig, RadianceField
 from finer_nerfstudio.nerf.growing_field import GrowingField, GrowingFieldConfig
 from finer_nerfstudio.nerf.proposal import ProposalSampler, ProposedSegments
@@ -182,10 +182,8 @@ class FinerModel(Model):
 
     def _scales(self) -> str:
         """What weights are for beside their shapes; empty for an activation that has no scales."""
-        described = describe_activation(self.config.field.require_possible().activation)
-        described |= described.get("variable_periodic") or {}
-        scales = {name: described.get(name) for name in ("omega_0", "s_0", "omega_f")}
-        return ", ".join(f"{name} = {value:g}" for name, value in scales.items() if value is not None)
+        scales = scales_of(self.config.field.require_possible().activation)
+        return ", ".join(f"{name} = {value:g}" for name, value in scales.items())
 
     def get_extra_state(self) -> dict[str, str]:
         return {

@@ -92,11 +92,8 @@ class OccupancyGrid(nn.Module):
         self.register_buffer("aabb", aabb.detach().clone(), persistent=False)
         self.register_buffer("thickness", torch.zeros(resolution**3))
         self.register_buffer("occupied", torch.ones(resolution**3, dtype=torch.bool))
-        self.step_length = self.step_length_for(steps)
-
-    def step_length_for(self, steps: int) -> float:
-        """World length of a step when the box's diagonal has ``steps`` of them."""
-        return float((self.aabb[1] - self.aabb[0]).norm()) / steps
+        # World units; the diagonal has so many of them.
+        self.step_length = float((self.aabb[1] - self.aabb[0]).norm()) / steps
 
     @property
     def reach(self) -> float | None:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from finer_nerfstudio.errors import UsageError
-from finer_nerfstudio.inr.activations import base_of
+from finer_nerfstudio.inr.description import scales_of
 from finer_nerfstudio.inr.presets import PROTOCOLS, preset
 from finer_nerfstudio.tasks.options import Method
 from finer_nerfstudio.tasks.radiance.scenes import Scene
@@ -122,15 +122,12 @@ def protocol_of(*, quick: bool, steps: int | None, minutes: float | None, seed: 
 
 def _paper_options(method: Method) -> list[str]:
     paper, published = PROTOCOLS["nerf"], preset(method, "nerf")
-    scales = {name: getattr(base_of(published.activation), name, None) for name in ("omega_0", "s_0")}
-    scales["omega_f"] = getattr(published.activation, "omega_f", None)
-    if method in ("gauss", "wire"):  # published for images only, at which their radiance fields hardly train
-        scales = {}
+    # Those of gauss and wire were published for images only, at which their radiance fields hardly train.
+    scales = {} if method in ("gauss", "wire") else scales_of(published.activation)
     return [
         *(
             word
             for name, value in scales.items()
-            if value is not None
             for word in (f"--pipeline.model.field.{name.replace('_', '-')}", f"{value:g}")
         ),
         *("--pipeline.model.field.width", str(paper.width)),
