@@ -1,4 +1,4 @@
-"""What every command needs around our errors and this machine."""
+"""What every command needs around our errors."""
 
 from __future__ import annotations
 
@@ -26,20 +26,6 @@ def sentence_instead_of_traceback() -> Iterator[None]:
         console.print(str(error), markup=False)
         sys.stderr.flush()
         raise SystemExit(error.exit_code) from None
-
-
-def prepare_processor() -> None:
-    """Treat denormal numbers as zero, which CPUs compute many times slower and no image can show.
-
-    Threads inherit the setting when they start, so this has to come before the first parallel operation.
-    """
-    import numpy as np
-    import torch
-
-    # NumPy looks at the smallest numbers when it is first asked about a type, and would warn that there are none.
-    np.finfo(np.float32)
-    np.finfo(np.float64)
-    torch.set_flush_denormal(True)
 
 
 def run_command(main: Callable[[Any], None], options: Any, description: str | None) -> None:

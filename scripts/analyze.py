@@ -24,8 +24,9 @@ from finer_nerfstudio.analysis.ntk import NtkOptions
 from finer_nerfstudio.analysis.outcome import write_outcome
 from finer_nerfstudio.analysis.robustness import RobustnessOptions
 from finer_nerfstudio.analysis.utilization import UtilizationOptions
-from finer_nerfstudio.command_line import prepare_processor, run_command
+from finer_nerfstudio.command_line import run_command
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.processor import prepare_processor
 from finer_nerfstudio.tasks.progress import stages
 
 # Each is a module of finer_nerfstudio.analysis with a study, which gives numbers, and a drawing of them.

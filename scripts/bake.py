@@ -18,8 +18,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from finer_nerfstudio.command_line import prepare_processor, run_command
+from finer_nerfstudio.command_line import run_command
 from finer_nerfstudio.nerf.baking.options import GridOptions, SplatOptions
+from finer_nerfstudio.processor import prepare_processor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,9 @@ from typing import Annotated
 
 import tyro
 
-from finer_nerfstudio.command_line import prepare_processor, run_command
+from finer_nerfstudio.command_line import run_command
 from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.processor import prepare_processor
 from finer_nerfstudio.tasks.image.files import read_image, sample_image
 from finer_nerfstudio.tasks.image.fit import ImageOptions
 from finer_nerfstudio.tasks.image.run import clear_scratch, compare_on_image, run_image, scratch_of

@@ -16,7 +16,8 @@ from typing import Annotated
 
 import tyro
 
-from finer_nerfstudio.command_line import prepare_processor, run_command
+from finer_nerfstudio.command_line import run_command
+from finer_nerfstudio.processor import prepare_processor
 from finer_nerfstudio.tasks.sdf.fit import ShapeOptions
 from finer_nerfstudio.tasks.sdf.run import run_shape
 from finer_nerfstudio.tasks.sdf.shape import read_shape, sample_shape

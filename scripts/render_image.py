@@ -16,8 +16,9 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from finer_nerfstudio.command_line import prepare_processor, run_command
+from finer_nerfstudio.command_line import run_command
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.processor import prepare_processor
 
 # Larger pictures are put together in a file.
 _LARGEST_IN_MEMORY = 1 << 26

@@ -18,9 +18,10 @@ from typing import Literal
 
 import tyro
 
-from finer_nerfstudio.command_line import prepare_processor, run_command
+from finer_nerfstudio.command_line import run_command
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.inr.presets import PROTOCOLS
+from finer_nerfstudio.processor import prepare_processor
 from finer_nerfstudio.tasks.image.fit import ImageOptions
 from finer_nerfstudio.tasks.image.table import image_cells, images_in, learning_rate_cells
 from finer_nerfstudio.tasks.options import ALL_METHODS, Method

@@ -19,8 +19,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from finer_nerfstudio.command_line import prepare_processor, run_command
+from finer_nerfstudio.command_line import run_command
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.processor import prepare_processor
 from finer_nerfstudio.stream_format import Precision
 from finer_nerfstudio.tasks.streaming.encode import StreamOptions
 

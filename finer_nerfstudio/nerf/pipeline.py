@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.cuda.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
-from finer_nerfstudio.command_line import prepare_processor, sentence_instead_of_traceback
+from finer_nerfstudio.command_line import sentence_instead_of_traceback
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.nerf import distributed
 from finer_nerfstudio.nerf.model import FinerModelConfig
 from finer_nerfstudio.nerf.rays import PinholeRays, are_pinholes
+from finer_nerfstudio.processor import prepare_processor
 
 # Photographs have something to see on every ray, some fifty samples of it early on. The rays that are left of what
 # does for a bounded scene are too few to learn from: with a hundred a step, the demo capture broke up into noise.

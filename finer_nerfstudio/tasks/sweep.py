@@ -181,13 +181,13 @@ def environment_of_programs() -> dict[str, str]:
 
 
 def _start_worker(turns: Any, gpus: int, threads: int) -> None:
-    from finer_nerfstudio.command_line import prepare_processor
+    from finer_nerfstudio.processor import prepare_processor
 
+    torch.set_num_threads(threads)
     prepare_processor()
     # Ctrl-C reaches all processes of a terminal. The first one ends the others, which then end what they have started.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _exit)
-    torch.set_num_threads(threads)
     _share.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", str(threads)))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with turns.get_lock():
@@ -249,7 +249,7 @@ def _on_cluster(cells: Sequence[Cell], address: str) -> Iterator[tuple[Cell, Out
 
 
 def _work_on_cluster(work: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]) -> Outcome:
-    from finer_nerfstudio.command_line import prepare_processor
+    from finer_nerfstudio.processor import prepare_processor
 
     prepare_processor()
     return _outcome(work, arguments)

@@ -1,0 +1,54 @@
+"""Settings of processors and their threads, made once before anything is computed."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numpy as np
+import torch
+
+
+def prepare_processor() -> None:
+    """Flush denormals to zero, and have threads that wait give their core away.
+
+    Threads inherit the first setting when they start, so this has to come before the first parallel operation.
+    """
+    # NumPy looks at the smallest numbers when it is first asked about a type, and would warn that there are none.
+    np.finfo(np.float32)
+    np.finfo(np.float64)
+    torch.set_flush_denormal(True)
+    stop_busy_waiting()
+
+
+def stop_busy_waiting() -> None:
+    """Have the threads of parallel operations sleep soon after they have nothing to do, for the whole process.
+
+    GNU's OpenMP, which PyTorch uses on Linux, has a thread that waits for the others spin for some milliseconds, longer
+    than a training step. Beside any other program that keeps a thread from its core, and all cores wait with it.
+    ``OMP_WAIT_POLICY`` changes that, but is read when PyTorch is imported, before anything of ours. The runtime also
+    spins a thousandth as long while it manages more threads than there are cores; threads that never get any work
+    make that true. Does nothing where the environment names a policy, or where one thread computes.
+    """
+    if _HELD or "OMP_WAIT_POLICY" in os.environ or "GOMP_SPINCOUNT" in os.environ:
+        return
+    per_pool = torch.get_num_threads() - 1
+    if per_pool < 1:
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # Each Python thread that computes in parallel has a pool of its own: as many as outnumber the cores by themselves.
+    for _ in range(cores // per_pool):
+        opened = threading.Event()
+        threading.Thread(target=_hold_pool, args=(opened,), daemon=True).start()
+        opened.wait()
+    _HELD.append(per_pool)
+
+
+# Sizes of the pools held: not empty once the setting is made, which counts for the whole process.
+_HELD: list[int] = []
+
+
+def _hold_pool(opened: threading.Event) -> None:
+    torch.zeros(1 << 20).add_(1.0)  # long enough to be shared between threads
+    opened.set()
+    threading.Event().wait()
