@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -24,9 +25,10 @@ from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.inr.description import scales_of
 from finer_nerfstudio.nerf.field import FinerFieldConfig, RadianceField
 from finer_nerfstudio.nerf.growing_field import GrowingField, GrowingFieldConfig
+from finer_nerfstudio.nerf.live_view import LiveView
 from finer_nerfstudio.nerf.proposal import ProposalSampler, ProposedSegments
 from finer_nerfstudio.nerf.rendering import ray_weights, render, sky
-from finer_nerfstudio.nerf.sampler import DIVERGED, OccupancyGrid
+from finer_nerfstudio.nerf.sampler import Diverged, OccupancyGrid
 from finer_nerfstudio.nerf.unbounded_grid import UnboundedGrid
 from finer_nerfstudio.nerf.viewer_panel import ViewerPanel, neuron_mask, viewer_thread
 
@@ -134,9 +136,10 @@ class FinerModel(Model):
         first_bias = widest.density_net.first.bias
         self.panel = ViewerPanel(
             steps=config.samples_per_ray,
-            highest_bias=round(1.1 * float(first_bias.detach().abs().max()), 3),
+            highest_bias=float(first_bias.detach().abs().max()),
             widths=widths,
         )
+        self.live_view = LiveView()
 
     @property
     def sampler(self) -> OccupancyGrid | ProposalSampler:
@@ -184,6 +187,13 @@ class FinerModel(Model):
         """What weights are for beside their shapes; empty for an activation that has no scales."""
         scales = scales_of(self.config.field.require_possible().activation)
         return ", ".join(f"{name} = {value:g}" for name, value in scales.items())
+
+    def scale_options(self) -> str:
+        """Options of the activation's scales and of the bias range with their values, as one would type them."""
+        chosen = self.config.field.require_possible()
+        values = {**scales_of(chosen.activation), "bias_range": chosen.bias_range}
+        options = (f"{name.replace('_', '-')} {value:g}" for name, value in values.items() if value is not None)
+        return ", ".join(f"--pipeline.model.field.{option}" for option in options)
 
     def get_extra_state(self) -> dict[str, str]:
         return {
@@ -256,7 +266,7 @@ class FinerModel(Model):
     def _require_finite(self, step: int) -> None:
         """What a grid sees when it looks at the field; all processes of a distributed run have the same weights."""
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self.field.parameters()):
-            raise InputError(DIVERGED)
+            raise Diverged("weights are NaN or infinite")
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -322,16 +332,16 @@ class FinerModel(Model):
     def _evaluation_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
         averaged: RadianceField[Any] = self.averaged_field.module  # pyright: ignore[reportAssignmentType]
         mask, stages, steps = None, None, self.config.samples_per_ray
-        thread = viewer_thread()
-        if thread is not None:
+        for_viewer = viewer_thread() is not None
+        if for_viewer:
             if self.panel.width is not None and isinstance(averaged, GrowingField):
                 stages = averaged.stages_within(float(self.panel.width.value))
             steps = int(self.panel.samples_per_ray.value)
-            self.panel.show_chosen_output(thread)
         field = averaged.rendered(stages)
-        if thread is not None:
+        if for_viewer:
             mask = neuron_mask(self.panel.band(), field.density_net.first.bias)
-        return render(
+        rendering = partial(
+            render,
             field,
             self.sampler,
             ray_bundle,
@@ -341,6 +351,7 @@ class FinerModel(Model):
             steps=steps,
             neuron_mask=mask,
         )
+        return self.live_view.draw(len(ray_bundle), rendering) if for_viewer else rendering()
 
     def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
         """Straight-alpha ``[*, 4]`` image: the white that evaluation puts behind the scene is taken out again."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import math
+import time
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+import torch
 from nerfstudio.data.datamanagers.base_datamanager import DataManagerConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.models.base_model import Model
@@ -19,14 +22,37 @@ from torch.nn.parallel import DistributedDataParallel
 
 from finer_nerfstudio.command_line import sentence_instead_of_traceback
 from finer_nerfstudio.errors import InputError, UsageError
-from finer_nerfstudio.nerf import distributed
+from finer_nerfstudio.nerf import distributed, terminal
 from finer_nerfstudio.nerf.model import FinerModelConfig
 from finer_nerfstudio.nerf.rays import PinholeRays, are_pinholes
+from finer_nerfstudio.nerf.views import evenly
 from finer_nerfstudio.processor import prepare_processor
 
 # Photographs have something to see on every ray, some fifty samples of it early on. The rays that are left of what
 # does for a bounded scene are too few to learn from: with a hundred a step, the demo capture broke up into noise.
 _MORE_WITHOUT_END = 2
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Mean quality of renderings of test views.
+
+    Attributes:
+        psnr: in dB.
+        ssim: in [-1, 1]; NaN for views that are too small for it.
+        measured: number of views that were rendered.
+        views: number of views that there are.
+    """
+
+    psnr: float
+    ssim: float
+    measured: int
+    views: int
+
+    def __str__(self) -> str:
+        which = f"all {self.views}" if self.measured == self.views else f"{self.measured} of {self.views}"
+        ssim = "" if math.isnan(self.ssim) else f", SSIM {self.ssim:.3f}"
+        return f"Test PSNR {self.psnr:.2f} dB{ssim} ({which} test views)."
 
 
 @dataclass
@@ -80,6 +106,7 @@ class FinerPipeline(DynamicBatchPipeline):
         grad_scaler: GradScaler | None = None,
     ) -> None:
         prepare_processor()
+        terminal.ignore_library_warnings()
         with sentence_instead_of_traceback():
             for name in ("target_num_samples", "max_num_samples_per_ray", "max_num_rays"):
                 if getattr(config, name) < 1:
@@ -155,8 +182,56 @@ class FinerPipeline(DynamicBatchPipeline):
     def _bounded(self, rays: float) -> int:
         return int(max(16, min(rays, self.config.max_num_rays)))
 
+    @torch.no_grad()
+    def test_quality(self, *, seconds: float) -> Quality:
+        """Measure on test views, evenly spread, as many as can be rendered in about this time; at least one.
+
+        Args:
+            seconds: that rendering may take.
+
+        Raises:
+            InputError: where the test views cannot be read.
+        """
+        datamanager = self.datamanager
+        views = datamanager.dataset_type(
+            dataparser_outputs=datamanager.dataparser.get_dataparser_outputs(split="test"),
+            scale_factor=datamanager.config.camera_res_scale_factor,
+        )
+        self.eval()
+        start = time.perf_counter()
+        measured = [self._view_quality(views, 0)]
+        affordable = max(1, int(seconds / max(time.perf_counter() - start, 1e-3)))
+        for index in evenly(len(views), min(affordable, len(views)))[1:]:
+            measured.append(self._view_quality(views, index))
+        self.train()
+        means = {name: sum(view[name] for view in measured) / len(measured) for name in measured[0]}
+        return Quality(means["psnr"], means["ssim"], len(measured), len(views))
+
+    def _view_quality(self, views: Any, index: int) -> dict[str, float]:
+        with terminal.silence():
+            outputs = self.model.get_outputs_for_camera(views.cameras[index : index + 1].to(self.device))
+            return self.model.get_image_metrics_and_images(outputs, views[index])[0]
+
+    def get_average_eval_image_metrics(self, step: int | None = None, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        with sentence_instead_of_traceback():
+            means = super().get_average_eval_image_metrics(step, *args, **kwargs)
+            if step is None:  # ns-eval's call, which says where it saved the numbers, but not what they are
+                views = len(self.datamanager.eval_dataset)
+                terminal.say(str(Quality(means["psnr"], means["ssim"], views, views)))
+        return means
+
     def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
         with sentence_instead_of_traceback():
+            broken = [
+                name
+                for name, value in loaded_state.items()
+                if isinstance(value, Tensor) and not bool(torch.isfinite(value).all())
+            ]
+            if broken:
+                raise InputError(
+                    f"this checkpoint of step {step} holds NaN or infinite numbers ({broken[0]}): training had "
+                    f"diverged. Take an earlier one, or train anew with a lower --optimizers.fields.optimizer.lr."
+                )
             try:
                 super().load_pipeline(loaded_state, step)
             except RuntimeError as error:

@@ -19,8 +19,9 @@ from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf import distributed, marching
 from finer_nerfstudio.nerf.field import box_to_world, world_to_box
 
-DIVERGED = "training diverged: densities are NaN or infinite; lower --optimizers.fields.optimizer.lr."
-"""What a person is told who has trained for nothing."""
+
+class Diverged(InputError):
+    """The field no longer gives numbers; the trainer knows which settings to name."""
 
 
 @dataclass
@@ -155,7 +156,7 @@ class OccupancyGrid(nn.Module):
         fresh = torch.cat([density_at(chunk) for chunk in positions.split(1 << 16)]) * self.lengths_at(positions)
         # A process that stopped alone would leave the others waiting for it.
         if distributed.total(float(not bool(torch.isfinite(fresh).all())), device) > 0:
-            raise InputError(DIVERGED)
+            raise Diverged("densities are NaN or infinite")
         self.thickness *= self.early_decay if everywhere else self.decay
         self.thickness[cells] = torch.maximum(self.thickness[cells], fresh.to(self.thickness.dtype))
         distributed.keep_largest(self.thickness)

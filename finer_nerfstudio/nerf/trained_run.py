@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
+import torch
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
-from nerfstudio.engine.trainer import TrainerConfig
-from nerfstudio.utils.eval_utils import eval_setup
-from yaml import YAMLError
+from nerfstudio.utils.eval_utils import eval_load_checkpoint
 
 from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.nerf import terminal
 from finer_nerfstudio.nerf.model import FinerModel
+from finer_nerfstudio.nerf.run_file import read_run_config
 
 
 def run_config(run: Path) -> Path:
@@ -26,27 +28,48 @@ def run_config(run: Path) -> Path:
 
 
 def load_run(config: Path) -> tuple[str, int, FinerModel, VanillaDataManager]:
-    """Method, trained steps, model and data of a run.
+    """Method, trained steps, model and data of a run. Nothing in its folder is run as code.
 
     Args:
         config: of :func:`run_config`.
 
     Raises:
-        InputError: where its checkpoint or its pictures are missing, and for runs of other packages.
+        InputError: where its checkpoint or its pictures are missing or damaged, and for runs of other packages.
     """
-
-    def beside_config(trainer: TrainerConfig) -> TrainerConfig:
-        # Nerfstudio looks where the run was trained; a folder that has been moved since brings its weights along.
-        trainer.relative_model_dir = (config.parent / trainer.relative_model_dir).resolve()
-        return trainer
-
+    loaded = read_run_config(config)
+    # Nerfstudio looks where the run was trained; a folder that has been moved since brings its weights along.
+    loaded.relative_model_dir = (config.parent / loaded.relative_model_dir.name).resolve()
+    loaded.load_dir = loaded.relative_model_dir
+    if not any(loaded.load_dir.glob("*.ckpt")):
+        raise InputError(f"the run of {config} has no checkpoint.")
     try:
-        loaded, pipeline, _, step = eval_setup(config, update_config_callback=beside_config)
-    except SystemExit:
-        raise InputError(f"the run of {config} has no checkpoint.") from None
-    except (OSError, ValueError, AssertionError, KeyError, RuntimeError, YAMLError) as error:
-        raise InputError(f"the run of {config} cannot be loaded ({error}).") from error
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        with terminal.silence():
+            pipeline = loaded.pipeline.setup(device=device, test_mode="test")
+            pipeline.eval()
+            _, step = eval_load_checkpoint(loaded, pipeline)
+    except InputError:
+        raise
+    except (
+        OSError,
+        EOFError,
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise InputError(f"the run of {config} cannot be loaded ({_in_one_line(error)}).") from error
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"the checkpoint of {config} cannot be read, it may be damaged ({_in_one_line(error)})."
+        ) from error
     model, data = pipeline.model, pipeline.datamanager
     if not isinstance(model, FinerModel) or not isinstance(data, VanillaDataManager):
         raise InputError(f"{config} is a run of {loaded.method_name}, not of this package.")
     return loaded.method_name or model.config.field.method, step + 1, model, data
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

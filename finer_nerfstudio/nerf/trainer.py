@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import pickle
 import shutil
+import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from nerfstudio.configs.base_config import MachineConfig
+from filelock import FileLock
+from nerfstudio.configs.base_config import LocalWriterConfig, LoggingConfig, MachineConfig, ViewerConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import Scheduler, SchedulerConfig
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils import comms
 from nerfstudio.utils.decorators import check_main_thread
-from nerfstudio.utils.writer import GLOBAL_BUFFER, EventName
+from nerfstudio.utils.writer import GLOBAL_BUFFER
 from torch import distributed as dist
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 import finer_nerfstudio
+from finer_nerfstudio.atomic_files import write_json
 from finer_nerfstudio.command_line import sentence_instead_of_traceback
 from finer_nerfstudio.errors import InputError, UsageError
-from finer_nerfstudio.nerf import distributed
+from finer_nerfstudio.nerf import distributed, terminal
 from finer_nerfstudio.nerf.model import FinerModel
 from finer_nerfstudio.nerf.pipeline import CountedPipeline, FinerPipeline
+from finer_nerfstudio.nerf.sampler import Diverged
+from finer_nerfstudio.nerf.turns import Turns
+from finer_nerfstudio.nerf.viewer_panel import viewer_thread
+from finer_nerfstudio.run_folder import claim, release
 
-# Pixels per side of the viewer's still pictures without a GPU, until the person chooses another "Max res".
-_PROCESSOR_VIEWER_RESOLUTION = 256
+# Test views are measured for so long when training ends; ns-eval measures all of them.
+_SECONDS_OF_MEASURING = 20.0
+# What Nerfstudio's ViewerConfig stands at: every network interface of the machine.
+_EVERY_INTERFACE = ViewerConfig().websocket_host
+LOOPBACK = "127.0.0.1"
+"""Where viewers listen unless the command line names another address."""
 
 
 @dataclass
@@ -93,28 +105,77 @@ class FinerTrainerConfig(TrainerConfig):
     """Configuration of a training run."""
 
     _target: type = field(default_factory=lambda: FinerTrainer)
+    logging: LoggingConfig = field(
+        default_factory=lambda: LoggingConfig(local_writer=LocalWriterConfig(enable=False), profiler="none")
+    )
+    """Logging configuration"""
     max_minutes: float | None = None
     """Stop after this many minutes of training, if that comes before --max-num-iterations; the learning rate then
     decays over this time. Runs that end by the clock are not reproducible to the bit."""
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # ns-viewer puts a configuration of its own in the place of a run's, and that listens on every interface.
+        asked = any("websocket" in word and "host" in word for word in sys.argv)
+        if isinstance(value, ViewerConfig) and value.websocket_host == _EVERY_INTERFACE and not asked:
+            value.websocket_host = LOOPBACK
+        super().__setattr__(name, value)
+
     def set_timestamp(self) -> None:
+        chosen_by_clock = self.timestamp == "{timestamp}"
         super().set_timestamp()
         if dist.is_initialized():  # all processes speak of one folder
             agreed = [self.timestamp]
             dist.broadcast_object_list(agreed)
             self.timestamp = agreed[0]
+        elif chosen_by_clock:
+            first, number = self.timestamp, 1
+            while self.get_base_dir().exists():  # another run began in the same second
+                number += 1
+                self.timestamp = f"{first}_{number}"
+
+    def print_to_terminal(self) -> None:
+        """Say what is going to be trained, on what, for how long, and where it goes."""
+        terminal.ignore_library_warnings()
+        length = f"{self.max_num_iterations:,} steps"
+        if self.max_minutes is not None:
+            length = f"{self.max_minutes:g} minutes, or {length}"
+        data = self.pipeline.datamanager.data or self.pipeline.datamanager.dataparser.data  # pyright: ignore[reportAttributeAccessIssue]
+        device = self.machine.device_type
+        known = device != "cuda" or torch.cuda.is_available()
+        terminal.say(str(self.method_name))
+        terminal.say_table(
+            [
+                ("data", terminal.shown(data)),
+                ("device", terminal.device_name(device) if known else device),
+                ("length", length),
+                ("seed", str(self.machine.seed)),
+                ("results", terminal.shown(self.get_base_dir())),
+            ]
+        )
 
     def save_config(self) -> None:
         with sentence_instead_of_traceback():
             require_launchable(self.machine)
             if self.machine.machine_rank > 0 or not comms.is_main_process():
                 return  # the first machine writes it
+            folder = self.get_base_dir()
+            if (folder / "config.yml").exists():
+                raise UsageError(
+                    f"{folder} holds a run already: choose another --timestamp, or move that folder away. To go on "
+                    f"with it, give --load-dir {folder / self.relative_model_dir} and no --timestamp."
+                )
+            # Where commands are called from must not matter to them later.
+            self.output_dir = self.output_dir.resolve()
+            for config in (self.pipeline.datamanager, self.pipeline.datamanager.dataparser):  # pyright: ignore[reportAttributeAccessIssue]
+                if config.data is not None:
+                    config.data = config.data.resolve()
             try:
-                super().save_config()
+                with terminal.silence():
+                    super().save_config()
             except OSError as error:
                 raise InputError(
-                    f"cannot write to the output folder {self.get_base_dir()} ({error.strerror}): choose another one "
-                    f"with --output-dir."
+                    f"cannot write to the output folder {folder} ({error.strerror}): choose another one with "
+                    f"--output-dir."
                 ) from error
 
 
@@ -132,7 +193,9 @@ def require_launchable(machine: MachineConfig) -> None:
             f"--machine.machine-rank must lie in 0 .. num-machines - 1 = {machine.num_machines - 1}, it is "
             f"{machine.machine_rank}."
         )
-    if machine.device_type == "cuda" and machine.num_devices > max(1, torch.cuda.device_count()):
+    if machine.device_type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--machine.device-type cuda needs a GPU that torch can use, and there is none: leave it out.")
+    if machine.device_type == "cuda" and machine.num_devices > torch.cuda.device_count():
         raise UsageError(
             f"{machine.num_devices} GPUs of this machine are asked for, and it has {torch.cuda.device_count()}."
         )
@@ -176,12 +239,21 @@ class FinerTrainer(Trainer):
     """Nerfstudio's trainer with atomic checkpoints, a decay that knows its end, and readable errors."""
 
     config: FinerTrainerConfig
+    viewer_state: Any = None
+    _claim: FileLock | None = None
+    _progress: terminal.TrainingProgress | None = None
+    _failed_write: OSError | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Nerfstudio's constructor sets the training state, which starts and stops the clock.
         self._clock = Stopwatch()
         self._trained_steps = 0
-        super().__init__(*args, **kwargs)
+        terminal.ignore_library_warnings()
+        with terminal.silence():
+            super().__init__(*args, **kwargs)
+        self.train_lock = Turns(  # pyright: ignore[reportAttributeAccessIssue]
+            is_picture=lambda: viewer_thread() is not None, is_training=lambda: self.training_state == "training"
+        )
 
     def setup(self, *args: Any, **kwargs: Any) -> None:
         config = self.config
@@ -199,7 +271,34 @@ class FinerTrainer(Trainer):
                         f"--optimizers.{name}.scheduler.final-fraction must lie in (0, 1], it is "
                         f"{scheduler.final_fraction}."
                     )
-            super().setup(*args, **kwargs)
+            self._claim_folder()
+            with terminal.silence():
+                super().setup(*args, **kwargs)
+            self._say_what_is_trained()
+
+    @check_main_thread
+    def _claim_folder(self) -> None:
+        """Keep other runs out of this one's folder, and sweep what a killed one left where this one goes on."""
+        self._claim = claim(self.base_dir)
+        if self.config.load_dir is not None and self.config.load_dir.parent.is_dir():
+            with suppress(InputError):  # it still runs
+                release(claim(self.config.load_dir.parent))
+
+    @check_main_thread
+    def _say_what_is_trained(self) -> None:
+        dataset = self.pipeline.datamanager.train_dataset
+        if dataset is None:
+            return
+        cameras = dataset.cameras
+        sizes = {(int(width), int(height)) for width, height in zip(cameras.width, cameras.height, strict=True)}
+        size = "{}x{}".format(*sizes.pop()) if len(sizes) == 1 else f"{len(sizes)} sizes"
+        parameters = sum(parameter.numel() for parameter in self.pipeline.model.get_param_groups()["fields"])
+        rows = [("views", f"{len(dataset)} of {size} pixels"), ("network", f"{parameters:,} parameters")]
+        if self._start_step:
+            rows.append(("goes on", f"from step {self._start_step:,}"))
+        if self.viewer_state is not None and isinstance(self.pipeline.model, FinerModel):
+            rows.append(("viewer", f"{self.pipeline.model.live_view.address}  (Ctrl-C stops)"))
+        terminal.say_table(rows)
 
     @property
     def training_state(self) -> Literal["training", "paused", "completed"]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -213,19 +312,77 @@ class FinerTrainer(Trainer):
             self._clock.pause()
         else:
             self._clock.go_on()
+        # Pictures of a field at rest are drawn as large as may be.
+        if self.viewer_state is not None and state != "training":
+            self.viewer_state._trigger_rerender()
 
     def train(self) -> None:
         self._clock.restart()
+        threading.excepthook = self._note_failed_write
         with sentence_instead_of_traceback():
             try:
-                super().train()
+                with terminal.TrainingProgress(str(self.config.method_name)) as self._progress:
+                    super().train()
+            except Diverged as error:
+                raise InputError(self._diverged(error)) from None
             except KeyboardInterrupt:
-                # What was trained until here can go on with --load-dir.
-                if self._trained_steps:
-                    self.save_checkpoint(self._last_step())
-                raise
+                raise SystemExit(self._interrupted()) from None
+            except OSError as error:
+                # TensorBoard's, as a rule; what was trained is worth a folder made anew.
+                saved = self._saved_anyway()
+                raise InputError(
+                    f"cannot write to {self.base_dir} ({error.strerror or error}): was it deleted, or is the disk "
+                    f"full? {saved}"
+                ) from error
+            finally:
+                threading.excepthook = threading.__excepthook__
+
+    def _note_failed_write(self, failed: threading.ExceptHookArgs) -> None:
+        """Keep an error of TensorBoard's writing thread, which the terminal would get as it is, for the next step."""
+        if isinstance(failed.exc_value, OSError):
+            self._failed_write = failed.exc_value
+        else:
+            threading.__excepthook__(failed)
+
+    @check_main_thread
+    def _interrupted(self) -> int:
+        """Save what was trained until here, say how to go on, and return the exit code of an interrupted program."""
+        if self._trained_steps and self.training_state != "completed":
+            self.save_checkpoint(self._last_step())
+            terminal.say(
+                f"interrupted after step {self._last_step():,}; to go on from there, give the same command "
+                f"--load-dir {terminal.quoted(self.checkpoint_dir)}"
+            )
+        return 130
+
+    def _saved_anyway(self) -> str:
+        try:
+            self.save_checkpoint(self._last_step())
+        except InputError as error:
+            return f"And it {error}"
+        return f"What was trained is saved in {self.checkpoint_dir}."
+
+    def _diverged(self, error: Diverged) -> str:
+        """Say which settings may be at fault and what is left, in a sentence or two."""
+        groups = "fields", *(("proposal_networks",) if self.config.pipeline.model.sampler == "proposal" else ())  # pyright: ignore[reportAttributeAccessIssue]
+        rates = ", ".join(
+            f"--optimizers.{name.replace('_', '-')}.optimizer.lr {self.config.optimizers[name]['optimizer'].lr:g}"
+            for name in groups
+        )
+        model = self.pipeline.model
+        scales = model.scale_options() if isinstance(model, FinerModel) else ""
+        if self._trained_steps == 0 and self._start_step == 0:
+            return f"{error} before the first step: the scales are too large ({scales})."
+        found = sorted(self.checkpoint_dir.glob("*.ckpt"))
+        kept = f"the last good checkpoint is {found[-1]}" if found else "no checkpoint had been saved before"
+        return (
+            f"training diverged: {error} after step {self._last_step()}; lower {rates}{', or ' if scales else ''}"
+            f"{scales}. {kept[0].upper()}{kept[1:]}."
+        )
 
     def train_iteration(self, step: int) -> Any:
+        if self._failed_write is not None:
+            raise self._failed_write
         # Nerfstudio trains for max_num_iterations more steps after a resumed one.
         last_step = self._start_step + self.config.max_num_iterations
         this_run = (step - self._start_step) / self.config.max_num_iterations
@@ -251,6 +408,11 @@ class FinerTrainer(Trainer):
             decay.progress = progress
         result = super().train_iteration(step)
         self._trained_steps += 1
+        if self._progress is not None and self._progress.is_due():
+            psnr = float(result[2]["psnr"]) if "psnr" in result[2] else math.nan
+            assert isinstance(self.pipeline, (FinerPipeline, CountedPipeline))
+            rays_per_second = self.pipeline.trained_rays / max(self._clock.seconds(), 1e-9)
+            self._progress.report(min(1.0, this_run), step, psnr, rays_per_second)
         return result
 
     def _last_step(self) -> int:
@@ -263,23 +425,62 @@ class FinerTrainer(Trainer):
                 if isinstance(decay, ExponentialDecay):
                     yield decay
 
-    def _init_viewer_state(self) -> None:
-        super()._init_viewer_state()
-        if self.viewer_state is not None and self.device == "cpu":
-            self.viewer_state.control_panel._max_res.value = _PROCESSOR_VIEWER_RESOLUTION
-
     def _update_viewer_state(self, step: int) -> None:
         model = self.pipeline.model
-        if isinstance(model, FinerModel) and step == self._start_step + model.config.grid_warmup_steps:
-            # Nerfstudio spaces its pictures by how long earlier ones took; those from before the grid knew any empty
-            # space took so long that the next one would be minutes away.
-            GLOBAL_BUFFER["events"].pop(EventName.VIS_RAYS_PER_SEC.value, None)
-        super()._update_viewer_state(step)
+        if self.viewer_state is None:
+            return
+        if isinstance(model, FinerModel):
+            model.live_view.refresh(step)
+        else:
+            super()._update_viewer_state(step)
+
+    def _check_viewer_warnings(self) -> None:
+        """Nothing is evaluated while the viewer alone is on; test views are measured when training ends."""
 
     def _after_train(self) -> None:
+        if self._progress is not None:
+            self._progress.close()
         self.step = self._last_step()
-        self._save_summary(self._clock.seconds())
-        super()._after_train()
+        seconds = self._clock.seconds()
+        self._save_summary(seconds)
+        # Nerfstudio's method goes on to wait for the end of the viewer, and says things of its own before.
+        quits = self.config.viewer.quit_on_train_completion
+        self.config.viewer.quit_on_train_completion = True
+        try:
+            with terminal.silence():
+                super()._after_train()
+        finally:
+            self.config.viewer.quit_on_train_completion = quits
+        self._say_how_it_went(seconds)
+        if self._claim is not None:
+            release(self._claim)
+        if not quits and self.viewer_state is not None:
+            terminal.say("The viewer goes on; Ctrl-C ends it.")
+            with terminal.silence():
+                self._train_complete_viewer()
+
+    @check_main_thread
+    def _say_how_it_went(self, seconds: float) -> None:
+        """The end of a run: what it cost, how good it is on test views, and three commands to go on with."""
+        pipeline = self.pipeline
+        assert isinstance(pipeline, (FinerPipeline, CountedPipeline))
+        terminal.say(
+            f"Trained {self._trained_steps:,} steps in {seconds / 60:.1f} minutes, "
+            f"{pipeline.trained_rays / seconds:,.0f} rays/s."
+        )
+        if isinstance(pipeline, FinerPipeline):
+            terminal.say(str(pipeline.test_quality(seconds=min(_SECONDS_OF_MEASURING, seconds))))
+        config = terminal.quoted(self.base_dir / "config.yml")
+        report = terminal.quoted(self.base_dir / "evaluation.json")
+        rows = [
+            ("measure it on all test views", f"ns-eval --load-config {config} --output-path {report}"),
+            ("look at it again", f"ns-viewer --load-config {config}"),
+        ]
+        if isinstance(pipeline.model, FinerModel) and not pipeline.model.unbounded:
+            rows.append(("bake it into splats", f"python scripts/bake.py splats --load-config {config}"))
+        else:
+            rows.append(("fly from view to view", f"ns-render interpolate --load-config {config}"))
+        terminal.say_table(rows)
 
     @check_main_thread
     def _save_summary(self, seconds: float) -> None:
@@ -300,10 +501,7 @@ class FinerTrainer(Trainer):
             "samples_per_second": pipeline.trained_samples / seconds,
             "parameters": sum(parameter.numel() for parameter in pipeline.model.get_param_groups()["fields"]),
         }
-        path = self.base_dir / "training.json"
-        unfinished = path.with_suffix(".json.partial")
-        unfinished.write_text(json.dumps(summary, indent=2) + "\n")
-        os.replace(unfinished, path)
+        write_json(self.base_dir / "training.json", summary)
 
     def _load_checkpoint(self) -> None:
         source = self.config.load_dir if self.config.load_dir is not None else self.config.load_checkpoint
@@ -333,6 +531,10 @@ class FinerTrainer(Trainer):
         final_dir = self.checkpoint_dir
         # Not inside it: Nerfstudio takes every name in the folder of checkpoints for a step number.
         partial_dir = final_dir.with_name(final_dir.name + ".partial")
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.pipeline.parameters()):
+            raise Diverged("weights are NaN or infinite")
+        if not (self.base_dir / "config.yml").exists():  # somebody deleted the folder
+            self.config.save_config()
         try:
             self.checkpoint_dir = partial_dir
             super().save_checkpoint(step)

@@ -8,11 +8,8 @@ from dataclasses import dataclass
 
 import torch
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
-from nerfstudio.viewer.viewer_elements import ViewerDropdown, ViewerSlider
+from nerfstudio.viewer.viewer_elements import ViewerSlider
 from torch import Tensor, nn
-
-OUTPUTS = ("rgb", "depth", "accumulation", "normals", "occupancy")
-"""What a rendering shows: colour, distance, opacity, surface direction, and how much of each ray was evaluated."""
 
 
 @dataclass
@@ -35,21 +32,37 @@ def viewer_thread() -> RenderStateMachine | None:
 
 
 class ViewerPanel(nn.Module):
-    """Sliders and a drop-down that change what the viewer shows and nothing else.
+    """Sliders that change what the viewer shows and nothing else; Nerfstudio lists them by the attributes' names.
 
     The bias range k selects which bumps of the variable-periodic activation a neuron starts in, so the bands of |b|
     are bands of frequency: the pair of sliders shows which detail each of them carries.
 
     Args:
         steps: samples along the box's diagonal that training uses, the initial value.
-        highest_bias: upper end of the bias sliders.
+        highest_bias: largest |b| of the first layer, which the bias sliders take as 100 per cent.
         widths: of a growing field's stages; empty for others, which have no slider of widths.
     """
 
     def __init__(self, *, steps: int, highest_bias: float, widths: Sequence[int] = ()) -> None:
         super().__init__()
         self._highest_bias = highest_bias
-        self._shown_output = OUTPUTS[0]
+        self.bias_from = ViewerSlider(
+            "Bias band from (%)",
+            0,
+            0,
+            100,
+            1,
+            hint="Silence first-layer neurons with a smaller |b|, in per cent of the largest: what remains is carried "
+            "by the high-bias bands.",
+        )
+        self.bias_to = ViewerSlider(
+            "Bias band to (%)",
+            100,
+            0,
+            100,
+            1,
+            hint="Silence first-layer neurons with a larger |b|, in per cent of the largest; at 100 none is silenced.",
+        )
         self.samples_per_ray = ViewerSlider(
             "Samples per ray",
             steps,
@@ -58,25 +71,6 @@ class ViewerPanel(nn.Module):
             8,
             hint="Steps along the diagonal of the scene's box; more is finer and slower.",
         )
-        self.output = ViewerDropdown("Output", OUTPUTS[0], list(OUTPUTS), hint="What the picture shows.")
-        step = highest_bias / 100
-        self.bias_low = ViewerSlider(
-            "Bias band from",
-            0.0,
-            0.0,
-            highest_bias,
-            step,
-            hint="Silence first-layer neurons with a smaller |b|: what remains is carried by the high-bias bands.",
-        )
-        self.bias_high = ViewerSlider(
-            "Bias band to",
-            highest_bias,
-            0.0,
-            highest_bias,
-            step,
-            hint="Silence first-layer neurons with a larger |b|; at its upper end nothing is silenced.",
-        )
-
         self.width: ViewerSlider | None = None
         if len(widths) > 1:
             self.width = ViewerSlider(
@@ -91,20 +85,12 @@ class ViewerPanel(nn.Module):
 
     def band(self) -> BiasBand | None:
         """The chosen band, or None while both sliders are at their ends."""
-        low, high = float(self.bias_low.value), float(self.bias_high.value)
-        at_top = high >= self._highest_bias
-        if low <= 0.0 and at_top:
+        low, high = float(self.bias_from.value), float(self.bias_to.value)
+        if low <= 0.0 and high >= 100.0:
             return None
-        return BiasBand(low, float("inf") if at_top else high)
-
-    def show_chosen_output(self, thread: RenderStateMachine) -> None:
-        """Pass a change of the panel's drop-down on to Nerfstudio's own output selection."""
-        chosen = self.output.value
-        if chosen != self._shown_output:
-            self._shown_output = chosen
-            control = thread.viewer.control_panel._output_render
-            if chosen in control.options:
-                control.value = chosen
+        # Training moves biases: at the upper end are those beyond what was the largest, too.
+        percent = self._highest_bias / 100.0
+        return BiasBand(low * percent, float("inf") if high >= 100.0 else high * percent)
 
 
 def neuron_mask(band: BiasBand | None, bias: Tensor) -> Tensor | None:

@@ -312,6 +312,123 @@ def test_a_new_run_never_touches_an_old_one(train: Train, small_scene: Path, tmp
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
 
 
+def test_a_timestamp_of_a_finished_run_is_refused(train: Train, small_scene: Path, tmp_path: Path) -> None:
+    assert train("--timestamp", "mine", data=small_scene)[0] == 0
+    (checkpoint,) = tmp_path.rglob("*.ckpt")
+    before = checkpoint.read_bytes()
+    assert_sentence(
+        train("--timestamp", "mine", data=small_scene), 2, "holds a run already", "--timestamp", "--load-dir"
+    )
+    assert checkpoint.read_bytes() == before
+
+
+def test_two_runs_of_one_second_have_folders_of_their_own(
+    train: Train, small_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock:
+        @staticmethod
+        def now() -> Clock:
+            return Clock()
+
+        @staticmethod
+        def strftime(_: str) -> str:
+            return "2026-01-02_030405"
+
+    monkeypatch.setattr("nerfstudio.configs.experiment_config.datetime", Clock)
+    assert train(data=small_scene)[0] == 0
+    assert train(data=small_scene)[0] == 0
+    assert {path.parent.name for path in tmp_path.rglob("config.yml")} == {"2026-01-02_030405", "2026-01-02_030405_2"}
+
+
+def test_a_folder_that_another_run_writes_to_is_refused(train: Train, small_scene: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "outputs" / "small" / "finer-sine" / "mine"
+    holding = "import sys; from pathlib import Path; from finer_nerfstudio.run_folder import claim; "
+    holding += "lock = claim(Path(sys.argv[1])); print('mine', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", holding, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline() == b"mine\n"
+        assert_sentence(train("--timestamp", "mine", data=small_scene), 1, "another run is writing to", str(folder))
+        other.stdin.close()
+
+
+def test_what_a_killed_run_left_is_swept_when_it_goes_on(train: Train, small_scene: Path, tmp_path: Path) -> None:
+    assert train("--timestamp", "killed", data=small_scene)[0] == 0
+    (folder,) = tmp_path.rglob("nerfstudio_models")
+    partial = folder.with_name("nerfstudio_models.partial")
+    partial.mkdir()
+    (partial / "step-000000009.ckpt").write_bytes(b"half of it")
+    assert train("--load-dir", folder, data=small_scene)[0] == 0
+    assert not partial.exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(train: Train, small_scene: Path) -> None:
+    assert_sentence(train("--machine.device-type", "cuda", data=small_scene), 2, "--machine.device-type cuda", "GPU")
+
+
+@pytest.mark.parametrize("saves", ["2", "1000"])
+def test_a_run_that_diverges_keeps_the_last_good_checkpoint(
+    saves: str, train: Train, small_scene: Path, tmp_path: Path
+) -> None:
+    rate = ("--optimizers.fields.optimizer.lr", "1e30", "--max-num-iterations", "40", "--steps-per-save", saves)
+    # The same run from a good checkpoint, which the first save of NaN would replace.
+    assert train("--timestamp", "good", data=small_scene)[0] == 0
+    (good,) = tmp_path.rglob("*.ckpt")
+    outcome = train(*rate, data=small_scene)
+    settings = ("--optimizers.fields.optimizer.lr 1e+30", "--pipeline.model.field.omega-0 20", "bias-range")
+    assert_sentence(outcome, 1, "diverged", "after step", *settings)
+    for checkpoint in tmp_path.rglob("*.ckpt"):
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["pipeline"]
+        assert all(bool(torch.isfinite(value).all()) for value in state.values() if isinstance(value, torch.Tensor))
+    assert good.exists()
+
+
+def test_scales_that_give_no_numbers_from_the_start_do_not_ask_for_a_lower_rate(
+    train: Train, small_scene: Path
+) -> None:
+    outcome = train("--pipeline.model.field.omega-0", "1e38", data=small_scene)
+    assert_sentence(outcome, 1, "before the first step", "--pipeline.model.field.omega-0 1e+38")
+    assert "optimizer.lr" not in outcome[1]
+
+
+def test_a_checkpoint_of_nan_is_refused(train: Train, small_scene: Path, tmp_path: Path) -> None:
+    assert train("--timestamp", "nan", data=small_scene)[0] == 0
+    (path,) = tmp_path.rglob("*.ckpt")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    state["pipeline"]["_model.field.density_net.last.bias"][0] = float("nan")
+    torch.save(state, path)
+    outcome = train("--load-dir", path.parent, data=small_scene)
+    assert_sentence(outcome, 1, "NaN", "density_net.last.bias", "diverged")
+
+
+@pytest.mark.parametrize("vis", ["tensorboard", "viewer"])
+def test_a_run_folder_that_is_deleted_is_made_anew_with_what_was_trained(
+    vis: str, train: Train, small_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finer_nerfstudio.nerf.trainer import FinerTrainer
+
+    step_of_the_trainer = FinerTrainer.train_iteration
+
+    def step_and_delete(self: FinerTrainer, step: int) -> object:
+        if step == 20:
+            shutil.rmtree(self.base_dir)
+        return step_of_the_trainer(self, step)
+
+    monkeypatch.setattr(FinerTrainer, "train_iteration", step_and_delete)
+    monkeypatch.setattr("nerfstudio.utils.writer.EVENT_WRITERS", [])  # of runs before, in this process
+    options = ("--vis", vis, "--max-num-iterations", "2000", "--viewer.quit-on-train-completion", "True")
+    outcome = train(*options, "--steps-per-eval-image", "0", data=small_scene)
+    (checkpoint,) = tmp_path.rglob("*.ckpt")
+    torch.load(checkpoint, map_location="cpu", weights_only=True)
+    assert (checkpoint.parents[1] / "config.yml").exists()
+    if vis == "tensorboard":  # whose log is gone
+        assert_sentence(outcome, 1, "was it deleted", str(checkpoint.parent))
+    else:
+        assert outcome[0] == 0
+
+
 def test_shell_sees_the_sentence_on_standard_error(small_scene: Path, tmp_path: Path) -> None:
     program = shutil.which("ns-train", path=str(Path(sys.executable).parent))
     assert program
@@ -345,12 +462,16 @@ def test_interrupted_training_can_go_on(small_scene: Path, tmp_path: Path, run: 
         ) as training,
     ):
         deadline = time.monotonic() + 120
-        while not re.search(r"^\W*\d+ \(\d+\.\d+%\)", log.read_text(), flags=re.MULTILINE):  # a step's line
+        while not re.search(r"^finer-sine: \d+%, step \d+", log.read_text(), flags=re.MULTILINE):
             assert training.poll() is None, log.read_text()[-2000:]
             assert time.monotonic() < deadline
             time.sleep(0.2)
         training.send_signal(signal.SIGINT)
         training.wait(timeout=60)
+    assert training.returncode == 130
+    last = log.read_text().splitlines()[-1]
+    assert last.startswith("interrupted after step")
+    assert "--load-dir" in last
     (checkpoint,) = (tmp_path / "first").rglob("*.ckpt")
     arguments[4] = str(tmp_path / "second")
     again = run("ns-train", *arguments, "--load-dir", checkpoint.parent, "--max-num-iterations", "2")

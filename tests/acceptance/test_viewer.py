@@ -115,13 +115,13 @@ def test_viewer_follows_camera_bias_band_and_output(page: Page) -> None:
     moved = picture(page)
     assert difference(first, moved) > 2, "the picture follows the camera"
 
-    fill_number(page, "Bias band to", 0.1)
+    fill_number(page, "Bias band to (%)", 17)
     low_band = picture(page)
     assert difference(moved, low_band) > 2, "silenced neurons are missing from the picture"
-    fill_number(page, "Bias band to", 10.0)  # beyond its end, where the slider stops
+    fill_number(page, "Bias band to (%)", 200)  # beyond its end, where the slider stops
     assert difference(moved, picture(page)) < 0.5, "all neurons speak again"
 
-    page.locator('label:text-is("Output")').locator(
+    page.locator('label:text-is("Output type")').locator(
         "xpath=ancestor::div[contains(@class, 'mantine-Flex-root')][1]//input"
     ).first.click()
     page.get_by_role("option", name="normals").click()

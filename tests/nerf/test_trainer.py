@@ -15,6 +15,7 @@ from nerfstudio.utils.writer import GLOBAL_BUFFER
 
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf.model import FinerModel, FinerModelConfig
+from finer_nerfstudio.nerf.terminal import TrainingProgress
 from finer_nerfstudio.nerf.trainer import (
     AdamConfig,
     DecayOverTrainingConfig,
@@ -130,7 +131,8 @@ def test_a_run_without_mixed_precision_goes_on_with_it(
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full stands in for a full disk")
 def test_a_full_disk_is_said_in_one_sentence(tmp_path: Path) -> None:
     trainer = make_trainer()
-    trainer.checkpoint_dir = tmp_path / "nerfstudio_models"
+    trainer.base_dir, trainer.checkpoint_dir = tmp_path, tmp_path / "nerfstudio_models"
+    (tmp_path / "config.yml").touch()
     trainer.pipeline = torch.nn.Linear(100, 100)  # pyright: ignore[reportAttributeAccessIssue]
     partial = tmp_path / "nerfstudio_models.partial"
     partial.mkdir()
@@ -150,6 +152,8 @@ def test_a_final_fraction_out_of_range_is_refused(
     fraction: float, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Trainer, "setup", lambda self: None)
+    monkeypatch.setattr(FinerTrainer, "_claim_folder", lambda self: None)
+    monkeypatch.setattr(FinerTrainer, "_say_what_is_trained", lambda self: None)
     parts = {"optimizer": AdamConfig(), "scheduler": DecayOverTrainingConfig()}
     trainer = make_trainer(optimizers={"fields": parts})
     trainer.setup()
@@ -203,5 +207,7 @@ def test_a_run_counts_the_steps_that_it_trained(
     monkeypatch.setattr(Trainer, "train", loop_of_nerfstudio)
     monkeypatch.setattr(Trainer, "_after_train", lambda self: seen.append(self.step))
     monkeypatch.setattr(FinerTrainer, "_save_summary", lambda self, seconds: seen.append(self._trained_steps))
+    monkeypatch.setattr(FinerTrainer, "_say_how_it_went", lambda self, seconds: None)
+    monkeypatch.setattr(TrainingProgress, "is_due", lambda self: False)
     trainer.train()
     assert seen == [steps, start + steps - 1]
