@@ -1,4 +1,5 @@
-# make demo   environment, demo scene, three minutes of training with the live viewer, test metrics and a picture
+# make demo   environment, demo scene, three minutes of training each of finer-sine and finer-wavelet with the live
+#             viewer, test metrics and a picture
 # make test   environment and the whole test suite
 # make lint   format, lint and type checks
 #
@@ -35,7 +36,7 @@ $(ENV)/packages:
 
 demo: env
 	$(BIN)/python scripts/make_demo_scene.py --output-dir "$(DEMO_SCENE)"
-	$(BIN)/python scripts/compare_methods.py --data "$(DEMO_SCENE)" --methods finer-wavelet --minutes $(MINUTES) \
+	$(BIN)/python scripts/compare_methods.py --data "$(DEMO_SCENE)" --methods finer-sine finer-wavelet --minutes $(MINUTES) \
 		--viewer --output-dir "$(DEMO_OUTPUT)"
 
 # One thread each: threads of several processes would wait for each other on the same cores.

@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 import finer_nerfstudio
 from finer_nerfstudio.inr.presets import RADIANCE_TUNING
-from finer_nerfstudio.tasks.radiance.pictures import truth_and_rendering
+from finer_nerfstudio.tasks.radiance.pictures import write_comparison
 from finer_nerfstudio.tasks.radiance.programs import (
     ProgramFailed,
     evaluate,
@@ -133,15 +132,24 @@ def _compare(config: Comparison) -> int:
     table = _markdown(results)
     _write(config.output_dir / "results.md", table)
     picture = config.output_dir / "comparison.png"
-    _side_by_side(config, picture)
+    views = {method: _views(config, method) for method in results}
+    write_comparison(
+        picture,
+        {
+            f"{method}\n{results[method]['test']['psnr']:.2f} dB on all test views": paths[
+                min(config.compare_view, len(paths) - 1)
+            ]
+            for method, paths in views.items()
+        },
+    )
 
     shown = Table("method", "PSNR", "SSIM", "LPIPS", "training rays/s", "rendered rays/s")
     for method, result in results.items():
         shown.add_row(*_row(method, result))
     console.print(shown)
+    best = max(results, key=lambda method: results[method]["test"]["psnr"])
     console.print("truth, " + ", ".join(config.methods) + f" side by side: {picture}", soft_wrap=True)
-    first = config.methods[0]
-    console.print(f"look at it: ns-viewer --load-config {results[first]['config']}", soft_wrap=True)
+    console.print(f"look at the best: ns-viewer --load-config {results[best]['config']}", soft_wrap=True)
     return 0
 
 
@@ -184,8 +192,8 @@ def _train_and_evaluate(method: str, config: Comparison, console: Console) -> di
         environment=environment,
     )
     summary = training_summary(written)
-    if summary is None:  # ns-train ends well when it is interrupted
-        raise ProgramFailed("ns-train was interrupted")
+    if summary is None:
+        raise ProgramFailed("ns-train left no summary of its training")
     console.rule(f"{method}: rendering the test views")
     return {
         "config": str(written),
@@ -215,23 +223,6 @@ def _markdown(results: dict[str, Any]) -> str:
     lines = ["| method | PSNR | SSIM | LPIPS | training rays/s | rendered rays/s |", "|---|---|---|---|---|---|"]
     lines += ["| " + " | ".join(_row(method, result)) + " |" for method, result in results.items()]
     return "\n".join(lines) + "\n"
-
-
-def _side_by_side(config: Comparison, path: Path) -> None:
-    """The true test view and every method's rendering of it, from Nerfstudio's pairs of truth and rendering."""
-    tiles: list[Image.Image] = []
-    for method in config.methods:
-        views = _views(config, method)
-        truth, rendering = truth_and_rendering(views[min(config.compare_view, len(views) - 1)])
-        tiles += [rendering] if tiles else [truth, rendering]
-    sheet = Image.new("RGB", (sum(tile.width for tile in tiles), tiles[0].height))
-    left = 0
-    for tile in tiles:
-        sheet.paste(tile, (left, 0))
-        left += tile.width
-    unfinished = path.with_suffix(".partial.png")
-    sheet.save(unfinished)
-    os.replace(unfinished, path)
 
 
 def _write(path: Path, text: str) -> None:

@@ -20,10 +20,11 @@ from torch import Tensor
 from torch.cuda.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
+from finer_nerfstudio import metrics
 from finer_nerfstudio.command_line import sentence_instead_of_traceback
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.nerf import distributed, terminal
-from finer_nerfstudio.nerf.model import FinerModelConfig
+from finer_nerfstudio.nerf.model import FinerModelConfig, over_white
 from finer_nerfstudio.nerf.rays import PinholeRays, are_pinholes
 from finer_nerfstudio.nerf.views import evenly
 from finer_nerfstudio.processor import prepare_processor
@@ -115,7 +116,8 @@ class FinerPipeline(DynamicBatchPipeline):
             _require_capture(config.datamanager)
             try:
                 # As if alone: Nerfstudio wraps the model of a distributed run in a way that only GPUs allow.
-                super().__init__(config, device, test_mode, 1, local_rank, grad_scaler)
+                with terminal.silence():
+                    super().__init__(config, device, test_mode, 1, local_rank, grad_scaler)
             except UnidentifiedImageError as error:  # from Nerfstudio's parsers, which look into the first image
                 raise InputError(f"an image of the scene is damaged: {error}.") from error
         datamanager = self.datamanager
@@ -208,9 +210,10 @@ class FinerPipeline(DynamicBatchPipeline):
         return Quality(means["psnr"], means["ssim"], len(measured), len(views))
 
     def _view_quality(self, views: Any, index: int) -> dict[str, float]:
-        with terminal.silence():
-            outputs = self.model.get_outputs_for_camera(views.cameras[index : index + 1].to(self.device))
-            return self.model.get_image_metrics_and_images(outputs, views[index])[0]
+        rendered = self.model.get_outputs_for_camera(views.cameras[index : index + 1].to(self.device))["rgb"]
+        image = over_white(views[index]["image"].to(self.device))
+        rgb = rendered.clamp(0.0, 1.0)
+        return {"psnr": float(metrics.psnr(rgb, image)), "ssim": float(metrics.ssim(rgb, image))}
 
     def get_average_eval_image_metrics(self, step: int | None = None, *args: Any, **kwargs: Any) -> dict[str, Any]:
         with sentence_instead_of_traceback():

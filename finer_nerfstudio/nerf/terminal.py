@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -31,15 +32,38 @@ def ignore_library_warnings() -> None:
     warnings.filterwarnings("ignore", message=r".*torch\.(cuda\.amp|jit)\.", category=FutureWarning)
 
 
+# Where standard output goes while a block is silent; None while none is.
+_heard: TextIO | None = None
+
+
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Drop what Nerfstudio and viser print in this block; errors pass, and so does standard error."""
-    before, CONSOLE.quiet = CONSOLE.quiet, True
+    """Drop what Nerfstudio and viser print in this block; errors pass, and so do :func:`note` and standard error."""
+    global _heard
+    if _heard is not None:
+        yield
+        return
+    before = CONSOLE.quiet
+    # Of several processes one speaks.
+    _heard, CONSOLE.quiet = io.StringIO() if before else sys.stdout, True
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
-        CONSOLE.quiet = before
+        CONSOLE.quiet, _heard = before, None
+
+
+def note(sentence: str) -> None:
+    """Print a sentence on what is done with what the user gave, also from within :func:`silence`."""
+    if _heard is None:
+        CONSOLE.print(sentence, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        return
+    with contextlib.redirect_stdout(_heard):
+        CONSOLE.quiet = False
+        try:
+            CONSOLE.print(sentence, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        finally:
+            CONSOLE.quiet = True
 
 
 def shown(path: Path) -> str:

@@ -346,8 +346,13 @@ class FinerTrainer(Trainer):
 
     @check_main_thread
     def _interrupted(self) -> int:
-        """Save what was trained until here, say how to go on, and return the exit code of an interrupted program."""
-        if self._trained_steps and self.training_state != "completed":
+        """Save what was trained until here, say how to go on, and return the exit code.
+
+        Who ends the viewer of a finished run has interrupted nothing.
+        """
+        if self.training_state == "completed":
+            return 0
+        if self._trained_steps:
             self.save_checkpoint(self._last_step())
             terminal.say(
                 f"interrupted after step {self._last_step():,}; to go on from there, give the same command "

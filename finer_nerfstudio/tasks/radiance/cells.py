@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import multiprocessing
 import re
 import sys
@@ -202,8 +201,8 @@ def _trained(run: RadianceRun, attempt: Path) -> Path:
             environment=environment_of_programs(),
         )
         done = finished_training(attempt, run.protocol)
-        if done is None:  # ns-train ends well when it is interrupted
-            raise ProgramFailed("ns-train was interrupted")
+        if done is None:
+            raise ProgramFailed("ns-train left no summary of its training")
     return done
 
 
@@ -213,7 +212,7 @@ class TrainingLog:
     Args:
         path: the log; what is there already is skipped.
         steps: of the whole training, None where minutes count.
-        report: is told the share done, the step and the PSNR that was seen last, NaN before there is one.
+        report: is told the share done, the step and the PSNR of the rays that were trained last.
     """
 
     def __init__(self, path: Path, steps: int | None, report: Report) -> None:
@@ -221,7 +220,6 @@ class TrainingLog:
         self._offset = path.stat().st_size if path.exists() else 0
         self._steps = steps
         self._report = report
-        self._psnr = math.nan
 
     def look(self) -> None:
         """Report what is new."""
@@ -231,23 +229,19 @@ class TrainingLog:
         whole = new[: new.rfind(b"\n") + 1]
         self._offset += len(whole)
         for line in whole.decode(errors="replace").splitlines():
-            progress = re.match(r"\W*(\d+) \((\d+\.\d+)%\)", line)
+            progress = re.match(r"[\w-]+: (\d+)%, step ([\d,]+) .*train (\S+) dB", line)
             if progress is None:
                 continue
-            # Nerfstudio's times have three decimals and its rays two: four are the PSNR.
-            psnr = re.search(r"(?<=\s)(\d+\.\d{4})(?=\s|$)", line)
-            if psnr is not None:
-                self._psnr = float(psnr[1])
-            step = int(progress[1])
-            share = float(progress[2]) / 100 if self._steps is None else step / self._steps
-            self._report(min(1.0, share), step, self._psnr)
+            step = int(progress[2].replace(",", ""))
+            share = float(progress[1]) / 100 if self._steps is None else step / self._steps
+            self._report(min(1.0, share), step, float(progress[3]))
 
 
 def _progress(title: str) -> AbstractContextManager[Report]:
     """A bar for somebody who watches, lines where output goes elsewhere or several cells run at once."""
 
     def quantity(psnr: float) -> str:
-        return "" if math.isnan(psnr) else f"{psnr:.2f} dB"
+        return f"{psnr:.2f} dB"
 
     return progress_bar(title, quantity) if _is_watched() else progress_lines(title, quantity)
 

@@ -40,10 +40,11 @@ def write_comparison(path: Path, pictures: Mapping[str, Path]) -> None:
     for title, picture in pictures.items():
         truth, rendering = truth_and_rendering(picture)
         tiles += [*([] if tiles else [("truth", truth)]), (title, rendering)]
-    drawing = Drawing(figsize=(2.2 * len(tiles), 2.6), layout="constrained")
+    height = 4.0 * tiles[0][1].height / tiles[0][1].width
+    drawing = Drawing(figsize=(4.0 * len(tiles), height + 0.5), layout="constrained")
     for axis, (title, tile) in zip(drawing.subplots(1, len(tiles)), tiles, strict=True):
-        axis.imshow(tile)
-        axis.set_title(title, fontsize=9)
+        axis.imshow(tile, interpolation="nearest")
+        axis.set_title(title, fontsize=12)
         axis.set_axis_off()
     with replacing(path) as unfinished:
         unfinished.write_bytes(drawing_png(drawing, dots_per_inch=150))

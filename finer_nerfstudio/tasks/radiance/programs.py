@@ -20,6 +20,10 @@ from finer_nerfstudio.errors import InputError
 _SECONDS_BETWEEN_LOOKS = 0.5
 # What an interrupted ns-train has to write its checkpoint.
 _SECONDS_TO_END = 60.0
+# Nerfstudio asks torch for what has another name by now, before any plugin of it could say that nobody needs to know.
+_QUIET = {"PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning"}
+# Exit code of programs that Ctrl-C ended.
+_INTERRUPTED = 130
 # Linux: the number of "send me this signal when my parent dies".
 _PR_SET_PDEATHSIG = 1
 
@@ -59,7 +63,7 @@ def run_program(
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=None if output is None else subprocess.STDOUT,
-                env={**(os.environ if environment is None else environment), "PYTHONUNBUFFERED": "1"},
+                env={**_QUIET, **(os.environ if environment is None else environment), "PYTHONUNBUFFERED": "1"},
                 # Ctrl-C in the terminal then reaches this process alone, which passes it on once.
                 start_new_session=True,
                 preexec_fn=_prepare_child,
@@ -77,6 +81,8 @@ def run_program(
             raise
     if child.returncode < 0:
         raise ProgramFailed(f"{program} was ended by {signal.Signals(-child.returncode).name}")
+    if child.returncode == _INTERRUPTED:
+        raise ProgramFailed(f"{program} was interrupted")
     if child.returncode > 0:
         raise ProgramFailed(f"{program} failed with exit code {child.returncode}")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -153,10 +153,10 @@ def test_only_the_evaluation_that_was_interrupted_is_repeated(tmp_path: Path, ne
 
 
 def test_a_training_that_ns_train_gave_up_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ns-train ends with 0 when it is interrupted."""
+    """One that ends well without its summary."""
     run = run_of(tmp_path)
     monkeypatch.setattr(cells, "train", lambda *a, **k: write_run(attempt_folder(run), "first", steps=40))
-    with pytest.raises(InputError, match=r"lego-siren: ns-train was interrupted.*training\.log"):
+    with pytest.raises(InputError, match=r"lego-siren: ns-train left no summary.*training\.log"):
         train_and_evaluate(run)
 
 
@@ -224,30 +224,34 @@ def test_partial_checkpoints_do_not_count(tmp_path: Path) -> None:
 
 
 def test_progress_is_read_from_the_log(tmp_path: Path) -> None:
+    """The log is written by what ns-train itself reports with."""
+    from finer_nerfstudio.nerf.terminal import TrainingProgress
+
     log = tmp_path / "training.log"
-    log.write_text("70 (70.00%)  12.000 ms  an earlier run's line\n")
+    log.write_text("finer-sine: 70%, step 140 1,000 rays/s  train 20.0 dB\n")
     seen: list[tuple[float, int, float]] = []
-    watcher = TrainingLog(log, 200, lambda *values: seen.append(values))
+    watcher = TrainingLog(log, 20_000, lambda *values: seen.append(values))
     watcher.look()
-    assert seen == []
-    with log.open("a") as file:
-        file.write("Step (% Done)       Train Iter (time)\n------\n")
-        file.write("10 (9.09%)          123.456 ms           10 s, 2.345 ms       1.23 K               \n")
-        file.write("20 (18.18%)         123.456 ms           10 s, 2.345 ms       1.23 K               21.4375   ")
+    assert seen == [], "an earlier run's line"
+    with log.open("a") as file, redirect_stderr(file), TrainingProgress("finer-sine") as progress:
+        file.write("finer-sine\n  data     data/demo\n")
+        progress.report(0.0909, 1000, 21.43, 81_651.2)
         file.flush()
         watcher.look()
-        (line,) = seen
-        assert line[:2] == (0.05, 10)
-        assert math.isnan(line[2])
-        file.write("\n30 (27.27%)        123.456 ms\n")
+        assert seen == [(0.05, 1000, 21.4)]
+        file.write("finer-sine: 30%, step 6,000 81,000")
         file.flush()
         watcher.look()
-    assert seen[1:] == [(0.1, 20, 21.4375), (0.15, 30, 21.4375)]
-    # By the clock, Nerfstudio's share is the only one there is.
+        assert len(seen) == 1, "half a line"
+        file.write(" rays/s  train 22.5 dB\n")
+        file.flush()
+        watcher.look()
+    assert seen[1:] == [(0.3, 6000, 22.5)]
+    # By the clock, the share that is printed is the only one there is.
     by_clock = TrainingLog(tmp_path / "other.log", None, lambda *values: seen.append(values))
-    (tmp_path / "other.log").write_text("30 (25.50%)        1.000 ms\n")
+    (tmp_path / "other.log").write_text("siren: 25%, step 30 1,000 rays/s  train 20.0 dB\n")
     by_clock.look()
-    assert seen[-1][:2] == (0.255, 30)
+    assert seen[-1] == (0.25, 30, 20.0)
 
 
 def test_last_words(tmp_path: Path) -> None:
