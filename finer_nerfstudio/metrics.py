@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+SSIM_BORDER = 5
+"""Pixels along each border that are in the middle of no window of SSIM."""
 _ALEXNET_WEIGHTS = "alexnet-owt-7be5be79.pth"
 
 
@@ -23,25 +25,31 @@ def psnr(image: Float[Tensor, "*batch channels"], reference: Float[Tensor, "*bat
 def ssim(
     image: Float[Tensor, "height width channels"], reference: Float[Tensor, "height width channels"]
 ) -> Float[Tensor, ""]:
-    """Structural similarity in [-1, 1] of images with values in [0, 1]; NaN below its 11 pixel window."""
+    """Structural similarity in [-1, 1] of images with values in [0, 1]; NaN below its 11 pixel window.
+
+    The mean over all windows that lie within the image, as of Wang et al. 2004 and scikit-image. torchmetrics from 1.4.3
+    on counts windows around border pixels too, which see a reflection beyond the border.
+    """
     return ssim_map(image, reference).mean()
 
 
 def ssim_map(
     image: Float[Tensor, "height width channels"], reference: Float[Tensor, "height width channels"]
-) -> Float[Tensor, "height width channels"]:
-    """Structural similarity of the window around each pixel; NaN below the 11 pixel window.
+) -> Float[Tensor, "rows columns channels"]:
+    """Structural similarity of every window of 11 by 11 pixels (a Gaussian of σ = 1.5) that lies within the images.
 
-    What lies beyond the border is a reflection. Every value depends on the five pixels around it on each side.
+    Returns:
+        ``[height - 10, width - 10, channels]``, one NaN for images that are smaller than the window.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    if min(image.shape[:2]) < 11:
-        return torch.full_like(image, float("nan"))
+    if min(image.shape[:2]) < 2 * SSIM_BORDER + 1:
+        return torch.full_like(image[:1, :1], float("nan"))
     _, similarity = structural_similarity_index_measure(
         _as_batch(image), _as_batch(reference), data_range=1.0, return_full_image=True
     )
-    return similarity[0].movedim(0, -1)
+    inside = slice(SSIM_BORDER, -SSIM_BORDER)
+    return similarity[0].movedim(0, -1)[inside, inside]
 
 
 def lpips(

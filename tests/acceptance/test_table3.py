@@ -101,7 +101,7 @@ def test_an_interrupted_table_goes_on_and_ends_with_everything(scenes: Path, run
 
 def wait_for_a_step(log: Path, table: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 300
-    while not (log.exists() and re.search(r"^\W*[1-9]\d* \(\d+\.\d+%\)", log.read_text(), flags=re.MULTILINE)):
+    while not (log.exists() and re.search(r"%, step [1-9]", log.read_text())):
         assert table.poll() is None, table.communicate()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.05)

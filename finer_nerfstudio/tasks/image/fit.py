@@ -26,8 +26,6 @@ from finer_nerfstudio.tasks.training import Report, Schedule, Training, train
 _LARGEST_FOR_LPIPS = 1 << 22
 # SSIM is measured in bands of rows of about this many pixels.
 _SSIM_BAND = 1 << 21
-# Half of the 11 pixel window: rows that a band needs beyond its own.
-_SSIM_MARGIN = 5
 
 
 @dataclass(frozen=True)
@@ -215,22 +213,22 @@ def _similarity(
 ) -> float | None:
     """Mean SSIM, in bands of rows, of images as large as the window at least."""
     height, width, channels = image.pixels.shape
-    if min(height, width) < 11:
+    margin = 2 * metrics.SSIM_BORDER
+    windows = (height - margin, width - margin)
+    if min(windows) < 1:
         return None
-    rows = max(11, _SSIM_BAND // width)
+    rows = max(1, _SSIM_BAND // width)
     total = 0.0
-    for top in range(0, height, rows):
-        bottom = min(top + rows, height)
-        low, high = max(0, top - _SSIM_MARGIN), min(height, bottom + _SSIM_MARGIN)
-        low = min(low, high - 11)  # the last band may be thin
+    for top in range(0, windows[0], rows):
+        bottom = min(top + rows, windows[0])
         truth, found = (
-            torch.from_numpy(pixels[low:high].astype(np.float32)) / image.maximum
+            torch.from_numpy(pixels[top : bottom + margin].astype(np.float32)) / image.maximum
             for pixels in (image.pixels, reconstruction)
         )
-        total += float(metrics.ssim_map(found, truth)[top - low : bottom - low].double().sum())
+        total += float(metrics.ssim_map(found, truth).double().sum())
         if report is not None:
-            report("comparing", bottom, height)
-    return total / (height * width * channels)
+            report("comparing", bottom, windows[0])
+    return total / (windows[0] * windows[1] * channels)
 
 
 def _perceptual_distance(reconstruction: np.ndarray, image: SourceImage, download: bool) -> float | None:
