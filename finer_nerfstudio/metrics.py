@@ -27,8 +27,8 @@ def ssim(
 ) -> Float[Tensor, ""]:
     """Structural similarity in [-1, 1] of images with values in [0, 1]; NaN below its 11 pixel window.
 
-    The mean over all windows that lie within the image, as of Wang et al. 2004 and scikit-image. torchmetrics from 1.4.3
-    on counts windows around border pixels too, which see a reflection beyond the border.
+    The mean over all windows that lie within the image, as of Wang et al. 2004 and scikit-image. torchmetrics counts
+    windows around border pixels too (from 1.4.3 on), which see a reflection beyond the border.
     """
     return ssim_map(image, reference).mean()
 

@@ -76,8 +76,8 @@ class Benchmark:
     repeats: int = 5
     """Rounds in which every program has its turn; medians are reported."""
     flush_denormals: bool = False
-    """Treat denormal numbers as zero in all programs, as this package's commands do; the tails of plain Gaussians are
-    much faster then. PyTorch itself does not unless told."""
+    """Treat denormal numbers as zero in all programs, as this package's commands do. Products with the tails of plain
+    Gaussians are faster then; torch.exp, which makes them, is not. PyTorch itself does not unless told."""
     fit_steps: int = 300
     """Training steps of the fits."""
     fit_size: int = 64

@@ -38,6 +38,8 @@ _LARGEST_IMAGINARY_PHASE = 15.0
 # An envelope below exp(-60) = 9e-27 is an exact zero. Left alone, its tail and the products that gradients make of it
 # run into denormal numbers, which cost a CPU ten to fifteen times as much as others.
 _LOWEST_EXPONENT = -60.0
+# Less than a float32 step of the exponent above exp(-60), so that its own rounding does not matter.
+_LOWEST_ENVELOPE = math.exp(_LOWEST_EXPONENT) * (1.0 + 1e-6)
 
 
 @dataclass(frozen=True)
@@ -381,7 +383,9 @@ def activation_of_form(form: KernelForm) -> Activation:
 
 
 def _envelope(exponent: Tensor) -> Tensor:
-    return torch.exp(F.threshold(exponent, _LOWEST_EXPONENT, -math.inf))
+    # Bounded first: exp is slow wherever its result would be denormal or zero, and stays so with denormals flushed,
+    # because torch switches that off around its vector functions.
+    return F.threshold(torch.exp(exponent.clamp(min=_LOWEST_EXPONENT)), _LOWEST_ENVELOPE, 0.0)
 
 
 def _gabor(p: Tensor, q: Tensor, omega: float, s: float) -> tuple[Tensor, Tensor]:

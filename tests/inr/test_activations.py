@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from finer_nerfstudio import Custom, Gauss, ReLU, Sine, VariablePeriodic, Wavelet, variable_periodic
-from finer_nerfstudio.inr.activations import Activation
+from finer_nerfstudio.inr.activations import Activation, _envelope
 
 BASES: dict[str, tuple[Activation | Callable[[Tensor], Tensor], float | None]] = {
     "sine": (Sine(3.0), None),
@@ -227,3 +229,35 @@ def test_mistakes_are_named(call: Callable[[], object], error: type[Exception], 
 
 def test_omega_f_defaults_to_the_papers_text() -> None:
     assert variable_periodic(Gauss(30.0)).omega_f == 2.5
+
+
+class Exponents(TorchDispatchMode):
+    """Remembers the lowest number that was exponentiated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lowest = math.inf
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket._qualified_op_name in ("aten::exp", "aten::exp_"):
+            self.lowest = min(self.lowest, float(args[0].min()))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("activation", [Gauss(30.0), variable_periodic(Gauss(30.0), omega_f=10.0)])
+def test_nothing_is_exponentiated_whose_result_would_be_denormal(activation: Activation) -> None:
+    x = torch.linspace(-3.0, 3.0, 10_001)[:, None]
+    with Exponents() as seen:
+        value = activation.value(x)
+        activation.vjp(x, torch.ones_like(value))
+    assert seen.lowest >= -60.0
+    exact = activation.value(x.double())
+    torch.testing.assert_close(value.double(), exact, atol=2e-5, rtol=1e-5)
+    smallest_normal = torch.finfo(torch.float32).tiny
+    assert bool(((value == 0) | (value.abs() >= smallest_normal)).all())
+
+
+def test_the_tail_of_an_envelope_is_zero_from_where_it_always_was() -> None:
+    exponents = torch.tensor([math.nan, 0.0, -59.99999, -60.0, -60.00001, -100.0, -1e30, -math.inf])
+    expected = [math.nan, 1.0, math.exp(-59.99999), 0.0, 0.0, 0.0, 0.0, 0.0]
+    torch.testing.assert_close(_envelope(exponents), torch.tensor(expected), equal_nan=True, rtol=1e-5, atol=0)
