@@ -26,7 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
-        os.replace(unfinished, path)
+        move_in(unfinished, path)
     except OSError as error:
         raise InputError(
             f"cannot write {path} ({error.strerror or error}): free some space or choose another --output-dir."
@@ -34,6 +34,27 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+def move_in(unfinished: Path, path: Path) -> None:
+    """Put a finished file in the place of ``path``, which has either content after a power failure, and no third one.
+
+    Raises:
+        OSError: where that fails.
+    """
+    _sync(unfinished)
+    os.replace(unfinished, path)
+    # The new name is safe with its folder; Windows has no such thing as syncing one.
+    with suppress(OSError):
+        _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,15 +1,18 @@
-"""JSON files say what they were given, and lists of numbers take one line."""
+"""JSON files say what they were given, lists of numbers take one line, and names are given to whole files only."""
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finer_nerfstudio.atomic_files import write_json
+from finer_nerfstudio.atomic_files import write_json, write_text
 
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | st.none()
 CONTENT = st.recursive(
@@ -29,3 +32,21 @@ def test_lists_of_numbers_take_one_line_and_what_json_lacks_is_null(tmp_path: Pa
     text = (tmp_path / "a.json").read_text()
     assert '"numbers": [1, 2.5, null],\n' in text
     assert "    [1],\n    [null]\n" in text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_content_is_on_the_disk_before_its_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power failure after the rename must not find the new name with half of the content."""
+    events: list[tuple[str, str]] = []
+    sync, replace = os.fsync, os.replace
+
+    def named(handle: int) -> str:
+        return Path(f"/proc/self/fd/{handle}").resolve().name
+
+    monkeypatch.setattr(os, "fsync", lambda handle: (events.append(("sync", named(handle))), sync(handle)))
+    monkeypatch.setattr(
+        os, "replace", lambda source, target: (events.append(("name", Path(target).name)), replace(source, target))
+    )
+    write_text(tmp_path / "metrics.json", "{}")
+    assert [kind for kind, _ in events] == ["sync", "name", "sync"]
+    assert events[1:] == [("name", "metrics.json"), ("sync", tmp_path.name)]

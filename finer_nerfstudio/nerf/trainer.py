@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import pickle
 import shutil
 import sys
@@ -29,7 +28,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 import finer_nerfstudio
-from finer_nerfstudio.atomic_files import write_json
+from finer_nerfstudio.atomic_files import move_in, write_json
 from finer_nerfstudio.command_line import sentence_instead_of_traceback
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.nerf import distributed, terminal
@@ -558,7 +557,7 @@ class FinerTrainer(Trainer):
         final_dir.mkdir(parents=True, exist_ok=True)
         moved = {final_dir / path.name for path in partial_dir.glob("*.ckpt")}
         for path in moved:
-            os.replace(partial_dir / path.name, path)
+            move_in(partial_dir / path.name, path)
         shutil.rmtree(partial_dir)
         if self.config.save_only_latest_checkpoint:
             for path in final_dir.glob("*.ckpt"):

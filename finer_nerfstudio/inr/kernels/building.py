@@ -10,12 +10,17 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 # Flags that change no value: no errno, no floating-point exceptions that anybody would look at. Not -ffast-math, which
 # would lose NaN and, in older compilers, switch denormal numbers off for the whole process.
 _FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-shared")
+
+_BUILD_SECONDS = 300
+_UNFINISHED = ".unfinished-"
 
 
 def build(source: Path, name: str, *, included: Sequence[Path] = (), flags: Sequence[str] = ()) -> ctypes.CDLL | str:
@@ -56,25 +61,56 @@ def _compiled(compiler: str, source: Path, name: str, included: Sequence[Path], 
     key = hashlib.sha256(b"\0".join([*texts, version, " ".join(flags).encode(), _processor()]))
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finer_nerfstudio" / "kernels"
     library = folder / f"{name}-{key.hexdigest()[:16]}.so"
-    if library.exists() and not anew:
+    if not anew and _is_whole(library):
         return library
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(dir=folder, suffix=".so")
+        _sweep(folder)
+        handle, unfinished = tempfile.mkstemp(dir=folder, prefix=_UNFINISHED, suffix=".so")
     except OSError:
         # A home folder that cannot be written: the library then lives as long as the process.
         folder = Path(_temporary_folder().name)
         library = folder / library.name
-        handle, unfinished = tempfile.mkstemp(dir=folder, suffix=".so")
+        handle, unfinished = tempfile.mkstemp(dir=folder, prefix=_UNFINISHED, suffix=".so")
     os.close(handle)
     try:
         command = [compiler, *flags, "-o", unfinished, str(source)]
-        subprocess.run(command, capture_output=True, check=True, timeout=300)
-        os.replace(unfinished, library)
+        subprocess.run(command, capture_output=True, check=True, timeout=_BUILD_SECONDS)
+        _keep(Path(unfinished), library)
     except BaseException:
         Path(unfinished).unlink(missing_ok=True)
         raise
     return library
+
+
+def _digest_file(library: Path) -> Path:
+    return library.with_suffix(".sha256")
+
+
+def _is_whole(library: Path) -> bool:
+    """Whether the library is as it was built. Loading one that was cut or overwritten would end the process."""
+    try:
+        return _digest_file(library).read_text() == hashlib.sha256(library.read_bytes()).hexdigest()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _keep(unfinished: Path, library: Path) -> None:
+    """Put a library in its place, its digest first: whatever a crash leaves does not match, and is built again."""
+    digest = unfinished.with_suffix(".sha256")
+    digest.write_text(hashlib.sha256(unfinished.read_bytes()).hexdigest())
+    for source, target in ((digest, _digest_file(library)), (unfinished, library)):
+        with source.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(source, target)
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what killed builds left; one that still goes on is younger than it may take."""
+    for left in folder.glob(f"{_UNFINISHED}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > 2 * _BUILD_SECONDS:
+                left.unlink()
 
 
 @functools.cache
