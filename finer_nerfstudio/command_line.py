@@ -23,9 +23,14 @@ def sentence_instead_of_traceback() -> Iterator[None]:
 
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         console.print("[bold red]error:[/bold red] ", end="")
-        console.print(str(error), markup=False)
+        console.print(printable(str(error)), markup=False)
         sys.stderr.flush()
         raise SystemExit(error.exit_code) from None
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with its control characters spelled out: files and servers must not steer a terminal."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def run_command(main: Callable[[Any], None], options: Any, description: str | None) -> None:

@@ -62,6 +62,9 @@ _MOST_NETWORKS = 16
 # A payload may not grow by more than this when unpacked, beyond the first kilobytes: weights never do.
 _LARGEST_RATIO = 64
 _FREE_BYTES = 1 << 16
+# Numbers in all weights of a stream; a network of 1,024 units and eight layers has half as many. With them, the bytes
+# that a stage may have are bounded, and so is the memory of reading one, whatever a file claims.
+LARGEST_PARAMETERS = 1 << 24
 _ZSTD_LEVEL = 19
 
 
@@ -361,13 +364,14 @@ class StreamReader:
         Raises:
             InputError: where the header is not one, or claims what cannot be.
         """
+        if self.is_done:
+            return []
         self._pending += content
         if self.header is None and not self._read_header():
             return []
         assert self.header is not None
         complete = []
-        wanted = len(self.header.stages) if self.most_stages is None else self.most_stages
-        while self.stages < min(wanted, len(self.header.stages)) and self.damage is None:
+        while self.stages < self.wanted_stages and self.damage is None:
             length = self.header.stages[self.stages].bytes
             if len(self._pending) < length:
                 break
@@ -381,6 +385,19 @@ class StreamReader:
             complete.append(self.stages)
             self.stages += 1
         return complete
+
+    @property
+    def wanted_stages(self) -> int:
+        """How many stages there are to read; 0 before the header is complete."""
+        if self.header is None:
+            return 0
+        there = len(self.header.stages)
+        return there if self.most_stages is None else min(self.most_stages, there)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no further byte would be read: all stages are there, or one is damaged."""
+        return self.header is not None and (self.damage is not None or self.stages >= self.wanted_stages)
 
     def _read_header(self) -> bool:
         file = io.BytesIO(self._pending)
@@ -472,6 +489,8 @@ def _unpack(payload: bytes, shapes: Sequence[tuple[tuple[int, ...], Precision]])
         raise ValueError(f"it claims {expected:,} bytes of weights in {len(payload):,}")
     try:
         held = zstandard.get_frame_parameters(payload).content_size
+        if held == zstandard.CONTENTSIZE_UNKNOWN:
+            raise ValueError("it does not say how many bytes it holds")
         if held != expected:
             raise ValueError(f"it holds {held:,} bytes of weights, not {expected:,}")
         raw = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompress(payload, max_output_size=expected)
@@ -509,11 +528,17 @@ def stage_bytes(
 
 def _stage_shapes(header: StreamHeader, index: int) -> list[tuple[tuple[int, ...], Precision]]:
     """Shapes and precisions of a stage's tensors from the header alone, in the order of :func:`parameters_of`."""
+    return _shapes_of(header.networks, header.stages, index)
+
+
+def _shapes_of(
+    networks: Sequence[StreamedNetwork], stages: Sequence[StreamedStage], index: int
+) -> list[tuple[tuple[int, ...], Precision]]:
     shapes: list[tuple[tuple[int, ...], Precision]] = []
-    row = header.stages[index]
-    for i, network in enumerate(header.networks):
+    row = stages[index]
+    for i, network in enumerate(networks):
         activation = activation_of(network.activation)
-        before = units_of(header.stages[index - 1].widths[i], activation) if index else 0
+        before = units_of(stages[index - 1].widths[i], activation) if index else 0
         n_in = network.in_dim * (1 + 2 * network.encoding_frequencies)
         after = units_of(row.widths[i], activation)
         shapes += _shapes(before, after, n_in, network.out_dim, network.depth, activation, row.precision)
@@ -562,10 +587,29 @@ def _header_of(encoded: bytes) -> StreamHeader:
         units = [units_of(stage.widths[i], activation_of(network.activation)) for stage in stages]
         if any(b <= a for a, b in itertools.pairwise(units)):
             raise ValueError("widths do not increase from stage to stage")
+    _require_bounded(networks, stages)
     task, signal, encoder = content.get("task"), content.get("signal"), content.get("encoder", "")
     if not isinstance(task, str) or not isinstance(encoder, str) or not isinstance(signal, dict):
         raise ValueError("task, signal or encoder is missing or of another type")
     return StreamHeader(networks, task, signal, stages, encoder)
+
+
+def _require_bounded(networks: Sequence[StreamedNetwork], stages: Sequence[StreamedStage]) -> None:
+    """Check that no stage is longer than its widths need, and that all of them fit into memory."""
+    parameters = 0
+    for i, stage in enumerate(stages):
+        shapes = _shapes_of(networks, stages, i)
+        parameters += sum(math.prod(shape) for shape, _ in shapes)
+        if parameters > LARGEST_PARAMETERS:
+            raise ValueError(f"its networks have more than the {LARGEST_PARAMETERS:,} weights that are allowed")
+        longest = _longest_item(sum(_raw_bytes(shape, precision) for shape, precision in shapes))
+        if stage.bytes > longest:
+            raise ValueError(f"stage {i} claims {stage.bytes:,} bytes, and its widths need no more than {longest:,}")
+
+
+def _longest_item(raw: int) -> int:
+    """Bytes of a stage's item at most: zstd adds three for each of its blocks to what it cannot pack."""
+    return raw + raw // 256 + 1024
 
 
 def _network_row(row: Any) -> StreamedNetwork:

@@ -19,10 +19,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from finer_nerfstudio.command_line import run_command
+from finer_nerfstudio.command_line import printable, run_command
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.processor import prepare_processor
-from finer_nerfstudio.stream_format import Precision
+from finer_nerfstudio.stream_format import Precision, StreamHeader
 from finer_nerfstudio.tasks.streaming.encode import StreamOptions
 
 _SHAPES = (".obj", ".ply", ".stl", ".off", ".glb", ".gltf", ".xyz", ".3mf", ".dae")
@@ -87,7 +87,7 @@ class Decode:
     """Longer side of the pictures in pixels; that of the original unless given."""
     resolution: int = 128
     """Samples along each axis from which surfaces are extracted."""
-    max_pixels: int = 1 << 26
+    max_pixels: int = 1 << 25
     """Refuse pictures of more pixels than this, whatever the file claims."""
     frames: int | None = None
     """Of a radiance field, also write orbit.webp of the last stage: so many pictures once around the scene."""
@@ -224,9 +224,7 @@ def decode(command: Decode) -> None:
     wanted = None if command.stage is None else command.stage + 1
     reader = StreamReader(device_named(command.device), most_stages=wanted)
     folder = command.output_dir or Path("outputs/decoded") / Path(command.source.rstrip("/")).stem
-    read = 0
     for portion in portions_of(command.source, max_bytes=command.max_bytes):
-        read += len(portion)
         for index in reader.feed(portion):
             assert reader.header is not None
             stream = Stream(reader.header, reader.networks, index + 1, reader.header_bytes, None)
@@ -246,8 +244,8 @@ def decode(command: Decode) -> None:
                     resolution = max(1, round(scale * height)), max(1, round(scale * width))
                 target = folder / f"stage-{index}.png"
                 write_image(target, picture_of(stream, resolution=resolution, largest=command.max_pixels))
-            print(f"{target}: {read:,} bytes read", flush=True)
-        if reader.damage is not None or (wanted is not None and reader.stages >= wanted):
+            print(f"{target}: of the first {_bytes_of(reader.header, reader.header_bytes, index):,} bytes", flush=True)
+        if reader.is_done:
             break
     if reader.header is None:
         raise InputError(f"{command.source} ends within its header: nothing can be decoded yet.")
@@ -264,6 +262,17 @@ def decode(command: Decode) -> None:
         raise UsageError(f"--stage {command.stage}: the stream has stages 0 to {len(reader.header.stages) - 1}.")
     if not reader.stages:
         raise InputError(f"{command.source} ends within its first stage: nothing can be decoded yet.")
+    missing = reader.wanted_stages - reader.stages
+    if missing and command.max_bytes is None:
+        total = _bytes_of(reader.header, reader.header_bytes, reader.wanted_stages - 1)
+        print(
+            f"note: {missing} of {reader.wanted_stages} stages are missing: it takes {total:,} bytes to have them all."
+        )
+
+
+def _bytes_of(header: StreamHeader, header_bytes: int, stage: int) -> int:
+    """Where in the file a stage is complete."""
+    return header_bytes + sum(row.bytes for row in header.stages[: stage + 1])
 
 
 def inspect(command: Inspect) -> None:
@@ -277,10 +286,13 @@ def inspect(command: Inspect) -> None:
     for portion in portions_of(command.source):
         read += len(portion)
         reader.feed(portion)
+        if reader.is_done:
+            break
     if reader.header is None:
         raise InputError(f"{command.source} ends within its header.")
     header = reader.header
-    total = reader.header_bytes + sum(stage.bytes for stage in header.stages)
+    total = _bytes_of(header, reader.header_bytes, len(header.stages))
+    read = min(read, total)
     content = {
         **asdict(header),
         "header_bytes": reader.header_bytes,
@@ -293,13 +305,11 @@ def inspect(command: Inspect) -> None:
         print(json.dumps(content, indent=2))
         return
     arrived = f"{reader.stages} of {len(header.stages)} stages"
-    print(f"{header.task} by {header.encoder}: {read:,} of {total:,} bytes, {arrived}")
+    print(f"{printable(header.task)} by {printable(header.encoder)}: {read:,} of {total:,} bytes, {arrived}")
     print(f"signal: {json.dumps(header.signal)}")
     for network in header.networks:
-        print(
-            f"network {network.name}: {network.in_dim} -> {network.depth} hidden layers -> {network.out_dim}, ", end=""
-        )
-        print(json.dumps(network.activation))
+        layers = f"{network.in_dim} -> {network.depth} hidden layers -> {network.out_dim}"
+        print(f"network {printable(network.name)}: {layers}, {json.dumps(network.activation)}")
     so_far, rows = reader.header_bytes, []
     for stage in header.stages:
         so_far += stage.bytes

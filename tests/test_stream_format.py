@@ -14,10 +14,11 @@ from typing import Any
 import cbor2
 import pytest
 import torch
+import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from finer_nerfstudio import GrowingNetwork, bias_shells, preset
+from finer_nerfstudio import GrowingNetwork, bias_shells, preset, stream_format
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.stream_format import (
     PRECISIONS,
@@ -235,9 +236,9 @@ def test_hostile_headers_are_refused(name: str) -> None:
 
 def test_weights_that_a_payload_cannot_hold_are_refused_before_memory_is_set_aside() -> None:
     """In a process of its own, whose largest memory is looked at."""
-    large = with_header(lambda h: [stage.update(widths=[60_000 + i]) for i, stage in enumerate(h["stages"])] and None)
-    deep = with_header(lambda h: h["networks"][0].update(depth=256) or ([
-        stage.update(widths=[20_000 + i]) for i, stage in enumerate(h["stages"])
+    large = with_header(lambda h: [stage.update(widths=[2_000 + i]) for i, stage in enumerate(h["stages"])] and None)
+    deep = with_header(lambda h: h["networks"][0].update(depth=250) or ([
+        stage.update(widths=[200 + i]) for i, stage in enumerate(h["stages"])
     ] and None))  # fmt: skip
     code = """
 import resource, sys
@@ -253,6 +254,47 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     lines = "\n".join(content.hex() for content in (STREAM, large, deep))
     done = subprocess.run([sys.executable, "-c", code], input=lines, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 64 * 1024
+
+
+@pytest.mark.parametrize(("depth", "width"), [(3, 60_000), (256, 20_000), (3, 2_900)])
+def test_more_weights_than_are_allowed_are_refused_with_the_header(depth: int, width: int) -> None:
+    content = with_header(lambda h: h["networks"][0].update(depth=depth) or ([
+        stage.update(widths=[width + i]) for i, stage in enumerate(h["stages"])
+    ] and None))  # fmt: skip
+    with pytest.raises(InputError, match="more than the 16,777,216 weights"):
+        read_stream(content)
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_stage_that_is_longer_than_its_widths_need_is_refused(index: int) -> None:
+    needed = 4 * (5 * 3 + 9 * 10 + 14 * 15) * 3  # more than all numbers of all layers, of four bytes
+    with pytest.raises(InputError, match=rf"stage {index} claims .* bytes, and its widths need no more than"):
+        read_stream(with_header(lambda h: h["stages"][index].update(bytes=needed + 4096)))
+    # As long as numbers that cannot be packed: the longest that a writer makes.
+    stages = [StreamedStage([1000], 0, "float32")]
+    network = GrowingNetwork(2, 3, depth=3, activation=preset("siren", "image").activation)
+    stage = network.grow(1000, generator=torch.Generator().manual_seed(0))
+    payload = pack_stage([stage], "float32")
+    read = read_stream(write_stream(StreamHeader([describe_network("x", network)], "image", {}, stages), [payload])[0])
+    assert read.stages == 1
+
+
+def test_what_follows_the_last_stage_is_not_kept() -> None:
+    reader = StreamReader()
+    reader.feed(STREAM)
+    assert reader.is_done
+    for _ in range(10):
+        assert reader.feed(bytes(1 << 20)) == []
+    assert len(reader._pending) < 1 << 16
+    stopped = StreamReader(most_stages=1)
+    stopped.feed(STREAM[: ENDS[0]])
+    assert stopped.is_done
+
+
+def test_a_frame_that_does_not_say_its_size_is_told_apart() -> None:
+    frame = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(1000))
+    with pytest.raises(ValueError, match="does not say how many bytes it holds"):
+        stream_format._unpack(frame, [((250,), "float32")])
 
 
 def test_a_stage_of_another_stream_is_not_taken() -> None:

@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -15,15 +17,27 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from finer_nerfstudio.stream_format import read_stream
+from finer_nerfstudio import GrowingNetwork, Sine
+from finer_nerfstudio.stream_format import (
+    StreamedStage,
+    StreamHeader,
+    describe_network,
+    pack_stage,
+    read_stream,
+    write_stream,
+)
 from finer_nerfstudio.tasks.image.files import sample_image, write_image
 from finer_nerfstudio.tasks.streaming.serve import serving
 
@@ -104,6 +118,9 @@ def test_every_prefix_decodes_to_its_stage(command: Command, streams: Path, tmp_
     (tmp_path / "part.finer").write_bytes(stream.read_bytes()[: ends[1] + 5])
     code, output = command("stream.py", "decode", "part.finer")
     assert code == 0, output
+    assert f"1 of 3 stages are missing: it takes {stream.stat().st_size:,} bytes" in output
+    # Each stage says how much of the file it takes, however the file was read.
+    assert [f"of the first {end:,} bytes" in output for end in ends] == [True, True, False]
     shown = sorted(path.name for path in (tmp_path / "outputs" / "decoded" / "part").iterdir())
     assert shown == ["stage-0.png", "stage-1.png"]
     code, output = command("stream.py", "decode", stream, "--stage", "0", "--size", "80", "--output-dir", "one")
@@ -296,6 +313,95 @@ def test_ranges(address: str, streams: Path) -> None:
     assert fetched(stream, "lines=1-2")[:2] == (200, content)
     assert fetched(f"{address}/../../etc/passwd")[0] == 404
     assert fetched(f"{address}/missing.js")[0] == 404
+
+
+def test_odd_requests_and_rude_visitors(address: str, streams: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    content = (streams / "colour" / "colour.finer").read_bytes()
+    stream = f"{address}/stream.finer"
+    for asked in (
+        f"bytes={'9' * 5000}-",
+        "bytes=0-" + "9" * 5000,
+        "bytes=\u0663-",
+        "bytes=--",
+        "bytes=5-2",
+        "=",
+        "\x00",
+    ):
+        try:
+            status = fetched(stream, asked)[0]
+        except (UnicodeEncodeError, ValueError, urllib.error.URLError):
+            continue  # the client itself refuses to send it
+        assert status in (200, 206, 400, 416, 431), asked
+    host, port = address.removeprefix("http://").split(":")
+    for request in (
+        b"",
+        b"GET",
+        b"GET /stream.finer HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01" + bytes(range(256)),
+        b"A" * 70_000,
+    ):
+        for _ in range(5):
+            with socket.create_connection((host, int(port)), timeout=10) as visitor:
+                visitor.sendall(request)
+                # Gone without a word, and without taking the answer.
+                visitor.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with urllib.request.urlopen(stream) as answer:
+        assert answer.headers["Access-Control-Allow-Origin"] is None
+        assert answer.read() == content
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_five_hundred_visitors_at_once_are_all_served(address: str, streams: Path) -> None:
+    content = (streams / "colour" / "colour.finer").read_bytes()
+    with ThreadPoolExecutor(500) as visitors:
+        answers = list(visitors.map(lambda _: fetched(f"{address}/stream.finer")[1], range(500)))
+    assert all(answer == content for answer in answers)
+
+
+@pytest.fixture
+def endless(streams: Path) -> Iterator[str]:
+    """A server that never stops sending, behind the end of a stream."""
+    content = (streams / "colour" / "colour.finer").read_bytes()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                self.wfile.write(content)
+                while True:
+                    self.wfile.write(bytes(1 << 16))
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/x.finer"
+    server.shutdown()
+    server.server_close()
+
+
+def test_nothing_is_read_after_the_last_stage(command: Command, endless: str, streams: Path, tmp_path: Path) -> None:
+    code, output = command("stream.py", "decode", endless, "--output-dir", "out")
+    assert code == 0, output
+    assert len(list((tmp_path / "out").iterdir())) == 3
+    code, output = command("stream.py", "inspect", endless, "--json")
+    assert code == 0, output
+    assert json.loads(output)["bytes"] == (streams / "colour" / "colour.finer").stat().st_size
+
+
+def test_text_of_a_stream_does_not_steer_the_terminal(command: Command, tmp_path: Path) -> None:
+    network = GrowingNetwork(2, 3, depth=2, activation=Sine(30.0))
+    stage = network.grow(5, generator=torch.Generator().manual_seed(0))
+    described = describe_network("\x1b[2Jcleared", network)
+    rows = [StreamedStage([5], 0, "float32", {"\x1b]0;title\x07": 1.0})]
+    header = StreamHeader([described], "\x1b[31mimage", {"\x1b[1m": "\x9b31m"}, rows, "somebody\x1b[7m\r\n")
+    content, _ = write_stream(header, [pack_stage([stage], "float32")])
+    (tmp_path / "odd.finer").write_bytes(content)
+    for arguments in (("inspect", "odd.finer"), ("decode", "odd.finer"), ("decode", "\x1b[2Jmissing.finer")):
+        _, output = command("stream.py", *arguments)
+        assert not set(output) & {"\x1b", "\x07", "\x9b", "\r"}, arguments
 
 
 def test_decoding_from_an_address(command: Command, address: str, streams: Path, tmp_path: Path) -> None:

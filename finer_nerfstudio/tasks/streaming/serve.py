@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
+from threading import BoundedSemaphore
+from typing import Any
 
 from finer_nerfstudio.errors import InputError, UsageError
 
@@ -19,6 +22,11 @@ _TYPES = {
     ".finer": "application/cbor-seq",
 }
 _TICKS_PER_SECOND = 20
+# Of a visitor who says nothing, or takes nothing.
+_SECONDS_OF_PATIENCE = 30.0
+# Visitors who are answered at the same time; more wait until it is their turn.
+_MOST_VISITORS = 128
+_MOST_WAITING = 1024
 
 
 def page_files() -> dict[str, bytes]:
@@ -57,7 +65,7 @@ def serving(
         page = page_files()
 
     try:
-        server = ThreadingHTTPServer((host, port), Handler)
+        server = _Server((host, port), Handler)
     except (OSError, OverflowError) as error:
         raise UsageError(f"--host {host} --port {port}: cannot listen there ({error}).") from error
     try:
@@ -66,8 +74,37 @@ def serving(
         server.server_close()
 
 
+class _Server(ThreadingHTTPServer):
+    """A server of a bounded number of threads, which has nothing to say of visitors who go away."""
+
+    request_queue_size = _MOST_WAITING
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._free = BoundedSemaphore(_MOST_VISITORS)
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._free.acquire()
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._free.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    timeout = _SECONDS_OF_PATIENCE
     stream_path: Path
     speed: float | None
     page: dict[str, bytes]
@@ -102,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
         start, stop = 0, size
         asked = self.headers.get("Range")
         if asked is not None:
-            found = re.fullmatch(r"bytes=(\d*)-(\d*)", asked.strip())
+            found = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", asked.strip())
             # Several ranges, and what is not understood, may be answered by everything (RFC 9110, 14.2).
             if found and any(found.groups()):
                 first, last = found.groups()
@@ -115,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
                     return
             else:
                 asked = None
-        extra = {"Accept-Ranges": "bytes", "Access-Control-Allow-Origin": "*"}
+        extra = {"Accept-Ranges": "bytes"}
         if asked is not None:
             extra["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
         self._send_head(200 if asked is None else 206, STREAM_NAME, stop - start, extra)

@@ -85,7 +85,7 @@ def picture_of(
     *,
     stages: int | None = None,
     resolution: tuple[int, int] | None = None,
-    largest: int = 1 << 26,
+    largest: int = 1 << 25,
     report: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Pixels ``[height, width, channels]``, uint8 or uint16, that the stages of a stream show.
@@ -94,7 +94,7 @@ def picture_of(
         stream: of an image, with a stage at least.
         stages: use only so many; all that there are unless given.
         resolution: rows and columns; those of the image unless given.
-        largest: pixels that memory may be set aside for.
+        largest: pixels of four bytes that memory may be set aside for.
         report: told how many pixels of how many are done.
 
     Raises:
@@ -102,7 +102,7 @@ def picture_of(
     """
     height, width, maximum = image_size(stream.header)
     rows, columns = resolution or (height, width)
-    if rows * columns > largest:
+    if rows * columns * stream.networks[0].out_dim * (1 if maximum == 255 else 2) > 4 * largest:
         raise InputError(
             f"the picture has {rows:,} x {columns:,} pixels, more than the {largest:,} that are allowed: give a "
             "smaller --size, or a larger --max-pixels."
