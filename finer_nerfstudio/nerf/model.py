@@ -10,7 +10,9 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from nerfacc import accumulate_along_rays
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.utils import colormaps
@@ -25,6 +27,7 @@ from finer_nerfstudio.inr.description import scales_of
 from finer_nerfstudio.nerf.field import FinerFieldConfig, RadianceField
 from finer_nerfstudio.nerf.growing_field import GrowingField, GrowingFieldConfig
 from finer_nerfstudio.nerf.proposal import ProposalSampler, ProposedSegments
+from finer_nerfstudio.nerf.rays import camera_rays
 from finer_nerfstudio.nerf.rendering import ray_weights, render, sky
 from finer_nerfstudio.nerf.sampler import DIVERGED, OccupancyGrid
 from finer_nerfstudio.nerf.unbounded_grid import UnboundedGrid
@@ -341,6 +344,10 @@ class FinerModel(Model):
             steps=steps,
             neuron_mask=mask,
         )
+
+    @torch.no_grad()
+    def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
+        return self.get_outputs_for_camera_ray_bundle(camera_rays(camera, obb_box))
 
     def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
         """Straight-alpha ``[*, 4]`` image: the white that evaluation puts behind the scene is taken out again."""

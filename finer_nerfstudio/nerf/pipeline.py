@@ -19,6 +19,7 @@ from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.nerf import distributed
 from finer_nerfstudio.nerf.batches import SceneBatches
 from finer_nerfstudio.nerf.model import FinerModelConfig
+from finer_nerfstudio.nerf.opaque_rays import OpaqueRays
 from finer_nerfstudio.nerf.rays import PinholeRays, are_pinholes
 from finer_nerfstudio.nerf.visibility import require_sight
 
@@ -70,6 +71,8 @@ class FinerPipeline(DynamicBatchPipeline):
             # As if alone: Nerfstudio wraps the model of a distributed run in a way that only GPUs allow.
             super().__init__(config, device, test_mode, 1, local_rank, grad_scaler)
             self._look_at_the_scene(test_mode)
+        if test_mode == "test":
+            self.model.register_forward_hook(OpaqueRays())
         # The bounds of the first batch are those of all others; Nerfstudio's division may give none at all.
         self.dynamic_num_rays_per_batch = self._bounded(self.dynamic_num_rays_per_batch)
         self._update_pixel_samplers()

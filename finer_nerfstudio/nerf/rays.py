@@ -84,6 +84,7 @@ def camera_rays(camera: Cameras, crop: OrientedBox | None = None) -> RayBundle:
         camera: one, of any kind.
         crop: rays begin and end at this box.
     """
+    camera = camera if camera.shape else camera.reshape((1,))
     rays = _with_axis(camera.generate_rays(camera_indices=0, keep_shape=True), camera)
     if crop is not None:
         nears, fars = intersect_obb(rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3), crop)
