@@ -21,7 +21,7 @@ from finer_nerfstudio.nerf.batches import SceneBatches
 from finer_nerfstudio.nerf.model import FinerModelConfig
 from finer_nerfstudio.nerf.opaque_rays import OpaqueRays
 from finer_nerfstudio.nerf.rays import PinholeRays, are_pinholes
-from finer_nerfstudio.nerf.visibility import require_sight
+from finer_nerfstudio.nerf.visibility import require_lenses, require_sight
 
 # Photographs have something to see on every ray, some fifty samples of it early on. The rays that are left of what
 # does for a bounded scene are too few to learn from: with a hundred a step, the demo capture broke up into noise.
@@ -91,9 +91,11 @@ class FinerPipeline(DynamicBatchPipeline):
         if are_pinholes(cameras):
             rays = PinholeRays(cameras).to(self.device)
             datamanager.train_ray_generator = rays  # pyright: ignore[reportAttributeAccessIssue]
-        if test_mode == "val" and not self.model.unbounded and isinstance(datamanager, SceneBatches):
-            pictures = datamanager.training_pictures()
-            require_sight(datamanager.train_dataparser_outputs, pictures, datamanager.train_ray_generator)
+        if test_mode == "val" and isinstance(datamanager, SceneBatches):
+            require_lenses(datamanager.train_dataparser_outputs, datamanager.train_ray_generator)
+            if not self.model.unbounded:
+                pictures = datamanager.training_pictures()
+                require_sight(datamanager.train_dataparser_outputs, pictures, datamanager.train_ray_generator)
 
     def _average_gradients(self) -> None:
         """Have the backward pass average the gradients of all processes, and start all with the same weights.

@@ -1,7 +1,8 @@
-"""Whether the cameras of a bounded scene see its box: what lies outside, training never meets."""
+"""Whether cameras see what they should: rays are those of their pixels, and in a bounded scene meet its box."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float, Int
+from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from torch import Tensor
@@ -21,6 +23,10 @@ from finer_nerfstudio.nerf.notes import Notes
 Array = npt.NDArray[np.float64]
 
 _PIXELS_OF_A_PICTURE = 256
+_PLACES_ACROSS = 9
+# Pixels between a ray and where it is seen, and the share of a picture where it may be more.
+_MOST_MISSED = 0.5
+_MOST_LOST = 0.25
 # Fewer rays of what is shown than this meet the box: something is cut off.
 _ENOUGH = 0.9
 
@@ -36,6 +42,65 @@ class Sight:
 
     share: float
     target: Array | None
+
+
+def require_lenses(outputs: DataparserOutputs, rays_of: Callable[[Int[Tensor, "rays 3"]], RayBundle]) -> None:
+    """Check that the distortion of lenses was undone: rays have to be seen in the pixels that they belong to.
+
+    Polynomials that were fitted to the middle of a picture may turn back before its corners.
+
+    Args:
+        outputs: of the parser.
+        rays_of: rays of camera, row and column.
+
+    Raises:
+        InputError: if a good part of a picture is concerned.
+    """
+    cameras = outputs.cameras
+    if cameras.distortion_params is None:
+        return
+    across = torch.linspace(0, 1, _PLACES_ACROSS)
+    rows = (across[:, None] * (cameras.height.cpu()[:, :, None] - 1)).long()
+    columns = (across * (cameras.width.cpu()[:, :, None] - 1)).long()
+    numbers = torch.arange(len(cameras))[:, None, None]
+    indices = torch.stack(torch.broadcast_tensors(numbers, rows, columns), dim=-1).reshape(-1, 3)
+    misses = _misses(rays_of(indices).directions.double().cpu(), indices, cameras).reshape(len(cameras), -1)
+    lost = (misses > _MOST_MISSED).double().mean(dim=1)
+    worst = int(lost.argmax())
+    if lost[worst] == 0:
+        return
+    path, share = outputs.image_filenames[worst], float(lost[worst])
+    sentence = (
+        f"the distortion of the lens of {path} cannot be undone in {share:.0%} of the picture, where its formula turns "
+        f"back"
+    )
+    if share > _MOST_LOST:
+        raise InputError(f"{sentence}: is it that of another lens? Undistort the pictures, or estimate it anew.")
+    Notes().tell(f"{sentence[0].upper()}{sentence[1:]}: rays are wrong there. Masks can leave these places out.")
+
+
+def _misses(
+    directions: Float[Tensor, "rays 3"], indices: Int[Tensor, "rays 3"], cameras: Cameras
+) -> Float[Tensor, " rays"]:
+    """How many pixels away from their own rays are seen, by OpenCV's models; 0 for other lenses."""
+    camera = indices[:, 0]
+    local = torch.einsum("nij,ni->nj", cameras.camera_to_worlds.double().cpu()[camera, :3, :3], directions)
+    x, y, ahead = local[:, 0], -local[:, 1], -local[:, 2]
+    kind = cameras.camera_type.cpu()[camera, 0]
+    fisheye = kind == CameraType.FISHEYE.value
+    angle = torch.atan2(torch.hypot(x, y), ahead)
+    stretch = torch.where(fisheye, angle / torch.hypot(x, y).clamp(min=1e-12), 1.0 / ahead)
+    x, y = x * stretch, y * stretch
+    assert cameras.distortion_params is not None
+    k1, k2, k3, k4, p1, p2 = cameras.distortion_params.double().cpu()[camera, :6].unbind(dim=1)
+    square = x * x + y * y
+    radial = 1 + square * (k1 + square * (k2 + square * (k3 + square * k4)))
+    seen_x = x * radial + 2 * p1 * x * y + p2 * (square + 2 * x * x)
+    seen_y = y * radial + p1 * (square + 2 * y * y) + 2 * p2 * x * y
+    fx, fy, cx, cy = (value.double().cpu()[camera, 0] for value in (cameras.fx, cameras.fy, cameras.cx, cameras.cy))
+    missed = torch.hypot(seen_x * fx + cx - indices[:, 2] - 0.5, seen_y * fy + cy - indices[:, 1] - 0.5)
+    known = fisheye | (kind == CameraType.PERSPECTIVE.value)
+    return torch.where(known, missed.nan_to_num(nan=math.inf), 0.0)
 
 
 def require_sight(

@@ -515,6 +515,7 @@ def put(value: Any, *place: Any) -> Change:
         pytest.param(all_of(fl_x=-22.0), ["fl_x", "positive"], id="negative"),
         pytest.param(all_of(fl_x=1e300), ["cannot be"], id="out of range"),
         pytest.param(all_of(k1=math.inf), ["k1", "finite"], id="infinite"),
+        pytest.param(all_of(k1=-3.0), ["images/", "cannot be undone"], id="distortion of another lens"),
         pytest.param(without("fl_x", "fl_y"), ["focal length is unknown"], id="no focal length"),
         pytest.param(all_of(w=18, h=24), ["18x24", "24x18", "EXIF"], id="turned pictures"),
         pytest.param(all_of(w=30, h=18), ["30x18", "24x18"], id="cut pictures"),
@@ -546,6 +547,18 @@ def test_captures_that_cannot_be_read(
         pipeline_of(tmp_path, nerfstudio_data=True)
     assert stop.value.code == 1
     assert_sentence(capsys, *words)
+
+
+def test_corners_where_a_lens_formula_turns_back_are_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """r (1 + k1 r²) is nowhere more than 2/3 / sqrt(-3 k1) = 0.6, and the corners are at 0.65."""
+    capture(tmp_path, PLAIN, change=all_of(k1=-0.41))
+    pipeline_of(tmp_path, nerfstudio_data=True)
+    assert "rays are wrong there" in capsys.readouterr().out
+    capture(tmp_path / "mild", [TrueLens(distortion=(-0.2, 0.0, 0, 0, 0, 0))] * 6, change=all_of(k1=-0.2))
+    pipeline_of(tmp_path / "mild", nerfstudio_data=True)
+    assert "cannot be undone" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
