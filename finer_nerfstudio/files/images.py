@@ -26,6 +26,7 @@ _LARGEST = 1 << 30
 # what is read takes two copies.
 _MOST_OF_A_BYTE = 4000
 _MEMORY_FOR_ANY_FILE = 1 << 28
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".tif", ".tiff", ".webp")
 _EXIF_ORIENTATION = 0x0112
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # TIFF 6.0, and what tifffile calls the photometric interpretations that are read here.
@@ -85,6 +86,18 @@ class StoredImage:
     values: np.ndarray
     full: float
     notes: tuple[str, ...] = ()
+
+
+def find_image(folder: Path, name: str) -> Path | None:
+    """Find the picture that a scene's file names, with the suffix that the name may lack."""
+    for suffix in ("", *_SUFFIXES):
+        candidate = folder / f"{name}{suffix}"
+        try:
+            if candidate.is_file():
+                return candidate
+        except OSError:  # a name that is too long for this machine
+            return None
+    return None
 
 
 def read_header(path: Path) -> ImageHeader:

@@ -19,6 +19,7 @@ from nerfstudio.data.utils import dataparsers_utils
 from torch import Tensor
 
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.files.images import find_image
 from finer_nerfstudio.nerf.notes import Notes
 from finer_nerfstudio.nerf.transforms import (
     Frame,
@@ -26,7 +27,6 @@ from finer_nerfstudio.nerf.transforms import (
     Picture,
     Transforms,
     cameras_of,
-    find_image,
     measure,
     of_times,
     read_transforms,

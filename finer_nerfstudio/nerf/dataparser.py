@@ -17,9 +17,10 @@ from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.files.images import find_image
 from finer_nerfstudio.nerf.captures import checked_captures
 from finer_nerfstudio.nerf.notes import Notes
-from finer_nerfstudio.nerf.transforms import Picture, cameras_of, find_image, measure, of_times, read_transforms
+from finer_nerfstudio.nerf.transforms import Picture, cameras_of, measure, of_times, read_transforms
 
 _OTHER_EVALUATION_SPLIT = {"val": "test", "test": "val"}
 

@@ -172,7 +172,8 @@ class CountedPipeline(VanillaPipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         prepare_processor()
-        super().__init__(*args, **kwargs)
+        with sentence_instead_of_traceback():
+            super().__init__(*args, **kwargs)
         self.trained_rays = 0
         self.trained_samples = 0
 

@@ -31,7 +31,6 @@ _FARTHEST = 1e12
 _DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 _LENS_FLAGS = {"is_fisheye": CameraType.FISHEYE, "equirectangular": CameraType.EQUIRECTANGULAR}
 _ORIENTATIONS = ("pca", "up", "vertical", "none")
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".tif", ".tiff", ".webp")
 
 
 class _Values:
@@ -247,18 +246,6 @@ def read_transforms(path: Path) -> Transforms:
         scene.positive("applied_scale") or 1.0,
         orientation,
     )
-
-
-def find_image(folder: Path, name: str) -> Path | None:
-    """Find the picture that a frame names, with the suffix that the name may lack."""
-    for suffix in ("", *_SUFFIXES):
-        candidate = folder / f"{name}{suffix}"
-        try:
-            if candidate.is_file():
-                return candidate
-        except OSError:  # a name that is too long for this machine
-            return None
-    return None
 
 
 def measure(frame: Frame, path: Path) -> Picture:

@@ -19,9 +19,10 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 from PIL import Image
 
 from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.files.images import find_image
 from finer_nerfstudio.nerf.captures import checked_captures
 from finer_nerfstudio.nerf.dataparser import BlenderViewsDataParserConfig
-from finer_nerfstudio.nerf.transforms import find_image, read_transforms
+from finer_nerfstudio.nerf.transforms import read_transforms
 
 ANYTHING = st.recursive(
     st.none()
