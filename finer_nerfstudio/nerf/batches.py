@@ -36,7 +36,13 @@ class SceneBatches(VanillaDataManager[SceneImages]):
     def __init__(self, config: VanillaDataManagerConfig, *args: Any, **kwargs: Any) -> None:
         if isinstance(config.dataparser, NerfstudioDataParserConfig):
             config = dataclasses.replace(config, dataparser=checked_captures(config.dataparser))
-        super().__init__(config, *args, **kwargs)
+        try:
+            super().__init__(config, *args, **kwargs)
+        except OSError as error:
+            # A folder that may not be entered, or a name that is too long, for which Python has no answer but this.
+            name = str(error.filename or config.data)
+            name = name if len(name) <= 200 else f"{name[:200]} ..."
+            raise InputError(f"the scene cannot be read ({error.strerror or error}): {name}.") from error
 
     def setup_train(self) -> None:
         datasets = (self.train_dataset, self.eval_dataset)

@@ -159,6 +159,11 @@ class Captures(DataParser):
         missing = [frame for frame, path in found if path is None]
         if missing:
             name = folder / _smaller_copy(missing[0].image, "images", downscale)
+            if downscale > 1 and len(missing) == len(found):
+                raise InputError(
+                    f"the pictures have no copies of 1/{downscale} of their size, as ns-process-data makes them: "
+                    f"{name} is missing."
+                )
             others = f", and those of {len(missing) - 1} more of {len(found)}" if len(missing) > 1 else ""
             raise InputError(
                 f"the image {name} of {missing[0].where} is missing{others}: put it there, or take the frame out of "

@@ -655,6 +655,7 @@ def test_few_pictures_are_trained_on_and_evaluated(tmp_path: Path) -> None:
         ({"scene_scale": -1.0}, "--scene-scale"),
         ({"train_split_fraction": 0.0}, "--train-split-fraction"),
         ({"eval_mode": "filename"}, "--eval-mode filename"),
+        ({"downscale_factor": 2}, "no copies of 1/2 of their size"),
         ({"eval_mode": "interval", "eval_interval": 1}, "no picture to train on"),
     ],
 )
@@ -665,6 +666,18 @@ def test_options_that_cannot_be(
     with pytest.raises(SystemExit):
         pipeline_of(tmp_path, nerfstudio_data=True, **options)
     assert_sentence(capsys, words)
+
+
+@pytest.mark.parametrize("nerfstudio_data", [False, True])
+def test_names_that_are_too_long_for_the_machine(
+    tmp_path: Path, nerfstudio_data: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        pipeline_of(tmp_path / ("n" * 5000), nerfstudio_data=nerfstudio_data)
+    assert stop.value.code == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: the scene cannot be read (File name too long)")
+    assert len(message) < 400
 
 
 def half(width: int, height: int) -> np.ndarray:
