@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.plugins.registry_dataparser import DataParserSpecification
-from nerfstudio.utils.rich_utils import CONSOLE
-from PIL import Image, UnidentifiedImageError
 
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.files.images import find_image
+from finer_nerfstudio.nerf.captures import checked_captures
+from finer_nerfstudio.nerf.notes import Notes
+from finer_nerfstudio.nerf.transforms import Picture, cameras_of, measure, of_times, read_transforms
 
 _OTHER_EVALUATION_SPLIT = {"val": "test", "test": "val"}
 
@@ -55,6 +55,9 @@ class BlenderViews(DataParser):
 
     config: BlenderViewsDataParserConfig
 
+    def __post_init__(self) -> None:
+        self._notes = Notes()
+
     def _generate_dataparser_outputs(self, split: str = "train", **kwargs: Any) -> DataparserOutputs:
         config = self.config
         for name in ("train_view_stride", "eval_view_stride", "downscale_factor"):
@@ -63,52 +66,77 @@ class BlenderViews(DataParser):
         for name in ("scale_factor", "scene_half_extent"):
             if not (math.isfinite(getattr(config, name)) and getattr(config, name) > 0):
                 raise UsageError(f"--{name.replace('_', '-')} must be positive, not {getattr(config, name)}.")
-        folder = config.data
+        # The file itself may be named in place of its folder.
+        data = config.data
+        folder = data.parent if data.name == "transforms_train.json" and data.is_file() else data
         if not (folder / "transforms_train.json").is_file():
-            if (folder / "transforms.json").is_file():
+            if (folder / "transforms.json").is_file() or (data.suffix == ".json" and data.is_file()):
                 _refuse_changed_options(config)
-                return NerfstudioDataParserConfig(data=folder).setup().get_dataparser_outputs(split, **kwargs)
+                capture = checked_captures(NerfstudioDataParserConfig(data=data)).setup()
+                return capture.get_dataparser_outputs(split, **kwargs)
             if not folder.is_dir():
                 raise UsageError(f"--data {folder} is not a folder that exists.")
             raise UsageError(
                 f"--data {folder} is not a scene: it holds neither transforms_train.json (Blender format) nor "
                 f"transforms.json (nerfstudio-data)."
             )
-        path = _split_file(folder, split)
-        scene = _read_scene(path)
-        stride = config.train_view_stride if split == "train" else config.eval_view_stride
-        chosen = list(range(0, len(scene["frames"]), stride))
-        poses = torch.stack([_pose(scene["frames"][index], index, path) for index in chosen])
-        images = [_image_file(folder, scene["frames"][index], index, path) for index in chosen]
-        width, height = _common_size(images, chosen, path)
+        pictures = self._pictures(folder, split)
+        _require_common_lens(pictures)
+        width, height = pictures[0].width, pictures[0].height
         factor = config.downscale_factor
         if width // factor < 1 or height // factor < 1:
             raise UsageError(f"--downscale-factor {factor} leaves nothing of images of {width}x{height} pixels.")
-        focal_x, focal_y, center_x, center_y = _intrinsics(scene, width, height, path)
-
+        self._notes.tell(of_times(picture.frame for picture in pictures))
+        poses = np.stack([picture.frame.pose for picture in pictures])
         poses[:, :, 3] *= config.scale_factor
         extent = config.scene_half_extent
         return DataparserOutputs(
-            image_filenames=images,
-            cameras=Cameras(
-                camera_to_worlds=poses,
-                fx=focal_x / factor,
-                fy=focal_y / factor,
-                cx=center_x / factor,
-                cy=center_y / factor,
-                width=width // factor,
-                height=height // factor,
-                camera_type=CameraType.PERSPECTIVE,
-            ),
+            image_filenames=[picture.path for picture in pictures],
+            cameras=cameras_of(pictures, poses, factor),
             alpha_color=None,
             scene_box=SceneBox(aabb=torch.tensor([[-extent] * 3, [extent] * 3], dtype=torch.float32)),
             dataparser_scale=config.scale_factor,
             metadata={"downscale_factor": factor, "unbounded": False},
         )
 
+    def _pictures(self, folder: Path, split: str) -> list[Picture]:
+        """The chosen views of a split; views of another one where those to evaluate on have no pictures.
+
+        Programs that only make a camera path for others to look at write poses without pictures.
+        """
+        wanted = folder / f"transforms_{split}.json"
+        if split == "train":
+            return self._views(wanted, self.config.train_view_stride, all_needed=True)
+        for name in (split, _OTHER_EVALUATION_SPLIT.get(split, split)):
+            path = folder / f"transforms_{name}.json"
+            if path.is_file():
+                found = self._views(path, self.config.eval_view_stride, all_needed=False)
+                if found:
+                    if path != wanted:
+                        self._notes.tell(f"{wanted} has no pictures: using the {name} views in their place.")
+                    return found
+        self._notes.tell(
+            f"{folder} has no pictures to evaluate on: those of training are used in their place, so that metrics say "
+            f"how well these are fitted."
+        )
+        return self._views(folder / "transforms_train.json", self.config.train_view_stride, all_needed=True)
+
+    def _views(self, path: Path, stride: int, *, all_needed: bool) -> list[Picture]:
+        """Every ``stride``-th view of a file, without those that have no picture unless all need one."""
+        frames = read_transforms(path).frames[::stride]
+        found = [(frame, find_image(path.parent, frame.image)) for frame in frames]
+        missing = [frame for frame, file in found if file is None]
+        if missing and all_needed:
+            # The synthetic set leaves the extension out.
+            name = missing[0].image if Path(missing[0].image).suffix else f"{missing[0].image}.png"
+            raise InputError(f"the image {path.parent / name} of {missing[0].where} is missing.")
+        if missing:
+            self._notes.tell(f"{len(missing)} of {len(frames)} views of {path} have no picture, and are left out.")
+        return [measure(frame, file) for frame, file in found if file is not None]
+
 
 def _refuse_changed_options(config: BlenderViewsDataParserConfig) -> None:
-    """None of this parser's options reaches Nerfstudio's own, which reads transforms.json."""
+    """None of this parser's options reaches the one that reads transforms.json."""
     for option in dataclasses.fields(BlenderViewsDataParserConfig):
         if option.name not in ("_target", "data") and getattr(config, option.name) != option.default:
             raise UsageError(
@@ -117,113 +145,21 @@ def _refuse_changed_options(config: BlenderViewsDataParserConfig) -> None:
             )
 
 
-def _split_file(folder: Path, split: str) -> Path:
-    path = folder / f"transforms_{split}.json"
-    if path.is_file():
-        return path
-    other = _OTHER_EVALUATION_SPLIT.get(split)
-    if other is not None and (folder / f"transforms_{other}.json").is_file():
-        CONSOLE.print(f"{path} is missing: using the {other} views in its place.", style="yellow")
-        return folder / f"transforms_{other}.json"
-    raise InputError(f"{path} is missing: a Blender-format scene needs views of its {split} split.")
-
-
-def _read_scene(path: Path) -> dict[str, Any]:
-    try:
-        scene = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}.") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not valid JSON: {error}.") from error
-    if not isinstance(scene, dict):
-        raise InputError(f'{path} must hold a JSON object with "camera_angle_x" and "frames".')
-    if not isinstance(scene.get("frames"), list) or not scene["frames"]:
-        raise InputError(f'{path} has no frames: its list "frames" is missing or empty.')
-    return scene
-
-
-def _pose(frame: Any, index: int, path: Path) -> Float[torch.Tensor, "3 4"]:
-    """Camera-to-world matrix of a frame (camera looks along -z, y up)."""
-    where = f"frame {index} of {path}"
-    if not isinstance(frame, dict) or "transform_matrix" not in frame:
-        raise InputError(f'{where} has no "transform_matrix".')
-    try:
-        matrix = np.asarray(frame["transform_matrix"], dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f'{where}: "transform_matrix" is not a matrix of numbers.') from error
-    if matrix.shape not in ((4, 4), (3, 4)):
-        raise InputError(f'{where}: "transform_matrix" must be 4x4, it is {"x".join(map(str, matrix.shape))}.')
-    if not np.isfinite(matrix).all():
-        raise InputError(f'{where}: "transform_matrix" holds NaN or infinity.')
-    rotation = matrix[:3, :3]
-    if abs(np.linalg.det(rotation)) < 1e-6:
-        raise InputError(f'{where}: "transform_matrix" is singular, so it is no camera pose.')
-    if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-2:
-        raise InputError(f'{where}: "transform_matrix" scales or shears, its upper left 3x3 must be a rotation.')
-    return torch.from_numpy(matrix[:3]).float()
-
-
-def _image_file(folder: Path, frame: dict[str, Any], index: int, path: Path) -> Path:
-    name = frame.get("file_path")
-    if not isinstance(name, str) or not name:
-        raise InputError(f'frame {index} of {path} has no "file_path".')
-    # The synthetic set leaves the extension out.
-    for candidate in (folder / name, folder / f"{name}.png"):
-        if candidate.is_file():
-            return candidate
-    missing = folder / (name if Path(name).suffix else f"{name}.png")
-    raise InputError(f"the image {missing} of frame {index} of {path} is missing.")
-
-
-def _common_size(images: list[Path], indices: list[int], path: Path) -> tuple[int, int]:
-    """Width and height that all images share; only their headers are read."""
-    sizes: list[tuple[int, int]] = []
-    for image, index in zip(images, indices, strict=True):
-        try:
-            with Image.open(image) as header:
-                sizes.append(header.size)
-        except (UnidentifiedImageError, OSError) as error:
-            raise InputError(f"the image {image} of frame {index} of {path} cannot be read.") from error
-        if sizes[-1] != sizes[0]:
-            (width, height), (first_width, first_height) = sizes[-1], sizes[0]
+def _require_common_lens(pictures: Sequence[Picture]) -> None:
+    """What the format has: pictures of one size, without distortion."""
+    first = pictures[0]
+    for picture in pictures:
+        where = f"the image {picture.path} of {picture.frame.where}"
+        if (picture.width, picture.height) != (first.width, first.height):
             raise InputError(
-                f"the image {image} of frame {index} of {path} has {width}x{height} pixels, but frame {indices[0]} "
-                f"has {first_width}x{first_height}: all frames of a split must have one size."
+                f"{where} has {picture.width}x{picture.height} pixels, but that of {first.frame.where} has "
+                f"{first.width}x{first.height}: all frames of a split must have one size."
             )
-    return sizes[0]
-
-
-def _intrinsics(scene: dict[str, Any], width: int, height: int, path: Path) -> tuple[float, float, float, float]:
-    """Focal lengths and principal point in pixels, from ``fl_x`` etc. if they are given, else from the angle.
-
-    Given values count pixels of pictures of ``w`` by ``h``, from which those on disk may have been scaled.
-    """
-    try:
-        for name in ("k1", "k2", "k3", "k4", "p1", "p2"):
-            if float(scene.get(name, 0.0)) != 0.0:
-                raise InputError(
-                    f'{path} has lens distortion ("{name}"), which Blender-format scenes cannot have: undistort the '
-                    f"images, or describe them in a transforms.json (nerfstudio-data)."
-                )
-        scale_x = width / float(scene["w"]) if "w" in scene else 1.0
-        scale_y = height / float(scene["h"]) if "h" in scene else scale_x
-        center_x = scale_x * float(scene["cx"]) if "cx" in scene else width / 2
-        center_y = scale_y * float(scene["cy"]) if "cy" in scene else height / 2
-        if "fl_x" in scene:
-            focal_x = scale_x * float(scene["fl_x"])
-            focal_y = scale_y * float(scene.get("fl_y", scene["fl_x"]))
-        elif "camera_angle_x" in scene:
-            angle = float(scene["camera_angle_x"])
-            if not 0 < angle < math.pi:
-                raise InputError(f'{path}: "camera_angle_x" must lie between 0 and pi, it is {angle}.')
-            focal_x = focal_y = 0.5 * width / math.tan(0.5 * angle)
-        else:
-            raise InputError(f'{path} has neither "camera_angle_x" nor "fl_x", so the focal length is unknown.')
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise InputError(f"{path}: the camera's intrinsics are not numbers ({error}).") from error
-    if not all(map(math.isfinite, (focal_x, focal_y, center_x, center_y))) or min(focal_x, focal_y) <= 0:
-        raise InputError(f"{path}: the camera's intrinsics must be finite and its focal length positive.")
-    return focal_x, focal_y, center_x, center_y
+        if picture.lens.distorts_by is not None:
+            raise InputError(
+                f'{picture.frame.where} has lens distortion ("{picture.lens.distorts_by}"), which Blender-format '
+                f"scenes cannot have: undistort the images, or describe them in a transforms.json (nerfstudio-data)."
+            )
 
 
 blender_views = DataParserSpecification(

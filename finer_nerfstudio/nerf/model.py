@@ -11,7 +11,9 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from nerfacc import accumulate_along_rays
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.utils import colormaps
@@ -27,6 +29,7 @@ from finer_nerfstudio.nerf.field import FinerFieldConfig, RadianceField
 from finer_nerfstudio.nerf.growing_field import GrowingField, GrowingFieldConfig
 from finer_nerfstudio.nerf.live_view import LiveView
 from finer_nerfstudio.nerf.proposal import ProposalSampler, ProposedSegments
+from finer_nerfstudio.nerf.rays import camera_rays
 from finer_nerfstudio.nerf.rendering import ray_weights, render, sky
 from finer_nerfstudio.nerf.sampler import Diverged, OccupancyGrid
 from finer_nerfstudio.nerf.unbounded_grid import UnboundedGrid
@@ -352,6 +355,10 @@ class FinerModel(Model):
             neuron_mask=mask,
         )
         return self.live_view.draw(len(ray_bundle), rendering) if for_viewer else rendering()
+
+    @torch.no_grad()
+    def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
+        return self.get_outputs_for_camera_ray_bundle(camera_rays(camera, obb_box))
 
     def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
         """Straight-alpha ``[*, 4]`` image: the white that evaluation puts behind the scene is taken out again."""

@@ -9,13 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import torch
-from nerfstudio.data.datamanagers.base_datamanager import DataManagerConfig
-from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.models.base_model import Model
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.pipelines.dynamic_batch import DynamicBatchPipeline, DynamicBatchPipelineConfig
 from nerfstudio.utils import writer
-from PIL import UnidentifiedImageError
 from torch import Tensor
 from torch.cuda.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
@@ -24,9 +21,12 @@ from finer_nerfstudio import metrics
 from finer_nerfstudio.command_line import sentence_instead_of_traceback
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.nerf import distributed, terminal
+from finer_nerfstudio.nerf.batches import SceneBatches
 from finer_nerfstudio.nerf.model import FinerModelConfig, over_white
+from finer_nerfstudio.nerf.opaque_rays import OpaqueRays
 from finer_nerfstudio.nerf.rays import PinholeRays, are_pinholes
 from finer_nerfstudio.nerf.views import evenly
+from finer_nerfstudio.nerf.visibility import require_lenses, require_sight
 from finer_nerfstudio.processor import prepare_processor
 
 # Photographs have something to see on every ray, some fifty samples of it early on. The rays that are left of what
@@ -72,22 +72,6 @@ class FinerPipelineConfig(DynamicBatchPipelineConfig):
     """Upper bound of rays in a training step (of each process)."""
 
 
-def _require_capture(datamanager: DataManagerConfig) -> None:
-    """Nerfstudio's own parser of captures asserts instead of saying what is missing."""
-    dataparser = getattr(datamanager, "dataparser", None)
-    if not isinstance(dataparser, NerfstudioDataParserConfig):
-        return
-    data = datamanager.data or dataparser.data
-    if (data if data.suffix == ".json" else data / "transforms.json").is_file():
-        return
-    if not data.exists():
-        raise UsageError(f"--data {data} is not there.")
-    hint = ""
-    if (data / "transforms_train.json").is_file():
-        hint = " It is a scene in Blender format: leave nerfstudio-data out."
-    raise UsageError(f"{data} is no capture for nerfstudio-data: it has no transforms.json.{hint}")
-
-
 class FinerPipeline(DynamicBatchPipeline):
     """Nerfstudio's dynamic-batch pipeline with bounds on the number of rays, and readable errors.
 
@@ -113,17 +97,12 @@ class FinerPipeline(DynamicBatchPipeline):
                 if getattr(config, name) < 1:
                     option = name.replace("_", "-")
                     raise UsageError(f"--pipeline.{option} must be at least 1, not {getattr(config, name)}.")
-            _require_capture(config.datamanager)
-            try:
-                # As if alone: Nerfstudio wraps the model of a distributed run in a way that only GPUs allow.
-                with terminal.silence():
-                    super().__init__(config, device, test_mode, 1, local_rank, grad_scaler)
-            except UnidentifiedImageError as error:  # from Nerfstudio's parsers, which look into the first image
-                raise InputError(f"an image of the scene is damaged: {error}.") from error
-        datamanager = self.datamanager
-        if datamanager.train_pixel_sampler is not None and are_pinholes(datamanager.train_dataset.cameras):
-            rays = PinholeRays(datamanager.train_dataset.cameras).to(self.device)
-            datamanager.train_ray_generator = rays  # pyright: ignore[reportAttributeAccessIssue]
+            # As if alone: Nerfstudio wraps the model of a distributed run in a way that only GPUs allow.
+            with terminal.silence():
+                super().__init__(config, device, test_mode, 1, local_rank, grad_scaler)
+            self._look_at_the_scene(test_mode)
+        if test_mode == "test":
+            self.model.register_forward_hook(OpaqueRays())
         # The bounds of the first batch are those of all others; Nerfstudio's division may give none at all.
         self.dynamic_num_rays_per_batch = self._bounded(self.dynamic_num_rays_per_batch)
         self._update_pixel_samplers()
@@ -132,6 +111,21 @@ class FinerPipeline(DynamicBatchPipeline):
         self.world_size = world_size
         self._averaged_gradients: list[bool] = []
         self._average_gradients()
+
+    def _look_at_the_scene(self, test_mode: Literal["test", "val", "inference"]) -> None:
+        """Choose the rays that cost least, and see to it that they meet the scene before anything is trained."""
+        datamanager = self.datamanager
+        if datamanager.train_pixel_sampler is None:
+            return
+        cameras = datamanager.train_dataset.cameras
+        if are_pinholes(cameras):
+            rays = PinholeRays(cameras).to(self.device)
+            datamanager.train_ray_generator = rays  # pyright: ignore[reportAttributeAccessIssue]
+        if test_mode == "val" and isinstance(datamanager, SceneBatches):
+            require_lenses(datamanager.train_dataparser_outputs, datamanager.train_ray_generator)
+            if not self.model.unbounded:
+                pictures = datamanager.training_pictures()
+                require_sight(datamanager.train_dataparser_outputs, pictures, datamanager.train_ray_generator)
 
     def _average_gradients(self) -> None:
         """Have the backward pass average the gradients of all processes, and start all with the same weights.
@@ -257,7 +251,8 @@ class CountedPipeline(VanillaPipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         prepare_processor()
-        super().__init__(*args, **kwargs)
+        with sentence_instead_of_traceback():
+            super().__init__(*args, **kwargs)
         self.trained_rays = 0
         self.trained_samples = 0
 

@@ -1,4 +1,4 @@
-"""Rays through pixels of pinhole cameras, without what Nerfstudio's cameras compute for other kinds of lenses."""
+"""Rays through pixels: of pinhole cameras without the rest of what Nerfstudio's cameras compute, and of all lenses."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import torch
 from jaxtyping import Int
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.scene_box import OrientedBox
+from nerfstudio.model_components.ray_generators import RayGenerator
+from nerfstudio.utils.math import intersect_obb
 from torch import Tensor, nn
 
 
@@ -56,6 +59,53 @@ class PinholeRays(nn.Module):
             camera_indices=camera[:, None],
             metadata={"directions_norm": norm},
         )
+
+
+class LensRays(RayGenerator):
+    """Nerfstudio's ``RayGenerator``, with the ray along the axis of a fish eye.
+
+    Args:
+        cameras: of any kind.
+    """
+
+    def forward(self, ray_indices: Int[Tensor, "rays 3"]) -> RayBundle:
+        """Rays with unit directions through the middles of pixels.
+
+        Args:
+            ray_indices: camera, row and column of each pixel.
+        """
+        return _with_axis(super().forward(ray_indices.to(self.cameras.device)), self.cameras)
+
+
+def camera_rays(camera: Cameras, crop: OrientedBox | None = None) -> RayBundle:
+    """Rays ``[height, width]`` through all pixels of a camera.
+
+    Args:
+        camera: one, of any kind.
+        crop: rays begin and end at this box.
+    """
+    camera = camera if camera.shape else camera.reshape((1,))
+    rays = _with_axis(camera.generate_rays(camera_indices=0, keep_shape=True), camera)
+    if crop is not None:
+        nears, fars = intersect_obb(rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3), crop)
+        rays.nears, rays.fars = nears.reshape(*rays.shape, 1), fars.reshape(*rays.shape, 1)
+    return rays
+
+
+def _with_axis(rays: RayBundle, cameras: Cameras) -> RayBundle:
+    """Nerfstudio divides by the angle to a fish eye's axis, which is none where a pixel's middle lies on it."""
+    camera = rays.camera_indices
+    assert camera is not None
+    camera = camera.squeeze(-1)
+    fisheye = cameras.camera_type[camera] == CameraType.FISHEYE.value
+    lost = fisheye & rays.directions.isnan().any(dim=-1, keepdim=True)
+    rays.directions = torch.where(lost, -cameras.camera_to_worlds[camera, :3, 2], rays.directions)
+    norm = rays.metadata["directions_norm"]
+    rays.metadata["directions_norm"] = torch.where(lost, torch.ones_like(norm), norm)
+    # The pixel before it is lost too where only areas are asked for: they are differences to the next one.
+    area = (1.0 / (cameras.fx * cameras.fy))[camera]
+    rays.pixel_area = torch.where(fisheye & rays.pixel_area.isnan(), area, rays.pixel_area)
+    return rays
 
 
 def are_pinholes(cameras: Cameras) -> bool:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from nerfacc import accumulate_along_rays
 from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.model_components import renderers
 from torch import Tensor
 
 from finer_nerfstudio.nerf.contraction import distance_at, far_away, progress_at
@@ -34,6 +35,7 @@ def render(
 ) -> dict[str, Tensor]:
     """Colour over white or the sky, front to back, without the segments that opaque matter hides.
 
+    Where something is cut out, as by a camera path or in the viewer, the colour that was chosen there stands for white.
     In a scene without end, a ray that is not cut short ends in the sky, which counts as met.
 
     Args:
@@ -99,12 +101,17 @@ def render(
         transmittance = torch.zeros_like(transmittance)
         accumulation = torch.ones_like(accumulation)
     return {
-        "rgb": rgb + transmittance[:, None],
+        "rgb": rgb + transmittance[:, None] * _background(rgb),
         "depth": depth[:, None],
         "accumulation": accumulation[:, None],
         "normals": normals.clamp(0.0, 1.0),
         "occupancy": (evaluated / segments.candidates.clamp(min=1))[:, None],
     }
+
+
+def _background(like: Tensor) -> Tensor:
+    chosen = renderers.BACKGROUND_COLOR_OVERRIDE
+    return like.new_ones(3) if chosen is None else chosen.to(like)
 
 
 def sky(

@@ -23,6 +23,7 @@ from finer_nerfstudio.inr.growth import GrowingNetwork
 from finer_nerfstudio.nerf.field import DIRECTION_DIMS, FinerField
 from finer_nerfstudio.nerf.growing_field import GrowingField
 from finer_nerfstudio.nerf.model import over_white
+from finer_nerfstudio.nerf.rays import camera_rays
 from finer_nerfstudio.nerf.rendering import render
 from finer_nerfstudio.nerf.sampler import OccupancyGrid
 from finer_nerfstudio.nerf.trained_run import load_run, run_config
@@ -397,7 +398,7 @@ def _photograph(data: VanillaDataManager, index: int) -> Float[Tensor, "height w
 def _quality(scene: DecodedScene, cameras: Cameras, data: VanillaDataManager, index: int) -> tuple[float, float]:
     """PSNR and SSIM of a test view."""
     photograph = _photograph(data, index)
-    rays = cameras.generate_rays(camera_indices=index, keep_shape=True)
+    rays = camera_rays(cameras[index : index + 1])
     seen = scene.colors(rays.flatten()).reshape(photograph.shape).cpu()
     return float(metrics.psnr(seen, photograph)), float(metrics.ssim(seen, photograph))
 

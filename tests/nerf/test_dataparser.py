@@ -16,6 +16,7 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 from PIL import Image
 
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.nerf.captures import checked_captures
 from finer_nerfstudio.nerf.dataparser import BlenderViewsDataParserConfig
 
 
@@ -106,7 +107,7 @@ def test_explicit_intrinsics_are_scaled_with_the_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [0, -48, "wide", None])
 def test_a_size_that_is_none_is_refused(tmp_path: Path, size: object) -> None:
     write_scene(tmp_path, w=size, fl_x=40.0)
-    with pytest.raises(InputError, match="intrinsics"):
+    with pytest.raises(InputError, match='"w" must be'):
         parse(tmp_path)
 
 
@@ -128,12 +129,21 @@ def test_missing_test_split_falls_back_to_val_and_says_so(tmp_path: Path, capsys
     assert "transforms_test.json" in capsys.readouterr().out.replace("\n", "")
 
 
-def test_training_never_falls_back_to_another_split(tmp_path: Path) -> None:
+def test_training_views_are_evaluated_on_where_there_are_no_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_scene(tmp_path)
     (tmp_path / "transforms_val.json").unlink()
     (tmp_path / "transforms_test.json").unlink()
-    with pytest.raises(InputError, match=r"transforms_test\.json is missing"):
-        parse(tmp_path, "test")
+    assert len(parse(tmp_path, "test").image_filenames) == 3
+    assert "those of training are used in their place" in capsys.readouterr().out
+
+
+def test_training_never_falls_back_to_another_split(tmp_path: Path) -> None:
+    write_scene(tmp_path)
+    (tmp_path / "transforms_train.json").unlink()
+    with pytest.raises(UsageError, match=r"transforms_train\.json"):
+        parse(tmp_path)
 
 
 @pytest.mark.parametrize("option", ["train_view_stride", "eval_view_stride", "downscale_factor"])
@@ -163,11 +173,44 @@ def write_capture(folder: Path, **intrinsics: float) -> None:
     (folder / "transforms.json").write_text(json.dumps({**camera, **intrinsics, "frames": frames}))
 
 
-def test_a_real_capture_is_read_with_nerfstudios_own_parser(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"orientation_method": "pca"},
+        {"orientation_method": "vertical", "center_method": "focus"},
+        {"orientation_method": "none", "center_method": "none", "auto_scale_poses": False, "scale_factor": 0.3},
+        {"orientation_method": "up", "center_method": "none"},
+        {"eval_mode": "interval", "eval_interval": 3, "scene_scale": 2.0},
+        {"eval_mode": "all"},
+        {"train_split_fraction": 0.5},
+    ],
+)
+def test_a_capture_is_read_as_nerfstudios_own_parser_reads_it(tmp_path: Path, options: dict[str, Any]) -> None:
     write_capture(tmp_path / "capture", k1=0.1, k2=-0.02, p1=0.01, p2=0.0)
-    ours = parse(tmp_path / "capture")
-    config = NerfstudioDataParserConfig(data=tmp_path / "capture")
-    assert_same_rays(ours.cameras, config.setup().get_dataparser_outputs("train").cameras)
+    config = NerfstudioDataParserConfig(data=tmp_path / "capture", **options)
+    for split in ("train", "val", "test"):
+        ours = checked_captures(config).setup().get_dataparser_outputs(split)
+        theirs = config.setup().get_dataparser_outputs(split)
+        assert ours.image_filenames == theirs.image_filenames
+        # Both round to single precision, on different ways.
+        torch.testing.assert_close(ours.cameras.camera_to_worlds, theirs.cameras.camera_to_worlds, atol=3e-6, rtol=0)
+        torch.testing.assert_close(ours.dataparser_transform.float(), theirs.dataparser_transform, atol=3e-6, rtol=0)
+        assert ours.dataparser_scale == pytest.approx(theirs.dataparser_scale, rel=1e-5)
+        assert torch.equal(ours.scene_box.aabb, theirs.scene_box.aabb)
+        for name in ("fx", "fy", "cx", "cy", "width", "height", "distortion_params", "camera_type"):
+            assert torch.equal(getattr(ours.cameras, name), getattr(theirs.cameras, name)), name
+
+
+def test_poses_go_back_to_where_they_came_from(tmp_path: Path) -> None:
+    """What ns-export does with --save-world-frame and for cameras."""
+    write_capture(tmp_path / "capture")
+    outputs = parse(tmp_path / "capture")
+    back = outputs.transform_poses_to_original_space(outputs.cameras.camera_to_worlds, camera_convention="opengl")
+    frames = json.loads((tmp_path / "capture" / "transforms.json").read_text())["frames"]
+    by_name = {frame["file_path"].split("/")[1]: frame["transform_matrix"] for frame in frames}
+    for pose, path in zip(back.numpy(), outputs.image_filenames, strict=True):
+        np.testing.assert_allclose(pose, np.array(by_name[path.name])[:3], atol=1e-6)
 
 
 @pytest.mark.parametrize(

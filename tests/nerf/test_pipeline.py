@@ -70,7 +70,6 @@ def test_batches_are_those_of_nerfstudio(tmp_path: Path) -> None:
 def test_a_damaged_picture_of_a_capture_is_named(
     tmp_path: Path, damaged: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nerfstudio's own parser meets the first one, this package the others."""
     write_scene(tmp_path, "transforms.json", w=8, h=8, fl_x=9.0, fl_y=9.0, cx=4.0, cy=4.0)
     (tmp_path / f"{damaged}.png").write_text("not a picture")
     with pytest.raises(SystemExit) as stop:
@@ -79,4 +78,4 @@ def test_a_damaged_picture_of_a_capture_is_named(
     message = capsys.readouterr().err
     assert message.startswith("error: ")
     assert f"{damaged}.png" in message
-    assert "is damaged" in message
+    assert "cannot be read as an image" in message

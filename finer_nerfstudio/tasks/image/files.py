@@ -1,22 +1,19 @@
-"""Images from and to files: whatever Pillow reads becomes an array of 8-bit or 16-bit pixels."""
+"""Images from and to files: whatever can be read becomes an array of 8-bit or 16-bit pixels."""
 
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from finer_nerfstudio.atomic_files import replacing
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.files.images import StoredImage, read_stored_image
 
-_LARGEST = 1 << 30
 # Larger images are kept in a file when there is a place for it.
 _LARGEST_IN_MEMORY = 1 << 24
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -70,39 +67,21 @@ class SourceImage:
 def read_image(path: Path, *, size: int | None = None, scratch: Path | None = None) -> SourceImage:
     """Read an image.
 
-    The first frame of an animation, turned as its EXIF tag says, palettes and CMYK as RGB; each is noted.
+    The first frame of an animation, turned as its EXIF tag says, palettes and CMYK as RGB; each is noted. Values of
+    other types than 8 and 16 bits are stretched to 16, unless they are floating and in [0, 1] already.
 
     Args:
-        path: anything that Pillow reads, up to a gigapixel.
+        path: anything that :func:`read_stored_image` reads, up to a gigapixel.
         size: average down so that the longer side has this many pixels.
         scratch: folder for the pixels of images above 16 megapixels, which then are read from there as needed.
 
     Raises:
-        InputError: for what is missing, damaged or no image.
+        InputError: for what is missing, damaged, too large or no image.
         UsageError: for a size that the image does not have.
     """
-    if not path.exists():
-        raise InputError(f"there is no image {path}.")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; name one image file.")
-    try:
-        if path.stat().st_size == 0:
-            raise InputError(f"{path} is empty (zero bytes).")
-        with _up_to_a_gigapixel(), Image.open(path) as picture:
-            notes = []
-            if picture.width * picture.height > _LARGEST:
-                raise InputError(f"{path} has {picture.width}x{picture.height} pixels: more than a gigapixel.")
-            frames = getattr(picture, "n_frames", 1)
-            if frames > 1:
-                notes.append(f"{path.name} has {frames} frames, of which the first was taken.")
-            # Pillow takes a file that ends early for one that goes on in grey, unless its pixels are asked for.
-            picture.load()
-            pixels = _pixels_of(picture, path, notes)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, EOFError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error).replace(str(path), "it")
-        raise InputError(f"{path} cannot be read as an image ({reason}): is it damaged, or something else?") from error
-    if pixels.size == 0:
-        raise InputError(f"{path} has no pixels.")
+    stored = read_stored_image(path, upright=True)
+    notes = list(stored.notes)
+    pixels = _of_8_or_16_bits(stored, path, notes)
     if size is not None:
         pixels = _averaged_down(pixels, size)
     if scratch is not None and pixels.shape[0] * pixels.shape[1] > _LARGEST_IN_MEMORY:
@@ -118,7 +97,7 @@ def write_image(path: Path, pixels: np.ndarray) -> None:
         InputError: where the file cannot be written.
     """
     channels = pixels.shape[2]
-    with replacing(path) as unfinished, _up_to_a_gigapixel():
+    with replacing(path) as unfinished:
         if pixels.dtype == np.uint8:
             Image.fromarray(pixels[..., 0] if channels == 1 else pixels, _MODES[channels]).save(unfinished, "PNG")
         elif channels == 1:
@@ -174,47 +153,27 @@ def sample_image(size: int = 256) -> SourceImage:
     return SourceImage(pixels, ("no --image was given: this is the generated sample.",))
 
 
-@contextmanager
-def _up_to_a_gigapixel() -> Iterator[None]:
-    """Pillow takes large images for attacks; here they are what people come for, up to a limit of our own."""
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
-
-
-def _pixels_of(picture: Image.Image, path: Path, notes: list[str]) -> np.ndarray:
-    """``[height, width, channels]`` uint8 or uint16."""
-    if picture.format == "PNG" and _is_16_bit_color(path):
-        return _turned(_read_16_bit(path), picture, path, notes)
-    mode = picture.mode
-    turned = ImageOps.exif_transpose(picture)
-    if turned.size != picture.size or picture.getexif().get(0x0112, 1) != 1:
-        notes.append(f"{path.name} was turned as its EXIF orientation says.")
-    if mode.startswith("I;16"):
-        return np.array(turned).astype(np.uint16)[..., None]
-    if mode in ("I", "F"):
-        values = np.array(turned).astype(np.float64)
-        if not np.isfinite(values).all():
-            raise InputError(f"{path} has pixels that are no finite numbers.")
-        low, high = float(values.min()), float(values.max())
-        if mode == "I" and low >= 0 and high <= 65535:
-            return values.astype(np.uint16)[..., None]
-        if not (mode == "F" and low >= 0.0 and high <= 1.0):
-            notes.append(f"{path.name} has values from {low:g} to {high:g}, which became 0 to 65535.")
-            values = (values - low) / max(high - low, 1e-300)
-        return (65535.0 * values).round().astype(np.uint16)[..., None]
-    # LAB has a band called A too.
-    has_alpha = (mode != "LAB" and "A" in turned.getbands()) or "transparency" in turned.info
-    target = ("L" if mode in ("L", "LA", "1", "La") else "RGB") + ("A" if has_alpha else "")
-    if mode not in ("L", "LA", "RGB", "RGBA", "1", "P", "PA"):
-        notes.append(f"{path.name} was converted from {mode} to {target}.")
-    pixels = np.array(turned if turned.mode == target else turned.convert(target))
-    return pixels[..., None] if pixels.ndim == 2 else pixels
+def _of_8_or_16_bits(stored: StoredImage, path: Path, notes: list[str]) -> np.ndarray:
+    """Stored values as uint8 or uint16, those of other types by the range that they take."""
+    values, full = stored.values, stored.full
+    kind = values.dtype.kind
+    if values.dtype == np.uint8 or (values.dtype == np.uint16 and full == 65535):
+        return values
+    if not np.isfinite(values).all():
+        raise InputError(f"{path} has pixels that are no finite numbers.")
+    opaque = values.shape[2] - (values.shape[2] in (2, 4))
+    color, alpha = values[..., :opaque].astype(np.float64), values[..., opaque:] / full
+    low, high = float(color.min()), float(color.max())
+    if full < 65535 and kind == "u":
+        notes.append(f"{path.name} has values from 0 to {full:g}, which became 0 to 65535.")
+        color /= full
+    elif kind != "f" and low >= 0 and high <= 65535:
+        color /= 65535.0
+    elif not (kind == "f" and low >= 0.0 and high <= 1.0):
+        notes.append(f"{path.name} has values from {low:g} to {high:g}, which became 0 to 65535.")
+        color = (color - low) / max(high - low, 1e-300)
+    scaled = 65535.0 * np.concatenate([color, np.clip(alpha, 0.0, 1.0)], axis=2)
+    return scaled.round().astype(np.uint16)
 
 
 def _averaged_down(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -249,35 +208,6 @@ def _on_disk(pixels: np.ndarray, path: Path) -> np.ndarray:
         kept.flush()
         del kept
     return np.load(path, mmap_mode="r")
-
-
-def _is_16_bit_color(path: Path) -> bool:
-    """Whether a PNG has 16 bits per channel in colour, which Pillow halves: bytes 24 and 25 of its header say so."""
-    with path.open("rb") as file:
-        header = file.read(26)
-    return len(header) == 26 and header[24] == 16 and header[25] in (2, 6)
-
-
-def _turned(pixels: np.ndarray, picture: Image.Image, path: Path, notes: list[str]) -> np.ndarray:
-    """What Pillow does to its own images, done to an array."""
-    orientation = picture.getexif().get(0x0112, 1)
-    # EXIF 2.32, tag 0x0112: where the first row and the first column belong.
-    mirrored = {2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1], 5: pixels.swapaxes(0, 1)}
-    rotated = {6: np.rot90(pixels, -1), 7: np.rot90(pixels, 2).swapaxes(0, 1), 8: np.rot90(pixels, 1)}
-    if orientation not in mirrored | rotated:
-        return pixels
-    notes.append(f"{path.name} was turned as its EXIF orientation says.")
-    return np.ascontiguousarray((mirrored | rotated)[orientation])
-
-
-def _read_16_bit(path: Path) -> np.ndarray:
-    import cv2
-
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.ndim != 3:
-        raise InputError(f"{path} cannot be read as a 16-bit image: is it damaged?")
-    order = [2, 1, 0, 3][: pixels.shape[2]]
-    return np.ascontiguousarray(pixels[..., order])
 
 
 def _write_16_bit(path: Path, pixels: np.ndarray) -> None:

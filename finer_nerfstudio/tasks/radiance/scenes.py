@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.files.images import find_image, read_header
 
 # The paper's images, averages of the originals of 800x800.
 PAPER_SIZE = 200
@@ -106,7 +105,7 @@ def read_scene(folder: Path) -> Scene:
             content = path.read_bytes()
             frames = json.loads(content)["frames"]
             first = str(frames[0]["file_path"])
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             raise InputError(f"{path} cannot be read: it lists no frames with their file_path.") from error
         digest.update(content)
         views[split] = len(frames)
@@ -121,15 +120,11 @@ def read_scene(folder: Path) -> Scene:
 
 
 def _image_size(folder: Path, name: str, path: Path) -> tuple[int, int]:
-    # The synthetic set leaves the extension out.
-    for image in (folder / name, folder / f"{name}.png"):
-        if image.is_file():
-            try:
-                with Image.open(image) as header:
-                    return header.size
-            except (OSError, SyntaxError) as error:
-                raise InputError(f"the image {image} of {path} cannot be read: {error}.") from error
-    raise InputError(f"the image {folder / name} of {path} is missing.")
+    image = find_image(folder, name)
+    if image is None:
+        raise InputError(f"the image {folder / name} of {path} is missing.")
+    header = read_header(image)
+    return header.width, header.height
 
 
 def require_different_names(scenes: list[Scene]) -> None:

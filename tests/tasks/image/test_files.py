@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from finer_nerfstudio.errors import InputError, UsageError
@@ -75,6 +76,50 @@ def test_exif_orientation_of_16_bits(orientation: int, tmp_path: Path) -> None:
 def test_lab_has_no_transparency(tmp_path: Path) -> None:
     Image.fromarray(sample_image(16).pixels).convert("RGB").convert("LAB").save(tmp_path / "lab.tif")
     assert read_image(tmp_path / "lab.tif").channels == 3
+
+
+@pytest.mark.parametrize("planar", ["separate", "contig"])
+def test_tiff_of_16_bits_keeps_them_in_either_order(planar: str, tmp_path: Path) -> None:
+    original = pixels(20, 30, 3, dtype=np.uint16)
+    written = np.moveaxis(original, -1, 0) if planar == "separate" else original
+    tifffile.imwrite(tmp_path / "image.tif", written, photometric="rgb", planarconfig=planar)
+    np.testing.assert_array_equal(read_image(tmp_path / "image.tif").pixels, original)
+
+
+def test_the_smallest_value_may_be_white(tmp_path: Path) -> None:
+    original = pixels(20, 30, dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "image.tif", original, photometric="miniswhite")
+    np.testing.assert_array_equal(read_image(tmp_path / "image.tif").pixels[..., 0], 65535 - original)
+
+
+def test_portable_maps_of_16_bits_keep_them(tmp_path: Path) -> None:
+    original = pixels(20, 30, 3, dtype=np.uint16)
+    (tmp_path / "image.ppm").write_bytes(b"P6 30 20 65535\n" + original.astype(">u2").tobytes())
+    np.testing.assert_array_equal(read_image(tmp_path / "image.ppm").pixels, original)
+
+
+def test_other_depths_are_spread_over_16_bits_and_it_is_said(tmp_path: Path) -> None:
+    original = RANDOM.integers(0, 1024, (20, 30, 3))
+    (tmp_path / "image.ppm").write_bytes(b"P6 30 20 1023\n" + original.astype(">u2").tobytes())
+    image = read_image(tmp_path / "image.ppm")
+    np.testing.assert_allclose(image.pixels / 65535, original / 1023, atol=0.5 / 65535)
+    assert any("1023" in note for note in image.notes)
+
+
+def test_unsigned_numbers_of_32_bits_do_not_wrap(tmp_path: Path) -> None:
+    original = np.array([[0, 1 << 30, 1 << 31, (1 << 32) - 1]], dtype=np.uint32)
+    tifffile.imwrite(tmp_path / "image.tif", original, photometric="minisblack")
+    image = read_image(tmp_path / "image.tif")
+    np.testing.assert_array_equal(image.pixels[..., 0], [[0, 16384, 32768, 65535]])
+    assert any("4.29497e+09" in note for note in image.notes)
+
+
+def test_alpha_of_floating_pictures_is_not_stretched_with_their_colours(tmp_path: Path) -> None:
+    original = np.concatenate([np.linspace(-2, 6, 36).reshape(3, 4, 3), np.full((3, 4, 1), 0.25)], axis=2)
+    tifffile.imwrite(tmp_path / "image.tif", original.astype("f4"), photometric="rgb", extrasamples=["unassalpha"])
+    read = read_image(tmp_path / "image.tif").pixels
+    assert (read[..., 3] == round(0.25 * 65535)).all()
+    np.testing.assert_allclose(read[..., :3] / 65535, (original[..., :3] + 2) / 8, atol=1e-5)
 
 
 def test_animation(tmp_path: Path) -> None:
