@@ -192,13 +192,13 @@ def require_launchable(machine: MachineConfig) -> None:
             f"--machine.machine-rank must lie in 0 .. num-machines - 1 = {machine.num_machines - 1}, it is "
             f"{machine.machine_rank}."
         )
-    if machine.device_type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--machine.device-type cuda needs a GPU that torch can use, and there is none: leave it out.")
-    if machine.device_type == "cuda" and machine.num_devices > torch.cuda.device_count():
+    if machine.device_type == "cuda" and machine.num_devices > max(1, torch.cuda.device_count()):
         raise UsageError(
             f"{machine.num_devices} GPUs of this machine are asked for, and it has {torch.cuda.device_count()}."
         )
     if machine.num_devices * machine.num_machines == 1 or dist.is_initialized():
+        if machine.device_type == "cuda" and not torch.cuda.is_available():
+            raise UsageError("--machine.device-type cuda needs a GPU that torch can use; there is none: leave it out.")
         return
     if machine.device_type != "cuda":
         raise UsageError(

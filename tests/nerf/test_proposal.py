@@ -16,6 +16,7 @@ from finer_nerfstudio.nerf.field import FinerFieldConfig, world_to_box
 from finer_nerfstudio.nerf.model import FinerModel, FinerModelConfig
 from finer_nerfstudio.nerf.proposal import ProposalSampler
 from finer_nerfstudio.nerf.rendering import ray_weights
+from finer_nerfstudio.nerf.sampler import Diverged
 
 BOX = torch.tensor([[-1.0, -2.0, -0.5], [1.0, 1.0, 1.5]])
 
@@ -174,5 +175,5 @@ def test_a_field_that_diverged_ends_training_with_a_sentence() -> None:
         for callback in model.get_training_callbacks(None):  # pyright: ignore[reportArgumentType]
             callback.run_callback_at_location(16, TrainingCallbackLocation.BEFORE_TRAIN_ITERATION)
 
-    with pytest.raises(InputError, match="diverged"):
+    with pytest.raises(Diverged, match="weights are NaN or infinite"):
         before_step()
