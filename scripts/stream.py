@@ -180,7 +180,7 @@ def pack(command: Pack) -> None:
     from finer_nerfstudio.nerf.trained_run import run_config
     from finer_nerfstudio.tasks.progress import stages
     from finer_nerfstudio.tasks.results import METRICS_FILE
-    from finer_nerfstudio.tasks.training import prepare_output
+    from finer_nerfstudio.tasks.training import output_folder
 
     config = run_config(command.source)
     # Nerfstudio's folders: <scene>/<method>/<time>/config.yml.
@@ -188,9 +188,8 @@ def pack(command: Pack) -> None:
     folder = command.output_dir or Path("outputs/stream") / name
     if (folder / METRICS_FILE).exists() and not command.overwrite:
         raise UsageError(f"{folder} holds a stream already: replace it by --overwrite, or choose another --output-dir.")
-    prepare_output(folder, resume=False, overwrite=command.overwrite)
     prepare_processor()
-    with stages() as stage:
+    with output_folder(folder, resume=False, overwrite=command.overwrite), stages() as stage:
         packed = pack_run(
             config,
             precision=command.precision,

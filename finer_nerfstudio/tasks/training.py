@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from finer_nerfstudio.checkpoint import load_training, save_training
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.inr.growth import GrowthStage
 from finer_nerfstudio.inr.network import CoordinateNetwork
+from finer_nerfstudio.run_folder import claimed
 
 # A checkpoint costs milliseconds; what a crash or Ctrl-C may lose is as much training as there was before the last one,
 # and never more than this. Nothing is saved on Ctrl-C itself, which may come in the middle of an update.
@@ -203,10 +205,9 @@ def _restore(
         before = progress["settings"]
         different = sorted(key for key in before.keys() | settings.keys() if before.get(key) != settings.get(key))
         if different:
-            listed = "; ".join(f"{key} was {before.get(key)}, is {settings.get(key)}" for key in different)
             raise UsageError(
-                f"{checkpoint} belongs to a run with other options ({listed}): give the same ones, or another "
-                "--output-dir."
+                f"{checkpoint} belongs to a run with {difference(before, settings, different)}: give the same, or "
+                "another --output-dir."
             )
         device = network.device
         network.load_state_dict(
@@ -227,6 +228,20 @@ def _restore(
         raise InputError(f"{checkpoint} is no checkpoint of this run ({str(error).splitlines()[0]}).") from error
 
 
+def difference(before: dict[str, Any], now: dict[str, Any], keys: Sequence[str]) -> str:
+    """Return in words how the settings of a checkpoint differ from those at hand.
+
+    Args:
+        before: of the checkpoint.
+        now: those at hand.
+        keys: where they differ, at least one.
+    """
+    signals = [key for key in keys if isinstance(before.get(key), dict) and "blake2" in before[key]]
+    words = [f"another {key}" for key in signals]
+    options = [f"{key} was {before.get(key)}, is {now.get(key)}" for key in keys if key not in signals]
+    return " and ".join([*words, *([f"other options ({'; '.join(options)})"] if options else [])])
+
+
 def require_not_written(source: Path | None, folder: Path) -> None:
     """Refuse to replace the very file that is to be fitted.
 
@@ -237,8 +252,14 @@ def require_not_written(source: Path | None, folder: Path) -> None:
         raise UsageError(f"{source} would be overwritten by the results: choose another --output-dir.")
 
 
-def prepare_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make the folder of a run, or find out that it must not be written to.
+@contextmanager
+def output_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
+    """Make the folder of a run and have it to oneself, or find out that it must not be written to.
+
+    Args:
+        folder: for one run's results.
+        resume: whether a run that is there is gone on with.
+        overwrite: whether a run that is there is replaced.
 
     Raises:
         UsageError: where the folder holds a run already and neither ``resume`` nor ``overwrite`` was asked for.
@@ -258,7 +279,9 @@ def prepare_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
             f"{folder} holds a run already ({there[0]}): go on with it by --resume, replace it by --overwrite, or "
             "choose another --output-dir."
         )
-    if overwrite and not resume:
-        for name in there:
-            # Else a later --resume would take up the run that was to be replaced.
-            os.replace(folder / name, folder / f"{name}.previous")
+    with claimed(folder):
+        if overwrite and not resume:
+            for name in there:
+                # Else a later --resume would take up the run that was to be replaced.
+                os.replace(folder / name, folder / f"{name}.previous")
+        yield

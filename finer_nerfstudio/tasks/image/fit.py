@@ -108,7 +108,7 @@ def fit_image(
     network = chosen.network(2, signal.channels, width=protocol.width, depth=protocol.depth, generator=generator)
     settings = {
         **settings_of(options, chosen, protocol),
-        "image": {"height": image.height, "width": image.width, "channels": image.channels, "maximum": image.maximum},
+        "image": image.description,
     }
     network.to(device)
     training = train(

@@ -27,7 +27,7 @@ from finer_nerfstudio.tasks.image.report import FittedMethod, comparison_report,
 from finer_nerfstudio.tasks.options import Method
 from finer_nerfstudio.tasks.progress import progress_bar, stages
 from finer_nerfstudio.tasks.results import finish_run, finished_run, read_curve, request_of, write_curve
-from finer_nerfstudio.tasks.training import prepare_output
+from finer_nerfstudio.tasks.training import output_folder
 
 # Pictures in a report are averaged down to this many pixels per side.
 _REPORT_SIDE = 1024
@@ -64,7 +64,13 @@ def run_image(
         InputError: when training diverges or something cannot be read or written.
     """
     require_possible(options, image)
-    prepare_output(folder, resume=resume, overwrite=overwrite)
+    with output_folder(folder, resume=resume, overwrite=overwrite):
+        return _run_image(image, options, folder, resume=resume, download_lpips=download_lpips, quiet=quiet)
+
+
+def _run_image(
+    image: SourceImage, options: ImageOptions, folder: Path, *, resume: bool, download_lpips: bool, quiet: bool
+) -> dict[str, Any]:
     request = request_of(options, image=image.description)
     if resume and (finished := finished_run(folder, request)) is not None:
         return finished
@@ -129,9 +135,24 @@ def compare_on_image(
     """
     for method in methods:
         require_possible(replace(options, method=method), image)
-    prepare_output(folder, resume=resume, overwrite=overwrite)
     if resume and (folder / "checkpoint.safetensors").exists():
         raise UsageError(f"{folder} holds the run of a single method: choose another --output-dir for a comparison.")
+    with output_folder(folder, resume=resume, overwrite=overwrite):
+        return _compare_on_image(
+            image, methods, options, folder, resume=resume, overwrite=overwrite, download_lpips=download_lpips
+        )
+
+
+def _compare_on_image(
+    image: SourceImage,
+    methods: Sequence[Method],
+    options: ImageOptions,
+    folder: Path,
+    *,
+    resume: bool,
+    overwrite: bool,
+    download_lpips: bool,
+) -> dict[str, dict[str, Any]]:
     results: dict[str, dict[str, Any]] = {}
     rows = []
     for method in dict.fromkeys(methods):

@@ -18,12 +18,12 @@ from finer_nerfstudio.tasks.image.fit import signal_of
 from finer_nerfstudio.tasks.options import Method, device_named, preset_of
 from finer_nerfstudio.tasks.progress import progress_bar
 from finer_nerfstudio.tasks.results import finish_run, request_of
-from finer_nerfstudio.tasks.streaming.encode import StreamOptions, require_possible
+from finer_nerfstudio.tasks.streaming.encode import StreamOptions, Subject, require_possible
 from finer_nerfstudio.tasks.streaming.rate import CODECS, codec_curve
 from finer_nerfstudio.tasks.streaming.report import comparison_report
 from finer_nerfstudio.tasks.streaming.run import encode_with_progress, stage_rows
 from finer_nerfstudio.tasks.streaming.subjects import image_subject
-from finer_nerfstudio.tasks.training import Schedule, prepare_output, train
+from finer_nerfstudio.tasks.training import Schedule, output_folder, train
 
 _ROWS_AT_ONCE = 1 << 16
 _BASES: dict[Method, Method] = {"finer-sine": "siren", "finer-gauss": "gauss", "finer-wavelet": "wire"}
@@ -58,7 +58,13 @@ def run_comparison(
     subject = image_subject(image, options)
     _, _, widths = require_possible(options, subject)
     options = replace(options, widths=widths, budget_kb=None)
-    prepare_output(folder, resume=resume, overwrite=overwrite)
+    with output_folder(folder, resume=resume, overwrite=overwrite):
+        return _run_comparison(image, subject, options, widths, folder, resume=resume)
+
+
+def _run_comparison(
+    image: SourceImage, subject: Subject, options: StreamOptions, widths: tuple[int, ...], folder: Path, *, resume: bool
+) -> dict[str, Any]:
     curves = {codec: codec_curve(image, codec) for codec in CODECS}
     pixels = image.height * image.width
     base = _BASES[options.method]

@@ -27,7 +27,7 @@ from finer_nerfstudio.tasks.streaming.encode import (
 from finer_nerfstudio.tasks.streaming.rate import CODECS, RatePoint, bytes_at, codec_curve, psnr_at
 from finer_nerfstudio.tasks.streaming.report import stream_report
 from finer_nerfstudio.tasks.streaming.subjects import image_subject, picture_of, shape_subject, surface_in_units
-from finer_nerfstudio.tasks.training import Report, prepare_output
+from finer_nerfstudio.tasks.training import Report, output_folder
 
 _MESH_RESOLUTION = 128
 # Pictures of larger images are not laid side by side in the report.
@@ -64,8 +64,22 @@ def run_encode(
         InputError: when training diverges or something cannot be read or written.
     """
     subject = image_subject(signal, options) if isinstance(signal, SourceImage) else shape_subject(signal, options)
+    require_possible(options, subject)
+    with output_folder(folder, resume=resume, overwrite=overwrite):
+        return _run_encode(signal, subject, options, folder, name, resume=resume, quiet=quiet)
+
+
+def _run_encode(
+    signal: SourceImage | Shape,
+    subject: Subject,
+    options: StreamOptions,
+    folder: Path,
+    name: str,
+    *,
+    resume: bool,
+    quiet: bool,
+) -> dict[str, Any]:
     _, _, widths = require_possible(options, subject)
-    prepare_output(folder, resume=resume, overwrite=overwrite)
     request = request_of(options, input=subject.description)
     has_more = (folder / f"stage-{len(widths) - 1}.safetensors").exists()
     if resume and has_more and (finished := finished_run(folder, request)) is not None:
