@@ -12,7 +12,7 @@ _SHORTEST = 1e-9
 Point = tuple[float, float]
 
 
-def cut_faces(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def cut_faces(vertices: np.ndarray, faces: np.ndarray, *, touching: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cut every face along its intersections with others, so that each piece is on one side of these.
 
     Pieces meet as the faces did, but they do not share vertices.
@@ -20,12 +20,13 @@ def cut_faces(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.n
     Args:
         vertices: ``[n_vertices, 3]`` in a frame where the longest side of the shape is 1.
         faces: ``[n_faces, 3]``.
+        touching: cut also where faces only touch, or nearly so.
 
     Returns:
         Corners ``[n_pieces, 3, 3]`` of triangles, the face ``[n_pieces]`` that each is a piece of, and pairs
         ``[n, 2]`` of cut faces that lie in one plane, the second of which looks the same way as the first.
     """
-    pairs = _meeting(vertices, faces)
+    pairs = _meeting(vertices, faces, touching)
     mine, other = np.concatenate([pairs, pairs[:, ::-1]]).T
     origin, axes = _frames(vertices, faces)
     segments, owners, flush = _cuts(vertices, faces, mine, other, origin, axes)
@@ -46,7 +47,7 @@ def cut_faces(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.n
     return np.array(pieces).reshape(-1, 3, 3), np.array(of_face, np.int64), flush[same_way]
 
 
-def _meeting(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+def _meeting(vertices: np.ndarray, faces: np.ndarray, touching: bool) -> np.ndarray:
     """Pairs ``[n, 2]`` of faces that cross or touch otherwise than as neighbours do."""
     import igl.predicates
 
@@ -58,7 +59,7 @@ def _meeting(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     outward /= np.maximum(np.linalg.norm(outward, axis=1, keepdims=True), 1e-300)
     found = []
     # Surfaces that rounding keeps apart meet where both are a little larger.
-    for moved in (vertices, vertices + TOUCHING * outward):
+    for moved in (vertices, vertices + TOUCHING * outward)[: 1 + touching]:
         _, pairs, _ = igl.predicates.find_self_intersections(
             np.ascontiguousarray(moved, np.float64), np.ascontiguousarray(faces, np.int64)
         )

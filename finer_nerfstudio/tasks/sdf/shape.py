@@ -27,6 +27,8 @@ _FLATTEST = 1e-4
 _LARGEST, _SMALLEST = 1e30, 1e-30
 # Where neighbouring numbers of single precision are farther apart than this share of a shape, its surface has steps.
 _COARSEST = 1e-4
+# Of what is wrong with a file, so much is said; it may quote the file.
+_LONGEST_REASON = 250
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,10 @@ def read_shape(path: Path) -> Shape:
     except OSError as error:  # also for paths that are too long
         raise InputError(f"{str(path)[:200]} cannot be opened ({error.strerror or error}).") from error
     except ValueError as error:
-        raise InputError(f"{path} cannot be read as a mesh or a point cloud: {error}.") from error
+        reason = "".join(letter if letter.isprintable() else "?" for letter in str(error))
+        if len(reason) > _LONGEST_REASON:
+            reason = f"{reason[:_LONGEST_REASON]}…"
+        raise InputError(f"{path} cannot be read as a mesh or a point cloud: {reason}.") from error
     return _cloud(path, raw)
 
 

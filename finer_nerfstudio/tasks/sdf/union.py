@@ -38,8 +38,9 @@ def union_of(vertices: np.ndarray, faces: np.ndarray, patches: np.ndarray) -> Un
         faces: ``[n_faces, 3]`` that look outward.
         patches: ``[n_faces]``, in which of the patches that hang together by edges each face is.
     """
-    corners, face, flush = cut_faces(vertices, faces)
-    if not len(face) and patches.max() == 0:
+    several = bool(patches.max() > 0)
+    corners, face, flush = cut_faces(vertices, faces, touching=several)
+    if not several and not len(face):
         return Union(vertices, faces, 0, 0)
     whole = np.ones(len(faces), bool)
     whole[face] = False

@@ -35,11 +35,12 @@ def read_raw(path: Path) -> RawShape:
         OSError: where it cannot be opened.
     """
     suffix = path.suffix.lower()
-    if suffix in (".glb", ".gltf"):
-        return read_gltf(path.read_bytes(), path.parent)
-    if suffix in _READERS:
-        return _READERS[suffix](path.read_bytes())
-    return _read_by_trimesh(path)
+    with np.errstate(all="ignore"):  # numbers that are not finite are found by whoever uses them
+        if suffix in (".glb", ".gltf"):
+            return read_gltf(path.read_bytes(), path.parent)
+        if suffix in _READERS:
+            return _READERS[suffix](path.read_bytes())
+        return _read_by_trimesh(path)
 
 
 def _read_by_trimesh(path: Path) -> RawShape:
