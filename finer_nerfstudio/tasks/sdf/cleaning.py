@@ -44,27 +44,51 @@ def without_doubles(faces: np.ndarray) -> tuple[np.ndarray, int, int]:
     """Every face once.
 
     Of a face that is given both ways round, which by themselves would cancel, one stays. But where two closed parts
-    touch, such a pair is a wall between them that is inside both: neither stays.
+    touch, such a pair is a wall between them that is inside both: neither stays. A face that is given twice the same
+    way round stays twice where two closed parts have it.
 
     Returns:
         The faces; how many of them were given both ways round; and how many such pairs were walls.
     """
     ordered = np.sort(faces, axis=1)
     # Whether the smallest vertex is followed by the middle one.
-    smallest = faces.argmin(axis=1)
     rows = np.arange(len(faces))
-    ahead = faces[rows, (smallest + 1) % 3] == ordered[:, 1]
+    ahead = faces[rows, (faces.argmin(axis=1) + 1) % 3] == ordered[:, 1]
     unique, group = np.unique(ordered, axis=0, return_inverse=True)
     group = group.reshape(-1)
-    first = np.full(len(unique), len(faces))
-    np.minimum.at(first, group, rows)
     both = np.zeros((len(unique), 2), bool)
     both[group, ahead.astype(int)] = True
     twin = both.all(axis=1)
     wall = np.zeros(len(unique), bool)
     if twin.any() and not twin.all():
         wall[twin] = _between_parts(unique[twin], unique[~twin])
-    return faces[np.sort(first[~wall])], int((twin & ~wall).sum()), int(wall.sum())
+    _, first = np.unique(group, return_index=True)
+    again = np.ones(len(faces), bool)
+    again[first] = False
+    again &= ~twin[group]
+    keep = np.zeros(len(faces), bool)
+    keep[first[~wall]] = True
+    if again.any():
+        keep[np.flatnonzero(again)[_needed(faces[again], faces[keep | again])]] = True
+    return faces[keep], int((twin & ~wall).sum()), int(wall.sum())
+
+
+def _needed(copies: np.ndarray, everything: np.ndarray) -> np.ndarray:
+    """Which copies are in a patch of copies without which more edges would be open."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    sides = np.concatenate([copies, everything])[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
+    edges, edge = np.unique(np.sort(sides, axis=1), axis=0, return_inverse=True)
+    ahead = np.where(sides[:, 0] < sides[:, 1], 1, -1)
+    mine, all_of_them = edge.reshape(-1)[: 3 * len(copies)], edge.reshape(-1)[3 * len(copies) :]
+    balance = np.bincount(all_of_them, ahead[3 * len(copies) :], len(edges))
+    face = np.repeat(np.arange(len(copies)), 3)
+    touching = coo_matrix((np.ones(len(mine)), (face, mine)), shape=(len(copies), len(edges))).tocsr()
+    count, patch = connected_components(touching @ touching.T, directed=False)
+    share = coo_matrix((ahead[: len(mine)], (patch[face], mine)), shape=(count, len(edges))).tocsr().tocoo()
+    without = np.abs(balance[share.col] - share.data) - np.abs(balance[share.col])
+    return (np.bincount(share.row, without, count) > 0)[patch]
 
 
 def _single_edges(faces: np.ndarray) -> int:

@@ -64,7 +64,24 @@ def _meeting(vertices: np.ndarray, faces: np.ndarray, touching: bool) -> np.ndar
             np.ascontiguousarray(moved, np.float64), np.ascontiguousarray(faces, np.int64)
         )
         found.append(np.asarray(pairs, np.int64).reshape(-1, 2))
+    if touching:
+        found.append(_at_busy_edges(faces))
     return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
+
+
+def _at_busy_edges(faces: np.ndarray) -> np.ndarray:
+    """Pairs ``[n, 2]`` of faces with a common edge that more than two faces have."""
+    sides = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+    _, edge, counts = np.unique(sides, axis=0, return_inverse=True, return_counts=True)
+    edge = edge.reshape(-1)
+    busy = np.flatnonzero(counts[edge] > 2)
+    busy = busy[np.argsort(edge[busy], kind="stable")]
+    face = busy // 3
+    pairs = [
+        np.stack([face[:-k], face[k:]], axis=1)[edge[busy[:-k]] == edge[busy[k:]]]
+        for k in range(1, int(counts.max(initial=0)))
+    ]
+    return np.concatenate(pairs) if len(busy) else np.empty((0, 2), np.int64)
 
 
 def _frames(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +121,11 @@ def _cuts(
         through = (side[:, k] == 0) & (side[:, i] * side[:, j] == -1)
         segments.append(np.stack([flat[through, k], _crossing(flat, height, through, i, j)], axis=1))
         owners.append(mine[through])
-    flush = np.stack([mine[within], other[within]], axis=1)
+    # A face that is there several times lies in the plane of the first one.
+    _, first, group = np.unique(np.sort(faces, axis=1), axis=0, return_index=True, return_inverse=True)
+    first = first[group.reshape(-1)]
+    again = np.flatnonzero(first != np.arange(len(faces)))
+    flush = np.concatenate([np.stack([mine[within], other[within]], axis=1), np.stack([again, first[again]], axis=1)])
     return np.concatenate(segments), np.concatenate(owners), flush
 
 

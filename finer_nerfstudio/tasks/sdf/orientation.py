@@ -46,23 +46,90 @@ def oriented(vertices: np.ndarray, faces: np.ndarray) -> Oriented:
         vertices: ``[n_vertices, 3]`` in a frame where the longest side of the shape is 1.
         faces: ``[n_faces, 3]`` without doubles.
     """
-    import igl
-
-    agreeing, patches = igl.bfs_orient(np.ascontiguousarray(faces, np.int64))
-    agreeing, patches = np.asarray(agreeing, np.int64), np.asarray(patches, np.int64).reshape(-1)
-    corners = vertices[faces]
-    areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
-    smallest = faces.argmin(axis=1)
-    rows = np.arange(len(faces))
-    other = agreeing[rows, (agreeing.argmin(axis=1) + 1) % 3] != faces[rows, (smallest + 1) % 3]
-    # The larger area keeps its side.
+    agreeing, patches = _agreeing(vertices, faces)
     count = int(patches.max()) + 1
-    mostly = np.bincount(patches, areas * other, count) > 0.5 * np.bincount(patches, areas, count)
-    agreeing[mostly[patches]] = agreeing[mostly[patches]][:, ::-1]
-    disagreed = int((other ^ mostly[patches]).sum())
+    disagreed = int((agreeing != faces).any(axis=1).sum())
     turn = _inward(vertices, agreeing, patches, count)
     agreeing[turn[patches]] = agreeing[turn[patches]][:, ::-1]
     return Oriented(agreeing, patches, disagreed, int(turn.sum()))
+
+
+def _agreeing(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Faces that look the same way as their neighbours, and the patch ``[n_faces]`` that each is in.
+
+    What is closed as it is stays as it is. Elsewhere faces are turned, of each patch those with the smaller area.
+    """
+    import igl
+
+    edges, edge, ahead, face = _edges(faces)
+    whole, pieces = _connected(face, edge, len(faces), len(edges))
+    closed = np.bincount(pieces[face], np.abs(np.bincount(edge, ahead, len(edges)))[edge], whole)[pieces] == 0
+    agreeing, patches = faces.copy(), np.zeros(len(faces), np.int64)
+    if closed.any():
+        patches = _solids(vertices, faces, closed)
+    loose = np.flatnonzero(~closed)
+    if len(loose):
+        turned, patch = igl.bfs_orient(np.ascontiguousarray(faces[loose], np.int64))
+        turned, patch = np.array(turned, np.int64), np.asarray(patch, np.int64).reshape(-1)
+        corners = vertices[faces[loose]]
+        areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+        smallest, rows = faces[loose].argmin(axis=1), np.arange(len(loose))
+        same = turned[rows, (turned.argmin(axis=1) + 1) % 3] == faces[loose][rows, (smallest + 1) % 3]
+        mostly = np.bincount(patch, areas * np.where(same, 1, -1)) < 0
+        turn = same == mostly[patch]
+        agreeing[loose[turn]] = faces[loose[turn]][:, ::-1]
+        patches[loose] = patch + patches.max() + 1
+    return agreeing, np.unique(patches, return_inverse=True)[1].reshape(-1)
+
+
+def _edges(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Edges ``[n, 2]``; and of every side of a face its edge, 1 or -1 for its direction, and its face."""
+    sides = faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
+    edges, edge = np.unique(np.sort(sides, axis=1), axis=0, return_inverse=True)
+    return edges, edge.reshape(-1), np.where(sides[:, 0] < sides[:, 1], 1, -1), np.repeat(np.arange(len(faces)), 3)
+
+
+def _connected(left: np.ndarray, right: np.ndarray, count: int, others: int) -> tuple[int, np.ndarray]:
+    """How many sets of things hang together by having others in common, and the set ``[count]`` of each."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_matrix((np.ones(len(left), bool), (left, count + right)), shape=2 * (count + others,))
+    sets, labels = connected_components(graph, directed=False)
+    return sets, labels[:count]
+
+
+def _solids(vertices: np.ndarray, faces: np.ndarray, closed: np.ndarray) -> np.ndarray:
+    """The solid ``[n_faces]`` that each of the closed faces bounds.
+
+    At an edge where several solids meet, those two faces belong together that have a wedge of inside between them.
+    """
+    edges, edge, ahead, face = _edges(faces)
+    counts = np.bincount(edge, minlength=len(edges))
+    simple = closed[face] & (counts[edge] == 2)
+    left, right = [face[simple]], [edge[simple]]
+    more = len(edges)
+    busy = np.flatnonzero(closed[face] & (counts[edge] > 2))
+    busy = busy[np.argsort(edge[busy], kind="stable")]
+    for sides in np.split(busy, np.flatnonzero(np.diff(edge[busy])) + 1) if len(busy) else []:
+        start, end = vertices[edges[edge[sides[0]]]]
+        along = (end - start) / max(float(np.linalg.norm(end - start)), 1e-300)
+        middles = vertices[faces[face[sides]]].mean(axis=1) - start
+        first = middles[0] - (middles[0] @ along) * along
+        angles = np.round(np.arctan2(middles @ np.cross(along, first), middles @ first), 9) % np.round(2 * np.pi, 9)
+        # Faces that go back along the edge have the inside ahead, those that go ahead have it behind.
+        order = np.lexsort((face[sides], ahead[sides], angles))
+        signs = -ahead[sides][order]
+        order = np.roll(order, -(int(signs.cumsum().argmin()) + 1))
+        begun: list[int] = []
+        for side in sides[order]:
+            if ahead[side] < 0:
+                begun.append(int(face[side]))
+            else:
+                left.append(np.array([begun.pop(0), face[side]]))
+                right.append(np.array([more, more]))
+                more += 1
+    return _connected(np.concatenate(left), np.concatenate(right), len(faces), more)[1]
 
 
 def winding_of(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -125,10 +192,8 @@ def _sign(vertices: np.ndarray, faces: np.ndarray) -> int:
 
 def open_edges(faces: np.ndarray) -> int:
     """How many edges are not gone along as often one way as the other; a closed surface has none."""
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    ahead = np.where(edges[:, 0] < edges[:, 1], 1, -1)
-    _, edge = np.unique(np.sort(edges, axis=1), axis=0, return_inverse=True)
-    return int((np.bincount(edge.reshape(-1), ahead) != 0).sum())
+    _, edge, ahead, _ = _edges(faces)
+    return int((np.bincount(edge, ahead) != 0).sum())
 
 
 def _volume(vertices: np.ndarray, faces: np.ndarray) -> float:

@@ -57,6 +57,8 @@ def union_of(vertices: np.ndarray, faces: np.ndarray, patches: np.ndarray) -> Un
     together = np.concatenate([vertices, corners[shown].reshape(-1, 3)])
     numbered = len(vertices) + np.arange(3 * int(shown.sum())).reshape(-1, 3)
     left = np.concatenate([faces[kept], numbered])
+    # Parts may have had a face in common.
+    left = left[np.sort(np.unique(np.sort(left, axis=1), axis=0, return_index=True)[1])]
     used, renumbered = np.unique(left, return_inverse=True)
     return Union(together[used], renumbered.reshape(-1, 3), len(faces) - int(kept.sum()) - len(partly), len(partly))
 

@@ -52,7 +52,8 @@ def _read_text(text: str) -> RawShape:
     corners: list[tuple[float, float, float]] = []
     in_facet: list[tuple[float, float, float]] = []
     incomplete = 0
-    for number, line in enumerate(text.lower().split("\n"), 1):
+    lines = text.lower().split("\n")
+    for number, line in enumerate(lines, 1):
         words = line.split()
         if not words:
             continue
@@ -60,6 +61,8 @@ def _read_text(text: str) -> RawShape:
             if words[0] == "vertex":
                 in_facet.append((float(words[1]), float(words[2]), float(words[3])))
         except (ValueError, IndexError) as error:
+            if number == len(lines):  # where the file is cut short
+                continue
             raise ValueError(f"line {number}: {' '.join(words)[:60]!r} is no vertex of three numbers") from error
         if words[0] == "endfacet":
             if len(in_facet) == 3:
