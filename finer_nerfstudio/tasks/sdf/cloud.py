@@ -23,7 +23,7 @@ def disagreement(points: np.ndarray, normals: np.ndarray) -> float:
     some = np.linspace(0, len(points) - 1, min(len(points), _LOOKED_AT)).astype(int)
     count = min(_NEIGHBOURS, len(points) - 1)
     _, nearest = KDTree(points).query(points[some], k=count + 1, workers=-1)
-    cosines = np.einsum("ij,ikj->ik", normals[some], normals[nearest[:, 1:]])
+    cosines = np.einsum("ij,ikj->ik", normals[some], normals[np.asarray(nearest)[:, 1:]])
     return float((cosines < 0).mean())
 
 

@@ -72,7 +72,7 @@ def affordable_resolution(field: Field, resolution: int, most_points: int) -> in
         grid = _Grid(field, resolution, points_at_once=1 << 16)
         if _may_be_crossed(grid, grid.coarse()).sum() * (_BLOCK + 1) ** 3 <= most_points:
             break
-        resolution -= max(_BLOCK, resolution // 8)
+        resolution -= max(1, resolution // (8 * _BLOCK)) * _BLOCK
     return resolution
 
 

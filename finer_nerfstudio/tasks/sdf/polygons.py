@@ -35,7 +35,7 @@ def triangles_of(vertices: np.ndarray, corners: np.ndarray, sizes: np.ndarray) -
         clipped, owner = igl.predicates.polygons_to_triangles(
             np.ascontiguousarray(vertices, np.float64), corners[mine].astype(np.int64), ends.astype(np.int64)
         )
-        faces.append(clipped.astype(np.int64))
-        owners.append(polygon[owner])
+        faces.append(np.asarray(clipped, np.int64))
+        owners.append(polygon[np.asarray(owner)])
     order = np.argsort(np.concatenate(owners), kind="stable")
     return np.concatenate(faces)[order]

@@ -173,17 +173,16 @@ def _mesh(path: Path, raw: RawShape) -> Shape:
         )
     if looking.patches.max() > 0:
         notes.append(
-            f"The mesh has {looking.patches.max() + 1:,} separate parts, and what is inside is inside any of them; a "
-            "part that faces inward inside another is a cavity."
+            f"The mesh has {looking.patches.max() + 1:,} separate parts, and the shape is their union; a part that "
+            "faces inward within another is a cavity."
         )
     union = union_of(vertices, looking.faces, looking.patches)
     if len(union.faces) == 0:
         raise InputError(f"{path} has no inside: its faces cancel each other.")
-    if union.buried or union.cut:
-        notes.append(
-            f"{union.buried:,} faces are inside the shape and were left out; of {union.cut:,} that others cross, what "
-            "is inside was."
-        )
+    if union.buried:
+        notes.append(f"{union.buried:,} faces are inside the shape and were left out.")
+    if union.cut:
+        notes.append(f"{union.cut:,} faces that others cross were cut there, and what is inside of them was left out.")
     notes += _precision(points, extent)
     return Shape(
         np.ascontiguousarray(union.vertices * extent + low, np.float64),
@@ -234,9 +233,10 @@ def _cloud(path: Path, raw: RawShape) -> Shape:
 
 def _precision(vertices: np.ndarray, extent: float) -> list[str]:
     """A sentence on coordinates that were rounded to single precision far from the origin."""
-    largest = float(np.abs(vertices).max())
+    farthest = vertices[:, np.abs(vertices).max(axis=0).argmax()]
+    largest = float(np.abs(farthest).max())
     step = float(np.spacing(np.float32(largest)))
-    if step < _COARSEST * extent or (vertices != vertices.astype(np.float32)).any():
+    if step < _COARSEST * extent or (farthest != farthest.astype(np.float32)).any():
         return []
     return [
         f"The coordinates are of single precision around {largest:.3g}, where numbers are {step:.2g} apart: the "

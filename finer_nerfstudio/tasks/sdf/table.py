@@ -14,7 +14,7 @@ from finer_nerfstudio.tasks.sdf.fit import ShapeOptions, fit_shape, measure_shap
 from finer_nerfstudio.tasks.sdf.shape import Shape, read_shape
 from finer_nerfstudio.tasks.sweep import Cell
 
-SHAPE_SUFFIXES = (".obj", ".ply", ".stl", ".off", ".glb", ".xyz")
+SHAPE_SUFFIXES = (".obj", ".ply", ".stl", ".off", ".glb", ".gltf", ".xyz")
 
 
 def shapes_in(path: Path) -> list[Path]:

@@ -175,7 +175,7 @@ def test_open3d_reads_polygons_as_we_do(suffix: str, tmp_path: Path) -> None:
 
     content = {"obj": obj, "off": off, "ply": lambda *shape: ply(*shape, order="<")}[suffix](BAR, BAR_SIDES)
     (tmp_path / f"bar.{suffix}").write_bytes(content)
-    read = open3d.io.read_triangle_mesh if suffix == "ply" else open3d.t.io.read_triangle_mesh
+    read: Any = open3d.io.read_triangle_mesh if suffix == "ply" else open3d.t.io.read_triangle_mesh
     seen: Any = read(str(tmp_path / f"bar.{suffix}"))
     theirs = (
         (np.asarray(seen.vertices), np.asarray(seen.triangles))

@@ -209,7 +209,7 @@ def test_a_written_mesh_keeps_its_surface_wherever_it_is(offset: Sequence[float]
     # Other programs see the same.
     import open3d
 
-    seen = open3d.io.read_triangle_mesh(str(tmp_path / "ball.ply"))
+    seen = open3d.io.read_triangle_mesh(tmp_path / "ball.ply")
     np.testing.assert_allclose(np.asarray(seen.vertices) + origin, vertices, atol=1e-5 * size + 1e-9 * max(offset))
 
 
