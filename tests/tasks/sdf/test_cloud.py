@@ -14,7 +14,9 @@ from finer_nerfstudio.tasks.sdf.shape import Shape, read_shape
 
 
 def surface(mesh: trimesh.Trimesh, count: int = 3000) -> tuple[np.ndarray, np.ndarray]:
-    points, faces = trimesh.sample.sample_surface(mesh, count, seed=0)  # pyright: ignore[reportAttributeAccessIssue]
+    from trimesh.sample import sample_surface
+
+    points, faces, *_ = sample_surface(mesh, count, seed=0)
     return np.asarray(points), np.asarray(mesh.face_normals[faces])
 
 
