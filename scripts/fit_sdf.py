@@ -18,6 +18,7 @@ import tyro
 
 from finer_nerfstudio.command_line import run_command
 from finer_nerfstudio.processor import prepare_processor
+from finer_nerfstudio.tasks.progress import stages
 from finer_nerfstudio.tasks.sdf.fit import ShapeOptions
 from finer_nerfstudio.tasks.sdf.run import run_shape
 from finer_nerfstudio.tasks.sdf.shape import read_shape, sample_shape
@@ -30,9 +31,15 @@ class FitShape(ShapeOptions):
     """What to fit, how, and where results go."""
 
     mesh: Annotated[Path | None, tyro.conf.arg(aliases=["-m"])] = None
-    """A mesh in any format of trimesh, or a point cloud with normals (ply, or xyz lines of x y z nx ny nz)."""
-    resolution: int = 256
-    """Grid points per axis of the extracted mesh; the paper's is 512."""
+    """A mesh (obj, ply, stl, off, glb, gltf or another format of trimesh), or a point cloud with normals (ply, or lines
+    of x y z nx ny nz in xyz, asc, csv, pts or txt)."""
+    resolution: int | None = None
+    """Grid points per axis of the extracted mesh; the paper's is 512. Unless given it is 256, and after a training of
+    less than about a minute lower, as are the numbers of points that the surface is measured with: a training of
+    seconds is not worth minutes of measuring."""
+    double: bool = False
+    """Write mesh.ply in double precision, which few viewers show, instead of single precision around an origin near the
+    shape, which its header states."""
     output_dir: Path | None = None
     """Folder for the results; outputs/sdf/<name of the mesh>-<method> unless given."""
     resume: bool = False
@@ -46,10 +53,18 @@ def main(command: FitShape) -> None:
     name = command.mesh.stem if command.mesh is not None else "sample"
     folder = command.output_dir or Path("outputs/sdf") / f"{name}-{command.method}"
     require_not_written(command.mesh, folder)
-    shape = sample_shape() if command.mesh is None else read_shape(command.mesh)
+    with stages() as stage:
+        stage(f"reading {name}", 0, 1)
+        shape = sample_shape() if command.mesh is None else read_shape(command.mesh)
     options = ShapeOptions(**{item.name: getattr(command, item.name) for item in fields(ShapeOptions)})
     result = run_shape(
-        shape, options, folder, resolution=command.resolution, resume=command.resume, overwrite=command.overwrite
+        shape,
+        options,
+        folder,
+        resolution=command.resolution,
+        double=command.double,
+        resume=command.resume,
+        overwrite=command.overwrite,
     )
     columns = {
         "iou": "IoU",
@@ -60,7 +75,7 @@ def main(command: FitShape) -> None:
         "seconds": "seconds",
     }
     files = [folder / name for name in ("mesh.ply", "report.html", "metrics.json")]
-    print_summary({command.method: result}, columns, notes=shape.notes, files=files)
+    print_summary({command.method: result}, columns, notes=result["notes"], files=files)
 
 
 if __name__ == "__main__":

@@ -73,11 +73,15 @@ def progress_lines(title: str, quantity: Callable[[float], str]) -> Iterator[Rep
 
 @contextmanager
 def stages(*, quiet: bool = False) -> Iterator[Stage]:
-    """A bar for what comes after training: told what is going on, and how much of how much of it is done."""
+    """A bar for what comes before and after training: told what is going on, and how much of how much of it is done.
+
+    It is gone when all is done, and leaves no line in a file.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), disable=quiet, transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
         bar = progress.add_task("", total=1.0)
 
         def stage(name: str, done: int, total: int) -> None:

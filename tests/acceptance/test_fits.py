@@ -109,6 +109,30 @@ def test_a_shape_comes_back_in_its_place(command: Command, ball: Path, tmp_path:
     assert (tmp_path / "out" / "report.html").read_text().count("data:image/png;base64,") == 2
 
 
+def test_a_shape_on_a_map_comes_back_around_a_stated_origin(command: Command, tmp_path: Path) -> None:
+    place = np.array([512_345.678, 5_432_109.876, 312.5])
+    mesh = trimesh.creation.icosphere(subdivisions=3, radius=20.0)
+    lines = ["v {!r} {!r} {!r}".format(*map(float, vertex)) for vertex in mesh.vertices + place]
+    lines += ["f {} {} {}".format(*(face + 1)) for face in mesh.faces]
+    (tmp_path / "map.obj").write_text("\n".join(lines))
+    options = [
+        "--mesh", "map.obj", "--width", "32", "--depth", "2", "--steps", "120", "--learning-rate", "2e-3",
+        "--batch-size", "1000",
+    ]  # fmt: skip
+    code, output = command("fit_sdf.py", *options, "--output-dir", "single")
+    assert code == 0, output
+    assert "mesh.ply is around (51" in output
+    assert "--resolution 256 measures in full" in output.replace("\n", " ")
+    metrics = json.loads((tmp_path / "single" / "metrics.json").read_text())
+    code, output = command("fit_sdf.py", *options, "--double", "--output-dir", "double")
+    assert code == 0, output
+    assert "mesh.ply is around" not in output
+    for folder, origin in (("single", np.array(metrics["mesh_origin"])), ("double", np.zeros(3))):
+        found = trimesh.load(tmp_path / folder / "mesh.ply", process=False)
+        assert isinstance(found, trimesh.Trimesh)
+        np.testing.assert_allclose(np.median(found.vertices + origin, axis=0), place, atol=5.0)
+
+
 def test_a_table_and_its_second_run(command: Command, picture: Path, tmp_path: Path) -> None:
     options = [
         "table1", "--images", picture, "--methods", "siren", "finer-sine", "wire", "--steps", "4", "--size", "16",
@@ -248,6 +272,10 @@ def test_what_is_wrong_with_an_image_run_is_said(
         (["--mesh", "text.obj"], 1, "text.obj"),
         (["--mesh", "plane.ply"], 1, "flat"),
         (["--mesh", "cloud.xyz"], 1, "without normals"),
+        (["--mesh", "colours.xyz"], 1, "look like colours"),
+        (["--mesh", "deep.gltf"], 1, "deep.gltf"),
+        (["--mesh", "huge.obj"], 1, "use units"),
+        (["--mesh", "x" * 3000 + ".obj"], 1, "cannot be opened"),
         (["--mesh", "ball.ply", "--steps", "0"], 2, "--steps"),
         (["--mesh", "ball.ply", "--batch-size", "1"], 2, "--batch-size"),
         (["--mesh", "ball.ply", "--resolution", "4"], 2, "--resolution"),
@@ -265,6 +293,9 @@ def test_what_is_wrong_with_a_shape_run_is_said(
     flat = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]], [[0, 1, 2], [1, 3, 2]])
     flat.export(tmp_path / "plane.ply")
     np.savetxt(tmp_path / "cloud.xyz", np.random.default_rng(0).normal(size=(20, 3)))
+    np.savetxt(tmp_path / "colours.xyz", np.random.default_rng(0).uniform(0, 255, size=(20, 6)))
+    (tmp_path / "deep.gltf").write_bytes(b'{"asset":' + b"[" * 100_000)
+    trimesh.creation.icosphere(subdivisions=1, radius=1e170).export(tmp_path / "huge.obj", digits=3)
     found, output = command("fit_sdf.py", *SMALL, *arguments)
     assert found == code, output
     assert words in output.replace("\n", " ")

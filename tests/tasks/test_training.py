@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,13 @@ from torch import Tensor
 
 from finer_nerfstudio import CoordinateNetwork, preset
 from finer_nerfstudio.errors import InputError, UsageError
-from finer_nerfstudio.tasks.training import Backward, Schedule, prepare_output, train
+from finer_nerfstudio.tasks.image.files import SourceImage, sample_image
+from finer_nerfstudio.tasks.image.fit import ImageOptions, fit_image
+from finer_nerfstudio.tasks.sdf.fit import ShapeOptions, fit_shape
+from finer_nerfstudio.tasks.sdf.shape import sample_shape
+from finer_nerfstudio.tasks.streaming.encode import StreamOptions, encode
+from finer_nerfstudio.tasks.streaming.subjects import image_subject
+from finer_nerfstudio.tasks.training import Backward, Schedule, output_folder, train
 
 
 def small_network(method: str = "finer-wavelet", seed: int = 0) -> tuple[CoordinateNetwork, torch.Generator]:
@@ -154,9 +161,34 @@ def test_a_run_by_the_clock_ends() -> None:
 
 def test_a_folder_with_a_run_is_kept(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text("old")
-    with pytest.raises(UsageError, match="--resume"):
-        prepare_output(tmp_path, resume=False, overwrite=False)
-    prepare_output(tmp_path, resume=True, overwrite=False)
-    assert (tmp_path / "metrics.json").read_text() == "old"
-    prepare_output(tmp_path, resume=False, overwrite=True)
-    assert (tmp_path / "metrics.json.previous").read_text() == "old"
+    with pytest.raises(UsageError, match="--resume"), output_folder(tmp_path, resume=False, overwrite=False):
+        pytest.fail("there is a run")
+    with output_folder(tmp_path, resume=True, overwrite=False):
+        assert (tmp_path / "metrics.json").read_text() == "old"
+    with output_folder(tmp_path, resume=False, overwrite=True):
+        assert (tmp_path / "metrics.json.previous").read_text() == "old"
+
+
+def test_a_checkpoint_of_another_signal_of_the_same_size_is_refused(tmp_path: Path) -> None:
+    """Fits of every kind of signal, whose input is replaced before they go on."""
+    small = ImageOptions(width=8, depth=1, steps=3)
+    image = sample_image(16)
+    other = SourceImage(255 - image.pixels)
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    fitted = fit_image(image, small, checkpoint=checkpoint)
+    assert fitted.training.step == 3
+    with pytest.raises(UsageError, match="belongs to a run with another image: give the same"):
+        fit_image(other, small, checkpoint=checkpoint, resume=True)
+    fit_image(SourceImage(image.pixels.copy()), small, checkpoint=checkpoint, resume=True)
+    with pytest.raises(UsageError, match=r"another image and other options .*seed was 0, is 1"):
+        fit_image(other, replace(small, seed=1), checkpoint=checkpoint, resume=True)
+    shape = sample_shape()
+    checkpoint = tmp_path / "shape.safetensors"
+    fit_shape(shape, ShapeOptions(width=8, depth=1, steps=3), checkpoint=checkpoint)
+    moved = replace(shape, vertices=shape.vertices * [1.0, 1.0, 1.01])
+    with pytest.raises(UsageError, match="another shape"):
+        fit_shape(moved, ShapeOptions(width=8, depth=1, steps=3), checkpoint=checkpoint, resume=True)
+    stream = StreamOptions(widths=(4, 6), depth=1, steps=3)
+    encode(image_subject(image, stream), stream, folder=tmp_path)
+    with pytest.raises(UsageError, match="with another input"):
+        encode(image_subject(other, stream), stream, folder=tmp_path, resume=True)

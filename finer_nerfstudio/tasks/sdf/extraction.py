@@ -53,6 +53,29 @@ def extract_surface(
     return _march(grid, coarse, blocks, values, report)
 
 
+def affordable_resolution(field: Field, resolution: int, most_points: int) -> int:
+    """The largest resolution up to ``resolution`` at which :func:`extract_surface` asks for no more than about
+    ``most_points`` points.
+
+    A field with a surface everywhere, such as that of a network that has hardly been trained, is asked for at all
+    points of the grid, and one with a single smooth surface at a small share of them.
+
+    Args:
+        field: signed distances, negative inside, of float32 points.
+        resolution: grid points per axis, ends included.
+        most_points: how many points may be looked at; half a grid of 17 points per axis or more.
+
+    Raises:
+        ValueError: for a field that is not finite.
+    """
+    while resolution > 2 * _BLOCK + 1:
+        grid = _Grid(field, resolution, points_at_once=1 << 16)
+        if _may_be_crossed(grid, grid.coarse()).sum() * (_BLOCK + 1) ** 3 <= most_points:
+            break
+        resolution -= max(1, resolution // (8 * _BLOCK)) * _BLOCK
+    return resolution
+
+
 class _Grid:
     """The field on the points of a regular grid, and the coarse grid of block corners."""
 
@@ -90,11 +113,7 @@ def _blocks_at_surface(
     grid: _Grid, coarse: np.ndarray, report: Callable[[str, int, int], None] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Blocks ``[n, 3]`` that the surface may cross, and their values ``[n, 9, 9, 9]``."""
-    spacing = _BLOCK / (grid.resolution - 1)
-    corners = _of_corners(coarse)
-    # Every point of a block is within half a diagonal of one of its corners.
-    reach = _SAFETY * _steepness(coarse, spacing) * 0.5 * np.sqrt(3.0) * spacing
-    wanted = (np.abs(corners).min(axis=0) <= reach) | ((corners < 0).any(axis=0) & (corners >= 0).any(axis=0))
+    wanted = _may_be_crossed(grid, coarse)
     visited = np.zeros_like(wanted)
     found, values = [], []
     while (todo := np.argwhere(wanted & ~visited)).size:
@@ -119,6 +138,15 @@ def _blocks_at_surface(
     if not found:
         return np.empty((0, 3), np.int64), np.empty((0, *3 * (_BLOCK + 1,)), np.float32)
     return np.concatenate(found), np.concatenate(values)
+
+
+def _may_be_crossed(grid: _Grid, coarse: np.ndarray) -> np.ndarray:
+    """Which blocks ``[blocks, blocks, blocks]`` the surface may cross, as far as their corners tell."""
+    spacing = _BLOCK / (grid.resolution - 1)
+    corners = _of_corners(coarse)
+    # Every point of a block is within half a diagonal of one of its corners.
+    reach = _SAFETY * _steepness(coarse, spacing) * 0.5 * np.sqrt(3.0) * spacing
+    return (np.abs(corners).min(axis=0) <= reach) | ((corners < 0).any(axis=0) & (corners >= 0).any(axis=0))
 
 
 def _of_corners(values: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -17,8 +16,10 @@ from finer_nerfstudio import metrics
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.tasks.options import FitOptions, device_named, preset_of, protocol_of, settings_of
+from finer_nerfstudio.tasks.progress import Stage
 from finer_nerfstudio.tasks.sdf.distance import SignedDistance, cloud_distance, mesh_distance
-from finer_nerfstudio.tasks.sdf.extraction import Field, extract_surface
+from finer_nerfstudio.tasks.sdf.effort import Effort
+from finer_nerfstudio.tasks.sdf.extraction import Field, affordable_resolution, extract_surface
 from finer_nerfstudio.tasks.sdf.sampling import SurfaceSampler, training_points
 from finer_nerfstudio.tasks.sdf.shape import Normalization, Shape, normalization_of
 from finer_nerfstudio.tasks.training import Backward, Report, Schedule, Training, train
@@ -29,8 +30,6 @@ _COARSE_WEIGHT = 0.01
 # finer-wavelet on two processor cores for one and a half and for ten minutes.
 _SHORT_RUN_LEARNING_RATE = 3e-4
 _SHORT_RUN_BATCH = 3_000
-CHAMFER_SAMPLES = 300_000
-IOU_RESOLUTION = 128
 # Points per side of the blocks in which a true distance is looked at.
 _BLOCK = 8
 
@@ -169,21 +168,43 @@ def field_of(network: CoordinateNetwork) -> Field:
 
 
 def surface_of(
-    network: CoordinateNetwork, resolution: int, *, report: Callable[[str, int, int], None] | None = None
+    network: CoordinateNetwork, resolution: int, *, report: Stage | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The network's zero level as vertices in the unit frame and faces; see :func:`extract_surface`.
 
     Raises:
         InputError: when the network has no surface.
     """
+    vertices, faces, _ = surface_within(network, Effort(resolution), report=report)
+    return vertices, faces
+
+
+def surface_within(
+    network: CoordinateNetwork, effort: Effort, *, report: Stage | None = None
+) -> tuple[np.ndarray, np.ndarray, Effort]:
+    """The same at a bounded cost, and the effort with the resolution that it was enough for.
+
+    Raises:
+        InputError: when the network has no surface.
+    """
+    field = field_of(network)
     try:
-        return extract_surface(field_of(network), resolution, report=report)
+        if effort.most_points is not None:
+            effort = replace(effort, resolution=affordable_resolution(field, effort.resolution, effort.most_points))
+        return *extract_surface(field, effort.resolution, report=report), effort
     except ValueError as error:
         raise InputError(f"no surface could be extracted ({error}): train longer, or with another method.") from error
 
 
 def measure_shape(
-    network: CoordinateNetwork, shape: Shape, vertices: np.ndarray, faces: np.ndarray, *, seed: int = 0
+    network: CoordinateNetwork,
+    shape: Shape,
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    *,
+    seed: int = 0,
+    effort: Effort | None = None,
+    report: Stage | None = None,
 ) -> dict[str, float]:
     """Quality of an extracted surface.
 
@@ -197,17 +218,27 @@ def measure_shape(
         vertices: of the extracted surface, in the unit frame.
         faces: of the extracted surface.
         seed: of the random points.
+        effort: fewer points and a coarser grid than those.
+        report: told about progress.
     """
+    effort = Effort() if effort is None else effort
     unit, normalization = in_unit_frame(shape)
     generator = torch.Generator().manual_seed(seed)
-    found = Shape(vertices, faces, None, False)
-    points, normals = _samples(found, generator)
-    true_points, true_normals = _samples(unit, generator)
-    again, _ = _samples(unit, generator)
+    if report is not None:
+        report("comparing surfaces", 0, 2)
+    points, normals = _samples(Shape(vertices, faces, None, False), effort.samples, generator)
+    true_points, true_normals = _samples(unit, effort.samples, generator)
+    again, _ = _samples(unit, effort.samples, generator)
     distance, consistency = metrics.chamfer_and_normal_consistency(points, normals, true_points, true_normals)
-    truth = distance_to(unit)
+    if report is not None:
+        report("comparing surfaces", 1, 2)
+    least = metrics.chamfer(again, true_points)
+    field, truth, size = field_of(network), distance_to(unit), effort.iou_resolution
     tight, paper = (
-        metrics.iou(inside_of_field(field_of(network), half), inside_of_distance(truth, half, closed=shape.watertight))
+        metrics.iou(
+            inside_of_field(field, half, size, report=report),
+            inside_of_distance(truth, half, size, closed=shape.watertight, report=report),
+        )
         for half in (0.5, 1.0)
     )
     return {
@@ -215,33 +246,44 @@ def measure_shape(
         "iou": tight,
         "normal_consistency": consistency,
         "chamfer_paper": distance,
-        "chamfer_paper_of_truth_with_itself": metrics.chamfer(again, true_points),
+        "chamfer_paper_of_truth_with_itself": least,
         "iou_paper": paper,
     }
 
 
-def _samples(shape: Shape, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
-    points, normals = SurfaceSampler(shape).points_and_normals(CHAMFER_SAMPLES, generator)
+def _samples(shape: Shape, count: int, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
+    points, normals = SurfaceSampler(shape).points_and_normals(count, generator)
     return points.double().numpy(), normals.double().numpy()
 
 
-def inside_of_field(field: Field, half: float, resolution: int = IOU_RESOLUTION) -> np.ndarray:
+def inside_of_field(
+    field: Field, half: float, resolution: int = Effort.iou_resolution, *, report: Stage | None = None
+) -> np.ndarray:
     """Where a field is negative on a grid over [-half, half]^3, without the points outside [-0.5, 0.5]^3."""
+    inside = []
     points = _grid_points(half, resolution)
-    # A plane at a time bounds memory.
-    return np.stack([(field(plane.reshape(-1, 3)) < 0).reshape(plane.shape[:-1]).numpy() for plane in points])
+    for i, plane in enumerate(points):  # a plane at a time bounds memory
+        inside.append((field(plane.reshape(-1, 3)) < 0).reshape(plane.shape[:-1]).numpy())
+        if report is not None:
+            report("what is inside the network's shape", i + 1, len(points))
+    return np.stack(inside)
 
 
 def inside_of_distance(
-    distance: SignedDistance, half: float, resolution: int = IOU_RESOLUTION, *, closed: bool
+    distance: SignedDistance,
+    half: float,
+    resolution: int = Effort.iou_resolution,
+    *,
+    closed: bool,
+    report: Stage | None = None,
 ) -> np.ndarray:
     """The same for a true distance. That of a closed surface need not be asked everywhere: around a point that is far
     from the surface, everything nearer than the surface is on the same side. Across a hole the side changes far from
     any surface.
     """
-    points = _grid_points(half, resolution)
     if not closed:
-        return np.stack([(distance(plane.reshape(-1, 3)) < 0).reshape(plane.shape[:-1]).numpy() for plane in points])
+        return inside_of_field(distance, half, resolution, report=report)
+    points = _grid_points(half, resolution)
     count = len(points)
     inside = np.zeros(points.shape[:-1], bool)
     starts = range(0, count, _BLOCK)
@@ -252,12 +294,14 @@ def inside_of_distance(
         [torch.stack([points[block].amin((0, 1, 2)), points[block].amax((0, 1, 2))]) for block in blocks]
     )
     centers, radii = corners.mean(dim=1), 0.5 * (corners[:, 1] - corners[:, 0]).norm(dim=1)
-    for block, far, radius in zip(blocks, distance(centers), radii, strict=True):
+    for i, (block, far, radius) in enumerate(zip(blocks, distance(centers), radii, strict=True)):
         if far.abs() > 1.001 * radius:
             inside[block] = bool(far < 0)
         else:
             part = points[block]
             inside[block] = (distance(part.reshape(-1, 3)) < 0).reshape(part.shape[:-1]).numpy()
+        if report is not None:
+            report("what is inside the true shape", i + 1, len(blocks))
     return inside
 
 

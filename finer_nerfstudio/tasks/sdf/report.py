@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from finer_nerfstudio.tasks.progress import Stage
 from finer_nerfstudio.tasks.report import Figure, Section, drawing_png, flat_table, write_report
 from finer_nerfstudio.tasks.sdf.shading import VIEWS, Scalars, radius_in_view, render
 from finer_nerfstudio.tasks.sdf.shape import Shape
@@ -25,6 +26,7 @@ def shape_report(
     metrics: dict[str, Any],
     configuration: dict[str, Any],
     notes: Sequence[str] = (),
+    progress: Stage | None = None,
 ) -> None:
     """Write the report of one fit.
 
@@ -38,19 +40,22 @@ def shape_report(
         metrics: numbers to show.
         configuration: the run's options.
         notes: sentences about the input.
+        progress: told what is being drawn.
 
     Raises:
         InputError: where the file cannot be written.
     """
     sections = [
-        Section("Result", notes, [shaded_views(truth, vertices, faces, error)], [flat_table(metrics)]),
+        Section("Result", notes, [shaded_views(truth, vertices, faces, error, progress)], [flat_table(metrics)]),
         Section("Training", (), [_curve(curve)]),
         Section("Configuration", (), (), [flat_table(configuration)]),
     ]
     write_report(path, f"{configuration['method']}: IoU {as_text(metrics['iou'])}", sections)
 
 
-def shaded_views(truth: Shape, vertices: np.ndarray, faces: np.ndarray, error: np.ndarray) -> Figure:
+def shaded_views(
+    truth: Shape, vertices: np.ndarray, faces: np.ndarray, error: np.ndarray, progress: Stage | None = None
+) -> Figure:
     """Truth, result and the result coloured by its error, from four sides. Of a cloud, which has no faces, no truth."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -70,8 +75,10 @@ def shaded_views(truth: Shape, vertices: np.ndarray, faces: np.ndarray, error: n
         layout=ConstrainedLayoutEngine(w_pad=0.0, h_pad=0.0, wspace=0.0, hspace=0.0),
     )
     axes = drawing.subplots(len(rows), len(VIEWS), squeeze=False)
-    for line, (name, corners, triangles, values) in zip(axes, rows, strict=True):
-        for axis, view in zip(line, VIEWS, strict=True):
+    for i, (line, (name, corners, triangles, values)) in enumerate(zip(axes, rows, strict=True)):
+        for j, (axis, view) in enumerate(zip(line, VIEWS, strict=True)):
+            if progress is not None:
+                progress("drawing", i * len(VIEWS) + j, len(rows) * len(VIEWS))
             axis.imshow(render(corners, triangles, view, scalars=values, **frame))
             axis.set(xticks=[], yticks=[])
             for spine in axis.spines.values():

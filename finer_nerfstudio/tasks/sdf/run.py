@@ -12,6 +12,7 @@ from finer_nerfstudio.checkpoint import save_model
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.tasks.progress import progress_bar, stages
 from finer_nerfstudio.tasks.results import finish_run, finished_run, request_of, write_curve
+from finer_nerfstudio.tasks.sdf.effort import Effort, effort_after
 from finer_nerfstudio.tasks.sdf.fit import (
     ShapeOptions,
     distance_to,
@@ -19,13 +20,15 @@ from finer_nerfstudio.tasks.sdf.fit import (
     in_unit_frame,
     measure_shape,
     require_possible,
-    surface_of,
+    surface_within,
 )
 from finer_nerfstudio.tasks.sdf.report import shape_report
 from finer_nerfstudio.tasks.sdf.shape import Shape
-from finer_nerfstudio.tasks.training import prepare_output
+from finer_nerfstudio.tasks.training import output_folder
 
 LARGEST_RESOLUTION = 1024
+# Steps of single precision up to this share of a mesh's size are far below those of any grid.
+_FINEST = 1e-5
 
 
 def run_shape(
@@ -33,7 +36,8 @@ def run_shape(
     options: ShapeOptions,
     folder: Path,
     *,
-    resolution: int = 256,
+    resolution: int | None = None,
+    double: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
@@ -45,7 +49,9 @@ def run_shape(
         shape: in its own units; the mesh comes back in the same ones.
         options: method, length and hyper-parameters.
         folder: made if need be.
-        resolution: grid points per axis of the extracted mesh.
+        resolution: grid points per axis of the extracted mesh; 256 unless given, and after a short training as many as
+            it is worth (:func:`~finer_nerfstudio.tasks.sdf.effort.effort_after`).
+        double: write the mesh in double precision.
         resume: go on with the run in ``folder``, or give its results if it is finished.
         overwrite: replace the run in ``folder``.
         quiet: no progress bars.
@@ -57,10 +63,24 @@ def run_shape(
         UsageError: for options that cannot mean anything, and for a folder that holds another run.
         InputError: when training diverges or something cannot be read or written.
     """
-    require_resolution(resolution)
+    if resolution is not None:
+        require_resolution(resolution)
     require_possible(options)
-    prepare_output(folder, resume=resume, overwrite=overwrite)
-    request = request_of(options, shape=shape.description, resolution=resolution)
+    with output_folder(folder, resume=resume, overwrite=overwrite):
+        return _run_shape(shape, options, folder, resolution=resolution, double=double, resume=resume, quiet=quiet)
+
+
+def _run_shape(
+    shape: Shape,
+    options: ShapeOptions,
+    folder: Path,
+    *,
+    resolution: int | None,
+    double: bool,
+    resume: bool,
+    quiet: bool,
+) -> dict[str, Any]:
+    request = request_of(options, shape=shape.description, resolution=resolution, double=double)
     if resume and (finished := finished_run(folder, request)) is not None:
         return finished
     with progress_bar(options.method, lambda loss: f"loss {loss:.3e}", quiet=quiet) as report:
@@ -73,33 +93,58 @@ def run_shape(
         signal={"center": list(fitted.normalization.center), "scale": fitted.normalization.scale},
         configuration=fitted.settings,
     )
+    effort = effort_after(training.step * fitted.settings["batch_size"], resolution)
     with stages(quiet=quiet) as stage:
-        vertices, faces = surface_of(network, resolution, report=stage)
-        write_mesh(folder / "mesh.ply", fitted.normalization.to_source(vertices), faces)
-        stage("measuring", 0, 1)
-        quality = measure_shape(network, shape, vertices, faces, seed=options.seed)
-    numbers = {
-        **quality,
-        "resolution": resolution,
-        "steps": training.step,
-        "seconds": training.seconds,
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "seed": options.seed,
-    }
-    write_curve(folder / "curve.csv", "loss", training.curve)
-    unit, _ = in_unit_frame(shape)
-    shape_report(
-        folder / "report.html",
-        truth=unit,
-        vertices=vertices,
-        faces=faces,
-        error=surface_error(unit, vertices),
-        curve=training.curve,
-        metrics=numbers,
-        configuration=fitted.settings,
-        notes=shape.notes,
-    )
-    return finish_run(folder, numbers, settings=fitted.settings, notes=shape.notes, request=request)
+        vertices, faces, effort = surface_within(network, effort, report=stage)
+        origin = write_mesh(folder / "mesh.ply", fitted.normalization.to_source(vertices), faces, double=double)
+        quality = measure_shape(network, shape, vertices, faces, seed=options.seed, effort=effort, report=stage)
+        stage("distances to the true surface", 0, 1)
+        unit, _ = in_unit_frame(shape)
+        error = surface_error(unit, vertices)
+        notes = [*shape.notes, *_notes_on(effort, origin)]
+        numbers = {
+            **quality,
+            "resolution": effort.resolution,
+            "iou_resolution": effort.iou_resolution,
+            "chamfer_samples": effort.samples,
+            "mesh_origin": origin.tolist(),
+            "steps": training.step,
+            "seconds": training.seconds,
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            "seed": options.seed,
+        }
+        write_curve(folder / "curve.csv", "loss", training.curve)
+        shape_report(
+            folder / "report.html",
+            truth=unit,
+            vertices=vertices,
+            faces=faces,
+            error=error,
+            curve=training.curve,
+            metrics=numbers,
+            configuration=fitted.settings,
+            notes=notes,
+            progress=stage,
+        )
+    return finish_run(folder, numbers, settings=fitted.settings, notes=notes, request=request)
+
+
+def _notes_on(effort: Effort, origin: np.ndarray) -> list[str]:
+    """Sentences on how the surface was measured and where the mesh is."""
+    notes, full = [], Effort()
+    chosen = effort.resolution, effort.iou_resolution, effort.samples
+    if effort.most_points is not None and chosen != (full.resolution, full.iou_resolution, full.samples):
+        notes.append(
+            f"After so short a training the surface is one of a {effort.resolution}^3 grid, measured with "
+            f"{effort.samples:,} points and an IoU of {effort.iou_resolution}^3; --resolution {full.resolution} "
+            "measures in full."
+        )
+    if origin.any():
+        place = ", ".join(f"{value:.15g}" for value in origin)
+        notes.append(
+            f"mesh.ply is around ({place}), which its header states: add it to every vertex, or write it with --double."
+        )
+    return notes
 
 
 def require_resolution(resolution: int) -> None:
@@ -119,26 +164,49 @@ def surface_error(truth: Shape, vertices: np.ndarray) -> np.ndarray:
     return distance_to(truth)(torch.from_numpy(vertices.astype(np.float32))).numpy()
 
 
-def write_mesh(path: Path, vertices: np.ndarray, faces: np.ndarray) -> None:
+def write_mesh(path: Path, vertices: np.ndarray, faces: np.ndarray, *, double: bool = False) -> np.ndarray:
     """Write a mesh as binary PLY.
 
-    In double precision, which trimesh's writer has not: shapes far from the origin would lose their surface.
+    In single precision, which every viewer shows. Far from the origin that has no room for a surface: there, vertices
+    are around another origin, which the header states as ``comment origin x y z``.
+
+    Args:
+        path: the file.
+        vertices: ``[n_vertices, 3]``.
+        faces: ``[n_faces, 3]``.
+        double: write double precision around the origin of ``vertices``; few viewers show it.
+
+    Returns:
+        The origin ``[3]``, to be added to the vertices that were written.
 
     Raises:
         InputError: where the file cannot be written.
     """
+    origin = np.zeros(3) if double else _origin_for(vertices)
     corners = np.empty(len(faces), [("count", "u1"), ("corners", "<i4", (3,))])
     corners["count"] = 3
     corners["corners"] = faces
     header = [
         "ply",
         "format binary_little_endian 1.0",
+        *(["comment origin " + " ".join(repr(float(value)) for value in origin)] if origin.any() else []),
         f"element vertex {len(vertices)}",
-        *(f"property double {axis}" for axis in "xyz"),
+        *(f"property {'double' if double else 'float'} {axis}" for axis in "xyz"),
         f"element face {len(faces)}",
         "property list uchar int vertex_indices",
         "end_header",
     ]
+    places = (vertices - origin).astype("<f8" if double else "<f4")
     with replacing(path) as unfinished:
-        content = "\n".join(header).encode() + b"\n" + vertices.astype("<f8").tobytes() + corners.tobytes()
-        unfinished.write_bytes(content)
+        unfinished.write_bytes("\n".join(header).encode() + b"\n" + places.tobytes() + corners.tobytes())
+    return origin
+
+
+def _origin_for(vertices: np.ndarray) -> np.ndarray:
+    """Zero where single precision has room for the surface, otherwise a round place in its middle."""
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    extent, reach = float((high - low).max()), float(np.abs(vertices).max())
+    if np.finfo(np.float32).eps * reach <= _FINEST * extent:
+        return np.zeros(3)
+    unit = 10.0 ** np.floor(np.log10(extent))
+    return np.round(0.5 * (low + high) / unit) * unit

@@ -6,19 +6,29 @@ import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from finer_nerfstudio.errors import InputError
-
-if TYPE_CHECKING:
-    from trimesh import Trimesh
+from finer_nerfstudio.tasks.sdf.cleaning import merged, without_doubles, without_flat
+from finer_nerfstudio.tasks.sdf.cloud import disagree, look_inward
+from finer_nerfstudio.tasks.sdf.files.raw import RawShape
+from finer_nerfstudio.tasks.sdf.files.reading import read_raw
+from finer_nerfstudio.tasks.sdf.orientation import open_edges, oriented
+from finer_nerfstudio.tasks.sdf.polygons import triangles_of
+from finer_nerfstudio.tasks.sdf.union import union_of
 
 # Where the paper puts the lowest and the highest coordinate.
 _HALF_EXTENT = 0.45
 # A shape flatter than this, relative to its longest side, has no inside worth the name.
 _FLATTEST = 1e-4
+# Beyond these, squares of lengths are no numbers any more, and single precision has none.
+_LARGEST, _SMALLEST = 1e30, 1e-30
+# Where neighbouring numbers of single precision are farther apart than this share of a shape, its surface has steps.
+_COARSEST = 1e-4
+# Of what is wrong with a file, so much is said; it may quote the file.
+_LONGEST_REASON = 250
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,7 @@ class Shape:
         vertices: ``[n_vertices, 3]`` float64.
         faces: ``[n_faces, 3]`` int64, oriented outward where there is an outward; no rows for a point cloud.
         normals: ``[n_vertices, 3]`` unit vectors of a point cloud, None for meshes.
-        watertight: whether every edge has two faces.
+        watertight: whether it is closed around every edge.
         notes: sentences on what was found and what was done about it.
     """
 
@@ -86,99 +96,116 @@ def normalization_of(points: np.ndarray) -> Normalization:
 def read_shape(path: Path) -> Shape:
     """Read a mesh, or a point cloud with normals.
 
+    What is inside a mesh is the union of its parts: faces within it are left out, and those that other parts cross are
+    cut there.
+
     Args:
-        path: any format of trimesh (obj, ply, stl, glb, off, ...), or ``.xyz`` with position and normal in each line.
+        path: ``.obj``, ``.ply``, ``.stl``, ``.off``, ``.glb``, ``.gltf`` or any other format of trimesh, or lines of
+            x y z nx ny nz (``.xyz``, ``.asc``, ``.csv``, ``.pts``, ``.txt``).
 
     Raises:
         InputError: for what is missing, damaged or no shape, and for shapes without an inside.
     """
-    import trimesh
-
-    if not path.exists():
-        raise InputError(f"there is no shape {path}.")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; name one mesh or point cloud.")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (zero bytes).")
-    if path.suffix.lower() == ".xyz":
-        return _read_xyz(path)
     try:
-        loaded = trimesh.load(path, process=False)
-        # A scene's parts, each where the scene puts it.
-        geometry = loaded.to_geometry() if isinstance(loaded, trimesh.Scene) else loaded
-    except Exception as error:  # trimesh's readers raise whatever their format's parser raises
-        raise InputError(
-            f"{path} cannot be read as a mesh ({_first_line(error)}): is it damaged, or something else?"
-        ) from error
-    if isinstance(geometry, trimesh.PointCloud):
-        return _cloud(path, np.asarray(geometry.vertices, np.float64), _normals_of_ply(geometry))
-    if not isinstance(geometry, trimesh.Trimesh):
-        raise InputError(f"{path} holds {type(geometry).__name__}, and a mesh or a point cloud is needed.")
-    if len(geometry.faces) == 0 and len(geometry.vertices) > 0:
-        raise InputError(f"{path} has points but neither faces nor normals: a distance needs one of them for its sign.")
-    return _mesh(path, geometry)
+        if not path.exists():
+            raise InputError(f"there is no shape {path}.")
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; name one mesh or point cloud.")
+        if path.stat().st_size == 0:
+            raise InputError(f"{path} is empty (zero bytes).")
+        raw = read_raw(path)
+        _require_points(path, raw.vertices)
+        if len(raw.sizes):
+            return _mesh(path, raw)
+    except OSError as error:  # also for paths that are too long
+        raise InputError(f"{str(path)[:200]} cannot be opened ({error.strerror or error}).") from error
+    except ValueError as error:
+        reason = "".join(letter if letter.isprintable() else "?" for letter in str(error))
+        if len(reason) > _LONGEST_REASON:
+            reason = f"{reason[:_LONGEST_REASON]}…"
+        raise InputError(f"{path} cannot be read as a mesh or a point cloud: {reason}.") from error
+    return _cloud(path, raw)
 
 
-def _mesh(path: Path, mesh: Trimesh) -> Shape:
-    _require_points(path, np.asarray(mesh.vertices))
-    notes = []
-    faces = len(mesh.faces)
-    if faces and (int(mesh.faces.max()) >= len(mesh.vertices) or int(mesh.faces.min()) < 0):
+def _mesh(path: Path, raw: RawShape) -> Shape:
+    notes = list(raw.notes)
+    if len(raw.corners) and not 0 <= raw.corners.min() <= raw.corners.max() < len(raw.vertices):
         raise InputError(f"{path} has faces of vertices that are not there: is it cut short?")
+    # A loose vertex far away is no part of the shape.
+    used, corners = np.unique(raw.corners, return_inverse=True)
+    points = raw.vertices[used]
+    low = points.min(axis=0)
+    extent = float(np.ptp(points, axis=0).max()) or 1.0
     # The tolerances of what follows are absolute.
-    low, extent = mesh.vertices.min(axis=0), float(np.ptp(mesh.vertices, axis=0).max())
-    extent = extent if extent > 0 else 1.0
-    mesh.vertices = (mesh.vertices - low) / extent
-    # Formats such as STL repeat a vertex for every face, and then no edge would have two faces.
-    mesh.merge_vertices(merge_tex=True, merge_norm=True)
-    mesh.update_faces(mesh.nondegenerate_faces())
-    mesh.update_faces(mesh.unique_faces())
-    mesh.remove_unreferenced_vertices()
-    if len(mesh.faces) == 0:
+    vertices = (points - low) / extent
+    faces = triangles_of(vertices, corners.reshape(-1), raw.sizes)
+    count = len(faces)
+    vertices, faces = merged(vertices, faces)
+    faces = without_flat(vertices, faces)
+    if len(faces) == 0:
         raise InputError(f"{path} has no face with an area.")
-    if dropped := faces - len(mesh.faces):
-        notes.append(f"{dropped:,} of {faces:,} faces had no area or were there twice, and were left out.")
-    _require_inside(path, np.asarray(mesh.vertices))
-    if not mesh.is_winding_consistent:
-        import trimesh
-
-        trimesh.repair.fix_winding(mesh)
+    faces, two_sided, walls = without_doubles(faces)
+    if len(faces) == 0:
+        raise InputError(f"{path} has no face with an area.")
+    if dropped := count - len(faces) - two_sided - 2 * walls:
+        notes.append(f"{dropped:,} of {count:,} faces had no area or were there twice, and were left out.")
+    if two_sided:
+        notes.append(f"{two_sided:,} faces were there both ways round, and one of each was left out.")
+    if walls:
+        notes.append(f"{walls:,} pairs of faces where parts touch are walls inside the shape, and were left out.")
+    vertices, faces = merged(vertices, faces)
+    _require_inside(path, vertices)
+    looking = oriented(vertices, faces)
+    if looking.disagreed:
         notes.append("Neighbouring faces disagreed on which side is out; they were turned to agree.")
-    watertight = bool(mesh.is_watertight)
-    if mesh.volume < 0:
-        mesh.invert()
-        notes.append("The faces looked inward and were turned.")
-    if not watertight:
-        counts = np.unique(mesh.edges_unique_inverse, return_counts=True)[1]
+    if looking.turned:
         notes.append(
-            f"The mesh is not watertight ({int((counts == 1).sum()):,} edges have one face only): where the surface is "
-            "missing, inside is where the winding number exceeds one half, which closes holes smoothly; distances are "
-            "those to the surface that is there."
+            "The faces looked inward and were turned."
+            if looking.turned == looking.patches.max() + 1
+            else f"{looking.turned:,} of {looking.patches.max() + 1:,} parts looked inward and were turned."
         )
-    components = int(mesh.body_count)
-    if components > 1:
+    opened = open_edges(looking.faces)
+    if opened:
         notes.append(
-            f"The mesh has {components:,} separate parts, which are kept as they face: a part that faces inward "
-            "inside another is a cavity, and by itself it has no inside."
+            f"The mesh is not watertight ({opened:,} edges have no face on one side): where the surface is missing, "
+            "inside is where the winding number exceeds one half, which closes holes smoothly; distances are those to "
+            "the surface that is there."
         )
+    if looking.patches.max() > 0:
+        notes.append(
+            f"The mesh has {looking.patches.max() + 1:,} separate parts, and the shape is their union; a part that "
+            "faces inward within another is a cavity."
+        )
+    union = union_of(vertices, looking.faces, looking.patches)
+    if len(union.faces) == 0:
+        raise InputError(f"{path} has no inside: its faces cancel each other.")
+    if union.buried:
+        notes.append(f"{union.buried:,} faces are inside the shape and were left out.")
+    if union.cut:
+        notes.append(f"{union.cut:,} faces that others cross were cut there, and what is inside of them was left out.")
+    notes += _precision(points, extent)
     return Shape(
-        np.ascontiguousarray(mesh.vertices * extent + low, np.float64),
-        np.ascontiguousarray(mesh.faces, np.int64),
+        np.ascontiguousarray(union.vertices * extent + low, np.float64),
+        np.ascontiguousarray(union.faces, np.int64),
         None,
-        watertight,
+        not opened,
         tuple(notes),
     )
 
 
-def _cloud(path: Path, points: np.ndarray, normals: np.ndarray | None) -> Shape:
-    _require_points(path, points)
+def _cloud(path: Path, raw: RawShape) -> Shape:
+    points, normals = raw.vertices, raw.normals
     if normals is None:
         raise InputError(
-            f"{path} is a point cloud without normals: give it normals (nx, ny, nz), which say where outside is."
+            f"{path} has points but neither faces nor normals: give them normals (nx, ny, nz), which say where outside "
+            "is. A point cloud without normals has no inside."
         )
     lengths = np.linalg.norm(normals, axis=1)
     usable = np.isfinite(lengths) & (lengths > 0)
-    notes = ["Distances are those to the nearest point; the sign is that of the mean normal of the three nearest."]
+    notes = [
+        *raw.notes,
+        "Distances are those to the nearest point; the sign is that of the mean normal of the three nearest.",
+    ]
     if not usable.any():
         raise InputError(f"{path} has normals of length zero only.")
     if not usable.all():
@@ -187,29 +214,34 @@ def _cloud(path: Path, points: np.ndarray, normals: np.ndarray | None) -> Shape:
         raise InputError(f"{path} has {int(usable.sum())} points with normals: too few for a surface.")
     points, normals = points[usable], normals[usable] / lengths[usable, None]
     _require_inside(path, points)
+    if (normals @ normals[0] > 1.0 - 1e-6).all():
+        raise InputError(
+            f"{path} has normals that all look the same way, which those of a surface with an inside do not: are they "
+            "colours, or something else?"
+        )
+    if (share := disagree(points, normals)) is not None:
+        notes.append(
+            f"The normals disagree: {share:.0%} of neighbouring points look opposite ways, and inside and outside are "
+            "mixed up there. Orient them in the program that made them."
+        )
+    elif look_inward(points, normals):
+        normals = -normals
+        notes.append("The normals looked inward and were turned.")
+    notes += _precision(raw.vertices, float(np.ptp(points, axis=0).max()))
     return Shape(np.ascontiguousarray(points), np.empty((0, 3), np.int64), normals, False, tuple(notes))
 
 
-def _read_xyz(path: Path) -> Shape:
-    try:
-        rows = np.loadtxt(path, dtype=np.float64, ndmin=2)
-    except (ValueError, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as lines of numbers ({_first_line(error)}).") from error
-    if rows.shape[1] not in (3, 6):
-        raise InputError(f"{path} has {rows.shape[1]} numbers per line; x y z nx ny nz are needed.")
-    return _cloud(path, rows[:, :3], rows[:, 3:] if rows.shape[1] == 6 else None)
-
-
-def _normals_of_ply(cloud: Any) -> np.ndarray | None:
-    """The normals that trimesh leaves among the raw columns of a PLY file."""
-    raw = cloud.metadata.get("_ply_raw", {}).get("vertex", {}).get("data")
-    if raw is None:
-        return None
-    try:
-        # Columns of text files are [n, 1].
-        return np.stack([np.asarray(raw[name], np.float64).reshape(-1) for name in ("nx", "ny", "nz")], axis=1)
-    except (KeyError, ValueError, IndexError):
-        return None
+def _precision(vertices: np.ndarray, extent: float) -> list[str]:
+    """A sentence on coordinates that were rounded to single precision far from the origin."""
+    farthest = vertices[:, np.abs(vertices).max(axis=0).argmax()]
+    largest = float(np.abs(farthest).max())
+    step = float(np.spacing(np.float32(largest)))
+    if step < _COARSEST * extent or (farthest != farthest.astype(np.float32)).any():
+        return []
+    return [
+        f"The coordinates are of single precision around {largest:.3g}, where numbers are {step:.2g} apart: the "
+        "surface has steps of that size. Move the shape to the origin before it is saved."
+    ]
 
 
 def _require_points(path: Path, points: np.ndarray) -> None:
@@ -221,6 +253,12 @@ def _require_points(path: Path, points: np.ndarray) -> None:
             f"{path}: {int(bad.sum()):,} of {len(points):,} vertices are not finite numbers, the first is number "
             f"{int(np.argmax(bad))}."
         )
+    reach, extent = float(np.abs(points).max()), float(np.ptp(points, axis=0).max())
+    if reach > _LARGEST or 0 < extent < _SMALLEST:
+        raise InputError(
+            f"{path} reaches to {reach:.3g} and is {extent:.3g} large: use units in which these are between "
+            f"{_SMALLEST:g} and {_LARGEST:g}."
+        )
 
 
 def _require_inside(path: Path, points: np.ndarray) -> None:
@@ -230,11 +268,6 @@ def _require_inside(path: Path, points: np.ndarray) -> None:
         raise InputError(f"{path}: all vertices are in one place.")
     if extents[2] < _FLATTEST * extents[0]:
         raise InputError(f"{path} is flat: a plane or a line has no inside, and so no signed distance.")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
 
 
 def sample_shape(resolution: int = 128) -> Shape:

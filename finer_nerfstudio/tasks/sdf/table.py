@@ -9,12 +9,12 @@ from typing import Any
 
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.tasks.options import Method
-from finer_nerfstudio.tasks.progress import progress_bar
+from finer_nerfstudio.tasks.progress import progress_bar, stages
 from finer_nerfstudio.tasks.sdf.fit import ShapeOptions, fit_shape, measure_shape, surface_of
 from finer_nerfstudio.tasks.sdf.shape import Shape, read_shape
 from finer_nerfstudio.tasks.sweep import Cell
 
-SHAPE_SUFFIXES = (".obj", ".ply", ".stl", ".off", ".glb", ".xyz")
+SHAPE_SUFFIXES = (".obj", ".ply", ".stl", ".off", ".glb", ".gltf", ".xyz")
 
 
 def shapes_in(path: Path) -> list[Path]:
@@ -62,8 +62,11 @@ def fit_and_measure(name: str, shape: Shape, options: ShapeOptions, resolution: 
         fitted = fit_shape(shape, options, report=report)
     network, training = fitted.network, fitted.training
     try:
-        vertices, faces = surface_of(network, resolution)
-        quality: dict[str, float | None] = dict(measure_shape(network, shape, vertices, faces, seed=options.seed))
+        with stages() as stage:
+            vertices, faces = surface_of(network, resolution, report=stage)
+            quality: dict[str, float | None] = dict(
+                measure_shape(network, shape, vertices, faces, seed=options.seed, report=stage)
+            )
     except InputError:
         quality = {"chamfer_paper": None, "iou": 0.0, "iou_paper": 0.0, "normal_consistency": None}
     return {

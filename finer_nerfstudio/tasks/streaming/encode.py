@@ -31,7 +31,7 @@ from finer_nerfstudio.tasks.grid import BatchSize
 from finer_nerfstudio.tasks.options import FitOptions, device_named, preset_of, protocol_of, settings_of
 from finer_nerfstudio.tasks.streaming.precision import coarsest
 from finer_nerfstudio.tasks.streaming.stage_training import StageProblem
-from finer_nerfstudio.tasks.training import Report, Schedule, train
+from finer_nerfstudio.tasks.training import Report, Schedule, difference, train
 
 WIDTHS = (30, 69, 110, 151)
 """Of the paper's image streams (FINER++ §5.4; Cho et al. 2022)."""
@@ -353,7 +353,7 @@ def _read_stage(path: Path, settings: dict[str, Any]) -> FinishedStage:
         different = sorted(key for key in before.keys() | settings.keys() if _json(before, key) != _json(settings, key))
         if different:
             raise UsageError(
-                f"{path} belongs to a run with other options ({', '.join(different)}): give the same ones, or another "
+                f"{path} belongs to a run with {difference(before, settings, different)}: give the same, or another "
                 "--output-dir."
             )
         stage = progress["stage"]

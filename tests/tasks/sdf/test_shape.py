@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -181,14 +183,43 @@ def test_small_units_lose_no_face(size: float, tmp_path: Path) -> None:
     assert float(np.ptp(shape.vertices[:, 0])) == pytest.approx(2 * size, rel=1e-3)
 
 
-def test_far_from_the_origin_a_written_mesh_keeps_its_surface(tmp_path: Path) -> None:
+def origin_of(path: Path) -> np.ndarray:
+    """What the header says has to be added to the vertices."""
+    header = path.read_bytes().partition(b"end_header")[0].decode()
+    stated = re.search(r"^comment origin (\S+) (\S+) (\S+)$", header, re.MULTILINE)
+    return np.zeros(3) if stated is None else np.array([float(value) for value in stated.groups()])
+
+
+@pytest.mark.parametrize(
+    "offset", [(0.0, 0.0, 0.0), (20.0, 0.0, -9.0), (512_345.678, 5_432_109.876, 312.5), (1e9, 0, 0)]
+)
+@pytest.mark.parametrize("size", [1e-3, 1.0, 40.0])
+def test_a_written_mesh_keeps_its_surface_wherever_it_is(offset: Sequence[float], size: float, tmp_path: Path) -> None:
+    ball = trimesh.creation.icosphere(subdivisions=2)
+    vertices = size * ball.vertices + np.array(offset)
+    origin = write_mesh(tmp_path / "ball.ply", vertices, np.asarray(ball.faces))
+    np.testing.assert_array_equal(origin_of(tmp_path / "ball.ply"), origin)
+    again = trimesh.load(tmp_path / "ball.ply", process=False)
+    assert isinstance(again, trimesh.Trimesh)
+    assert b"property float x" in (tmp_path / "ball.ply").read_bytes()
+    np.testing.assert_allclose(again.vertices + origin, vertices, atol=1e-5 * size + 1e-15 * np.abs(vertices).max())
+    np.testing.assert_array_equal(again.faces, ball.faces)
+    if max(map(abs, offset)) < 10 * size:
+        assert not origin.any(), "near the origin it stays where it is"
+    # Other programs see the same.
+    import open3d
+
+    seen = open3d.io.read_triangle_mesh(tmp_path / "ball.ply")
+    np.testing.assert_allclose(np.asarray(seen.vertices) + origin, vertices, atol=1e-5 * size + 1e-9 * max(offset))
+
+
+def test_a_mesh_is_written_in_double_precision_on_request(tmp_path: Path) -> None:
     ball = trimesh.creation.icosphere(subdivisions=2)
     vertices = ball.vertices + np.array([500_000.0, 5_400_000.0, 100.0])
-    write_mesh(tmp_path / "ball.ply", vertices, np.asarray(ball.faces))
+    assert not write_mesh(tmp_path / "ball.ply", vertices, np.asarray(ball.faces), double=True).any()
     again = trimesh.load(tmp_path / "ball.ply", process=False)
     assert isinstance(again, trimesh.Trimesh)
     np.testing.assert_array_equal(again.vertices, vertices)
-    np.testing.assert_array_equal(again.faces, ball.faces)
 
 
 def test_normals_belong_to_a_cloud() -> None:
