@@ -150,10 +150,16 @@ def to_rgb_or_rgba(stored: StoredImage, path: Path, notes: Notes) -> Pixels:
     """
     if np.isnan(stored.full):
         raise InputError(f"{path} holds signed numbers, of which none is white: convert it to 8 or 16 bits.")
-    if stored.values.dtype == np.uint8:
-        pixels = stored.values.astype(np.float32) / 255.0
-    else:
-        pixels = (stored.values / stored.full).astype(np.float32)
+    pixels = stored.values.astype(np.float32 if stored.values.dtype.itemsize <= 2 else np.float64) / stored.full
+    pixels = pixels.astype(np.float32, copy=False)
+    if stored.values.dtype.kind == "f":
+        pixels = _between_0_and_1(pixels, path, notes)
+    if pixels.shape[2] < 3:
+        pixels = np.concatenate([np.repeat(pixels[..., :1], 3, axis=2), pixels[..., 1:]], axis=2)
+    return pixels
+
+
+def _between_0_and_1(pixels: Pixels, path: Path, notes: Notes) -> Pixels:
     if not np.isfinite(pixels).all():
         raise InputError(f"{path} has pixels that are no finite numbers.")
     beyond = float(np.mean((pixels < 0) | (pixels > 1)))
@@ -164,10 +170,7 @@ def to_rgb_or_rgba(stored: StoredImage, path: Path, notes: Notes) -> Pixels:
         )
     if beyond > 0:
         notes.tell("Some values of floating pictures are below 0 or above 1, and are cut off there.")
-        pixels = np.clip(pixels, 0.0, 1.0)
-    if pixels.shape[2] < 3:
-        pixels = np.concatenate([np.repeat(pixels[..., :1], 3, axis=2), pixels[..., 1:]], axis=2)
-    return pixels
+    return np.clip(pixels, 0.0, 1.0)
 
 
 def area_average(pixels: Pixels, factor: int) -> Pixels:
