@@ -171,3 +171,20 @@ def test_the_colour_of_masked_pixels_can_be_chosen(tmp_path: Path) -> None:
     for image, full in ((dataset.get_data(0)["image"], 1), (dataset.get_data(0, "uint8")["image"], 255)):
         assert image[0, 3].tolist() == [full] * 4
         np.testing.assert_allclose(image[0, 0], np.array([1.0, 0.0, 0.5, 1.0]) * full, atol=0.5 if full > 1 else 0)
+
+
+def test_blocks_with_a_masked_pixel_are_masked(tmp_path: Path) -> None:
+    """In Blender format too; the remainder of 13x9 pixels at a third of the size is cut off."""
+    mask = np.full((9, 13), 255, np.uint8)
+    mask[4, 5] = 0
+    mask[:, 12] = 0
+    Image.new("RGB", (13, 9)).save(tmp_path / "0.png")
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    frame = {"file_path": "0", "mask_path": "mask.png", "transform_matrix": np.eye(4).tolist()}
+    (tmp_path / "transforms_train.json").write_text(json.dumps({"camera_angle_x": 0.7, "frames": [frame]}))
+    config = BlenderViewsDataParserConfig(data=tmp_path, downscale_factor=3)
+    data = SceneImages(config.setup().get_dataparser_outputs("train"))[0]
+    expected = np.ones((3, 4), dtype=bool)
+    expected[1, 1] = False
+    assert data["image"].shape[:2] == (3, 4)
+    np.testing.assert_array_equal(data["mask"].squeeze(-1).numpy(), expected)
