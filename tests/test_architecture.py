@@ -42,6 +42,13 @@ def test_nerfstudio_is_imported_by_its_own_room_only() -> None:
                 assert not name.startswith("finer_nerfstudio.nerf"), path
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE / "files").rglob("*.py")), ids=lambda path: path.stem)
+def test_files_are_read_without_knowing_what_for(path: Path) -> None:
+    allowed = ("finer_nerfstudio.errors", "finer_nerfstudio.memory", "finer_nerfstudio.files")
+    for name in imports_of(path):
+        assert not name.startswith("finer_nerfstudio") or name.startswith(allowed), name
+
+
 def test_importing_the_package_leaves_nerfstudio_alone() -> None:
     late = ("nerfstudio", "nerfacc", "triton")
     code = f"import sys, finer_nerfstudio; print([m for m in sys.modules if m.split('.')[0] in {late}])"

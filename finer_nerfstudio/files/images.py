@@ -149,7 +149,8 @@ def _in_a_sentence(path: Path) -> Iterator[None]:
         if isinstance(error, MemoryError):
             reason = "it asks for more memory than there is"
         reason = reason.replace(str(path), "it").rstrip(".")
-        raise InputError(f"{path} cannot be read as an image ({reason}): is it damaged, or something else?") from error
+        name = str(path) if len(str(path)) <= 1000 else f"{str(path)[:200]} ..."
+        raise InputError(f"{name} cannot be read as an image ({reason}): is it damaged, or something else?") from error
 
 
 def _start(path: Path) -> bytes:

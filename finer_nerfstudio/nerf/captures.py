@@ -55,6 +55,26 @@ def checked_captures(config: NerfstudioDataParserConfig) -> NerfstudioDataParser
     return dataclasses.replace(config, _target=Captures)
 
 
+def find_mask(frame: Frame, folder: Path, downscale: int = 1) -> Path | None:
+    """Find the mask that a frame names, if it names one.
+
+    Args:
+        frame: of a file in ``folder``.
+        folder: of the scene.
+        downscale: of the copies that are read.
+
+    Raises:
+        InputError: where it is missing.
+    """
+    if frame.mask is None:
+        return None
+    name = _smaller_copy(frame.mask, "masks", downscale)
+    path = find_image(folder, name)
+    if path is None:
+        raise InputError(f"the mask {folder / name} of {frame.where} is missing.")
+    return path
+
+
 @dataclass
 class Captures(DataParser):
     """Reads what Nerfstudio's parser reads, lenses of each frame too, and says what is wrong with the rest.
@@ -83,7 +103,7 @@ class Captures(DataParser):
         downscale = self._downscale(transforms, folder)
         pictures = sorted(self._pictures(transforms, folder, downscale), key=lambda picture: picture.path)
         self._notes.tell(of_times(picture.frame for picture in pictures))
-        masks = [_mask(picture.frame, folder, downscale) for picture in pictures]
+        masks = [find_mask(picture.frame, folder, downscale) for picture in pictures]
         chosen = self._split(transforms, pictures, folder, downscale, split)
 
         poses, to_field = self._oriented(np.stack([picture.frame.pose for picture in pictures]), transforms, path)
@@ -264,16 +284,6 @@ class Captures(DataParser):
 def _smaller_copy(name: str, kind: str, downscale: int) -> str:
     """Where ns-process-data puts pictures, or masks, of a fraction of the size."""
     return name if downscale == 1 else f"{kind}_{downscale}/{name.rsplit('/', 1)[-1]}"
-
-
-def _mask(frame: Frame, folder: Path, downscale: int) -> Path | None:
-    if frame.mask is None:
-        return None
-    name = _smaller_copy(frame.mask, "masks", downscale)
-    path = find_image(folder, name)
-    if path is None:
-        raise InputError(f"the mask {folder / name} of {frame.where} is missing.")
-    return path
 
 
 def _listed(names: Sequence[str], pictures: Sequence[Picture], folder: Path, downscale: int, where: str) -> list[int]:

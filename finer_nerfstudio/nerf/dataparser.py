@@ -18,7 +18,7 @@ from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.files.images import find_image
-from finer_nerfstudio.nerf.captures import checked_captures
+from finer_nerfstudio.nerf.captures import checked_captures, find_mask
 from finer_nerfstudio.nerf.notes import Notes
 from finer_nerfstudio.nerf.transforms import Picture, cameras_of, measure, of_times, read_transforms
 
@@ -96,7 +96,12 @@ class BlenderViews(DataParser):
             alpha_color=None,
             scene_box=SceneBox(aabb=torch.tensor([[-extent] * 3, [extent] * 3], dtype=torch.float32)),
             dataparser_scale=config.scale_factor,
-            metadata={"downscale_factor": factor, "unbounded": False},
+            metadata={
+                "downscale_factor": factor,
+                "unbounded": False,
+                "masks": [find_mask(picture.frame, folder) for picture in pictures],
+                "crop_radii": [picture.lens.crop_radius for picture in pictures],
+            },
         )
 
     def _pictures(self, folder: Path, split: str) -> list[Picture]:

@@ -86,18 +86,27 @@ class SceneImages(InputDataset):
             pixels = np.concatenate([pixels, np.ones_like(pixels[..., :1])], axis=2)
         elif not self.any_alpha:
             pixels = pixels[..., :3]
+        pixels = area_average(pixels, self.metadata.get("downscale_factor", 1))
         if self.scale_factor != 1.0:
             pixels = _resized(pixels, self.scale_factor)
-        return np.ascontiguousarray(area_average(pixels, self.metadata.get("downscale_factor", 1)))
+        return np.ascontiguousarray(pixels)
 
     def _mask(self, image_idx: int, height: int, width: int) -> Bool[np.ndarray, "height width"] | None:
         paths, radii = self.metadata.get("masks", []), self.metadata.get("crop_radii", [])
         if not any(path is not None for path in paths) and not any(radius is not None for radius in radii):
             return None
         path, radius = paths[image_idx], radii[image_idx]
-        mask = np.ones((height, width), dtype=bool) if path is None else read_mask(path, height, width)
+        factor = self.metadata.get("downscale_factor", 1)
+        mask = np.ones((height, width), dtype=bool)
+        if path is not None:
+            picture = read_header(self.image_filenames[image_idx])
+            whole = read_mask(path, picture.height, picture.width)
+            rows, columns = picture.height // factor, picture.width // factor
+            blocks = whole[: rows * factor, : columns * factor].reshape(rows, factor, columns, factor)
+            # What is averaged with something that does not count does not count either.
+            mask = _nearest(blocks.all(axis=(1, 3)), height, width)
         if radius is not None:
-            radius = radius * self.scale_factor
+            radius = radius * self.scale_factor / factor
             row, column = np.ogrid[:height, :width]
             mask &= np.hypot(row + 0.5 - height / 2, column + 0.5 - width / 2) <= radius
         return mask
@@ -130,6 +139,11 @@ def read_mask(path: Path, height: int, width: int) -> Bool[np.ndarray, "height w
     mask = brightness > threshold
     if opaque < channels:
         mask &= stored.values[..., -1] > 0.5 * stored.full
+    return _nearest(mask, height, width)
+
+
+def _nearest(mask: Bool[np.ndarray, "rows columns"], height: int, width: int) -> Bool[np.ndarray, "height width"]:
+    rows, columns = mask.shape
     if (rows, columns) == (height, width):
         return mask
     row = ((np.arange(height) + 0.5) * rows / height).astype(int)
@@ -150,10 +164,16 @@ def to_rgb_or_rgba(stored: StoredImage, path: Path, notes: Notes) -> Pixels:
     """
     if np.isnan(stored.full):
         raise InputError(f"{path} holds signed numbers, of which none is white: convert it to 8 or 16 bits.")
-    if stored.values.dtype == np.uint8:
-        pixels = stored.values.astype(np.float32) / 255.0
-    else:
-        pixels = (stored.values / stored.full).astype(np.float32)
+    pixels = stored.values.astype(np.float32 if stored.values.dtype.itemsize <= 2 else np.float64) / stored.full
+    pixels = pixels.astype(np.float32, copy=False)
+    if stored.values.dtype.kind == "f":
+        pixels = _between_0_and_1(pixels, path, notes)
+    if pixels.shape[2] < 3:
+        pixels = np.concatenate([np.repeat(pixels[..., :1], 3, axis=2), pixels[..., 1:]], axis=2)
+    return pixels
+
+
+def _between_0_and_1(pixels: Pixels, path: Path, notes: Notes) -> Pixels:
     if not np.isfinite(pixels).all():
         raise InputError(f"{path} has pixels that are no finite numbers.")
     beyond = float(np.mean((pixels < 0) | (pixels > 1)))
@@ -164,10 +184,7 @@ def to_rgb_or_rgba(stored: StoredImage, path: Path, notes: Notes) -> Pixels:
         )
     if beyond > 0:
         notes.tell("Some values of floating pictures are below 0 or above 1, and are cut off there.")
-        pixels = np.clip(pixels, 0.0, 1.0)
-    if pixels.shape[2] < 3:
-        pixels = np.concatenate([np.repeat(pixels[..., :1], 3, axis=2), pixels[..., 1:]], axis=2)
-    return pixels
+    return np.clip(pixels, 0.0, 1.0)
 
 
 def area_average(pixels: Pixels, factor: int) -> Pixels:

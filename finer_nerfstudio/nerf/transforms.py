@@ -211,7 +211,7 @@ class Transforms:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture on disk with its lens and pose."""
+    """A picture on disk with the frame that names it, and its lens."""
 
     frame: Frame
     path: Path
@@ -324,7 +324,7 @@ def _frame(frame: Any, scene: dict[str, Any], where: str) -> Frame:
         _portable(image),
         None if mask is None else _portable(mask),
         _camera_pose(pose, f'{where}: "transform_matrix"'),
-        own.number("time"),
+        None if own.get("time") is None else own.number("time"),
         _Values([frame, scene], where),
     )
 

@@ -253,6 +253,12 @@ def test_tiff_that_is_not_read_says_why(values: np.ndarray, options: dict, words
         read_stored_image(tmp_path / "image.tif", upright=True)
 
 
+def test_names_that_are_too_long_for_the_machine(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="File name too long") as caught:
+        read_stored_image(tmp_path / ("n" * 5000), upright=True)
+    assert len(str(caught.value)) < 400
+
+
 def test_more_channels_than_colours_are_said(tmp_path: Path) -> None:
     values = random_values("u2", HEIGHT, WIDTH, 4)
     tifffile.imwrite(tmp_path / "image.tif", values, photometric="rgb", extrasamples=["unspecified"])

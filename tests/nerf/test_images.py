@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -12,10 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
 
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.files.images import read_stored_image
+from finer_nerfstudio.nerf.captures import checked_captures
 from finer_nerfstudio.nerf.dataparser import BlenderViewsDataParserConfig
 from finer_nerfstudio.nerf.images import SceneImages, area_average, to_rgb_or_rgba
 from finer_nerfstudio.nerf.notes import Notes
@@ -48,10 +51,9 @@ def test_averaging_commutes_with_compositing(pixels: Pixels, factor: int, backgr
 @settings(max_examples=50, deadline=None)
 def test_averaging_of_opaque_pictures_is_the_box_filter(pixels: Pixels, factor: int) -> None:
     rows, columns = pixels.shape[0] // factor, pixels.shape[1] // factor
-    cropped = Image.fromarray(pixels[: rows * factor, : columns * factor])
-    reference = np.asarray(cropped.reduce(factor), dtype=np.int32)
-    # Pillow's is rounded.
-    assert np.abs(255.0 * area_average(pixels / np.float32(255), factor) - reference).max() <= 0.501
+    cropped = pixels[: rows * factor, : columns * factor] / np.float32(255)
+    reference = cv2.resize(cropped, (columns, rows), interpolation=cv2.INTER_AREA)
+    np.testing.assert_allclose(area_average(pixels / np.float32(255), factor), reference, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
@@ -126,3 +128,63 @@ def test_an_image_of_which_not_even_the_header_can_be_read_is_named(tmp_path: Pa
     (tmp_path / "b.png").write_text("not a picture")
     with pytest.raises(InputError, match=r"b\.png cannot be read as an image"):
         dataset.get_numpy_image(0)
+
+
+def test_pictures_and_masks_shrink_with_the_cameras(tmp_path: Path) -> None:
+    """As --pipeline.datamanager.camera-res-scale-factor asks for; colours of what is transparent do not bleed."""
+    pixels = np.zeros((9, 13, 4), np.uint8)
+    pixels[:, :7] = (200, 100, 50, 255)
+    pixels[:, 7:] = (0, 255, 0, 0)
+    mask = np.zeros((9, 13), np.uint8)
+    mask[4:] = 255
+    frames = []
+    for index in range(2):
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+        pose = np.eye(4)
+        pose[0, 3] = index
+        frames.append({"file_path": f"{index}.png", "mask_path": "mask.png", "transform_matrix": pose.tolist()})
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    (tmp_path / "transforms.json").write_text(json.dumps({"camera_angle_x": 0.7, "frames": frames}))
+    outputs = BlenderViewsDataParserConfig(data=tmp_path).setup().get_dataparser_outputs("train")
+    dataset = SceneImages(outputs, scale_factor=0.5)
+    data = dataset[0]
+    assert data["image"].shape == (int(dataset.cameras.height[0]), int(dataset.cameras.width[0]), 4) == (4, 6, 4)
+    seen = data["image"][..., 3] > 0.01
+    expected = torch.tensor([200.0, 100.0, 50.0]) / 255
+    torch.testing.assert_close(data["image"][seen][:, :3], expected.expand(int(seen.sum()), 3), atol=1e-5, rtol=0)
+    assert data["mask"].squeeze(-1).tolist() == [[False] * 6] * 2 + [[True] * 6] * 2
+
+
+def test_the_colour_of_masked_pixels_can_be_chosen(tmp_path: Path) -> None:
+    """--mask-color after nerfstudio-data."""
+    Image.new("RGB", (4, 2), (255, 255, 255)).save(tmp_path / "0.png")
+    Image.new("RGBA", (4, 2), (255, 255, 255, 100)).save(tmp_path / "1.png")
+    Image.fromarray(np.array([[0, 0, 255, 255]] * 2, np.uint8)).save(tmp_path / "mask.png")
+    frames = []
+    for index in range(2):
+        pose = np.eye(4)
+        pose[0, 3] = index
+        frames.append({"file_path": f"{index}.png", "mask_path": "mask.png", "transform_matrix": pose.tolist()})
+    (tmp_path / "transforms.json").write_text(json.dumps({"camera_angle_x": 0.7, "frames": frames}))
+    config = NerfstudioDataParserConfig(data=tmp_path, mask_color=(1.0, 0.0, 0.5))
+    dataset = SceneImages(checked_captures(config).setup().get_dataparser_outputs("train"))
+    for image, full in ((dataset.get_data(0)["image"], 1), (dataset.get_data(0, "uint8")["image"], 255)):
+        assert image[0, 3].tolist() == [full] * 4
+        np.testing.assert_allclose(image[0, 0], np.array([1.0, 0.0, 0.5, 1.0]) * full, atol=0.5 if full > 1 else 0)
+
+
+def test_blocks_with_a_masked_pixel_are_masked(tmp_path: Path) -> None:
+    """In Blender format too; the remainder of 13x9 pixels at a third of the size is cut off."""
+    mask = np.full((9, 13), 255, np.uint8)
+    mask[4, 5] = 0
+    mask[:, 12] = 0
+    Image.new("RGB", (13, 9)).save(tmp_path / "0.png")
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    frame = {"file_path": "0", "mask_path": "mask.png", "transform_matrix": np.eye(4).tolist()}
+    (tmp_path / "transforms_train.json").write_text(json.dumps({"camera_angle_x": 0.7, "frames": [frame]}))
+    config = BlenderViewsDataParserConfig(data=tmp_path, downscale_factor=3)
+    data = SceneImages(config.setup().get_dataparser_outputs("train"))[0]
+    expected = np.ones((3, 4), dtype=bool)
+    expected[1, 1] = False
+    assert data["image"].shape[:2] == (3, 4)
+    np.testing.assert_array_equal(data["mask"].squeeze(-1).numpy(), expected)

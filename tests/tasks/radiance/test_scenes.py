@@ -56,6 +56,22 @@ def test_a_scene_is_itself_wherever_it_lies(tmp_path: Path) -> None:
     assert read_scene(there.folder).identity() != here.identity()
 
 
+def test_photographs_of_a_scene_may_leave_out_another_suffix(tmp_path: Path) -> None:
+    folder = write_scene(tmp_path / "scene")
+    (folder / "r_0.png").unlink()
+    Image.new("RGB", (16, 12)).save(folder / "r_0.JPG", "JPEG")
+    scene = read_scene(folder)
+    assert (scene.width, scene.height) == (16, 12)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"frames": ' + "9" * 5000 + "}", "{}", '{"frames": [1]}'])
+def test_files_without_frames_are_named(tmp_path: Path, content: str) -> None:
+    folder = write_scene(tmp_path / "scene")
+    (folder / "transforms_test.json").write_text(content)
+    with pytest.raises(InputError, match=r"transforms_test\.json cannot be read"):
+        read_scene(folder)
+
+
 def test_what_is_no_scene_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no scene at"):
         scenes_in(tmp_path / "nowhere")
