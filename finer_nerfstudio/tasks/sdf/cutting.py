@@ -2,49 +2,68 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 # Where surfaces are nearer than this, relative to the longest side of the shape, they touch.
 TOUCHING = 2e-5
 # Cuts shorter than this are none, and pieces thinner.
 _SHORTEST = 1e-9
+# Where triangles cross each other without end, their pieces grow with the cube of their number.
+_MOST_PIECES = 200_000
 
 Point = tuple[float, float]
 
 
-def cut_faces(vertices: np.ndarray, faces: np.ndarray, *, touching: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cut every face along its intersections with others, so that each piece is on one side of these.
+@dataclass(frozen=True)
+class Pieces:
+    """Faces in pieces, each of which is on one side of all others.
 
     Pieces meet as the faces did, but they do not share vertices.
+
+    Attributes:
+        corners: ``[n_pieces, 3, 3]`` of triangles.
+        face: ``[n_pieces]``, which face each is a piece of; faces that meet no others have none.
+        flush: ``[n, 2]`` pairs of faces that lie in one plane and look the same way.
+        uncut: how many faces so many others cross that they were not cut.
+    """
+
+    corners: np.ndarray
+    face: np.ndarray
+    flush: np.ndarray
+    uncut: int
+
+
+def cut_faces(vertices: np.ndarray, faces: np.ndarray, *, touching: bool) -> Pieces:
+    """Cut every face along its intersections with others.
 
     Args:
         vertices: ``[n_vertices, 3]`` in a frame where the longest side of the shape is 1.
         faces: ``[n_faces, 3]``.
         touching: cut also where faces only touch, or nearly so.
-
-    Returns:
-        Corners ``[n_pieces, 3, 3]`` of triangles, the face ``[n_pieces]`` that each is a piece of, and pairs
-        ``[n, 2]`` of cut faces that lie in one plane, the second of which looks the same way as the first.
     """
     pairs = _meeting(vertices, faces, touching)
     mine, other = np.concatenate([pairs, pairs[:, ::-1]]).T
     origin, axes = _frames(vertices, faces)
     segments, owners, flush = _cuts(vertices, faces, mine, other, origin, axes)
-    pieces, of_face = [], []
+    pieces, of_face, uncut = [], [], 0
     order = np.argsort(owners, kind="stable")
-    bounds = np.flatnonzero(np.diff(owners[order])) + 1
+    rows_of_faces = np.split(order, np.flatnonzero(np.diff(owners[order])) + 1) if len(order) else []
     shuffle = np.random.default_rng(0)
-    for rows in np.split(order, bounds) if len(order) else []:
+    for rows in sorted(rows_of_faces, key=len):
         face = owners[rows[0]]
         flat = (vertices[faces[face]] - origin[face]) @ axes[face, :2].T
         cuts = segments[shuffle.permutation(rows)]
-        for polygon in _pieces([(float(x), float(y)) for x, y in flat], cuts.tolist()):
+        polygons = _pieces([(float(x), float(y)) for x, y in flat], cuts.tolist(), _MOST_PIECES - len(pieces))
+        uncut += not polygons
+        for polygon in polygons:
             corners = np.array(polygon) @ axes[face, :2] + origin[face]
             for k in range(1, len(polygon) - 1):
                 pieces.append(corners[[0, k, k + 1]])
                 of_face.append(face)
     same_way = np.einsum("ij,ij->i", axes[flush[:, 0], 2], axes[flush[:, 1], 2]) > 0
-    return np.array(pieces).reshape(-1, 3, 3), np.array(of_face, np.int64), flush[same_way]
+    return Pieces(np.array(pieces).reshape(-1, 3, 3), np.array(of_face, np.int64), flush[same_way], uncut)
 
 
 def _meeting(vertices: np.ndarray, faces: np.ndarray, touching: bool) -> np.ndarray:
@@ -136,11 +155,15 @@ def _crossing(flat: np.ndarray, height: np.ndarray, rows: np.ndarray, i: int, j:
     return flat[rows, i] + share * (flat[rows, j] - flat[rows, i])
 
 
-def _pieces(triangle: list[Point], cuts: list[list[list[float]]]) -> list[list[Point]]:
+def _pieces(triangle: list[Point], cuts: list[list[list[float]]], most: int) -> list[list[Point]]:
     """Cut a convex polygon along segments; each cut goes on to the ends of the piece that it is in.
 
-    A tree of halves: every cut goes down to the pieces that it reaches and nowhere else.
+    A tree of halves: every cut goes down to the pieces that it reaches and nowhere else. None where there would be more
+    than ``most``.
     """
+    count = 1
+    if count > most:
+        return []
     root: list = [triangle]  # a leaf has its polygon; a fork its line and the two sides
     for (x0, y0), (x1, y1) in cuts:
         todo = [(root, (x0, y0), (x1, y1))]
@@ -155,6 +178,9 @@ def _pieces(triangle: list[Point], cuts: list[list[list[float]]]) -> list[list[P
                 left, right = _halves(node[0], line)
                 if left and right and _reaches(node[0], line, start, end):
                     node[:] = [line, [left], [right]]
+                    count += 1
+                    if count > most:
+                        return []
                 continue
             (nx, ny, at), left, right = node
             first, second = nx * start[0] + ny * start[1] - at, nx * end[0] + ny * end[1] - at

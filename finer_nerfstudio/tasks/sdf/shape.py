@@ -183,6 +183,11 @@ def _mesh(path: Path, raw: RawShape) -> Shape:
         notes.append(f"{union.buried:,} faces are inside the shape and were left out.")
     if union.cut:
         notes.append(f"{union.cut:,} faces that others cross were cut there, and what is inside of them was left out.")
+    if union.uncut:
+        notes.append(
+            f"{union.uncut:,} faces are crossed in too many places to be cut: they were kept or left out whole, and "
+            "distances near them may be those to a surface inside the shape."
+        )
     notes += _precision(points, extent)
     return Shape(
         np.ascontiguousarray(union.vertices * extent + low, np.float64),
@@ -200,7 +205,8 @@ def _cloud(path: Path, raw: RawShape) -> Shape:
             f"{path} has points but neither faces nor normals: give them normals (nx, ny, nz), which say where outside "
             "is. A point cloud without normals has no inside."
         )
-    lengths = np.linalg.norm(normals, axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(normals, axis=1)
     usable = np.isfinite(lengths) & (lengths > 0)
     notes = [
         *raw.notes,

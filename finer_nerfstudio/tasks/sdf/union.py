@@ -22,12 +22,14 @@ class Union:
         faces: ``[n_faces, 3]``. Where faces were cut, neighbouring pieces do not share vertices.
         buried: how many faces are wholly inside, and were left out.
         cut: how many were cut, because others cross or touch them.
+        uncut: how many others cross in so many places that they were not cut, and are there or not as a whole.
     """
 
     vertices: np.ndarray
     faces: np.ndarray
     buried: int
     cut: int
+    uncut: int
 
 
 def union_of(vertices: np.ndarray, faces: np.ndarray, patches: np.ndarray) -> Union:
@@ -39,15 +41,16 @@ def union_of(vertices: np.ndarray, faces: np.ndarray, patches: np.ndarray) -> Un
         patches: ``[n_faces]``, in which of the patches that hang together by edges each face is.
     """
     several = bool(patches.max() > 0)
-    corners, face, flush = cut_faces(vertices, faces, touching=several)
+    found = cut_faces(vertices, faces, touching=several)
+    corners, face = found.corners, found.face
     if not several and not len(face):
-        return Union(vertices, faces, 0, 0)
+        return Union(vertices, faces, 0, 0, found.uncut)
     whole = np.ones(len(faces), bool)
     whole[face] = False
     kept = _exposed_patches(vertices, faces, whole)
     pieces = np.arange(3 * len(face)).reshape(-1, 3)
     exposed = _exposed(vertices, faces, corners.reshape(-1, 3), pieces)
-    exposed &= ~_repeated(vertices, faces, corners, face, flush)
+    exposed &= ~_repeated(vertices, faces, corners, face, found.flush)
     # Of a face whose pieces all stay, itself.
     cut = np.unique(face)
     complete = np.bincount(face, ~exposed, len(faces))[cut] == 0
@@ -60,7 +63,8 @@ def union_of(vertices: np.ndarray, faces: np.ndarray, patches: np.ndarray) -> Un
     # Parts may have had a face in common.
     left = left[np.sort(np.unique(np.sort(left, axis=1), axis=0, return_index=True)[1])]
     used, renumbered = np.unique(left, return_inverse=True)
-    return Union(together[used], renumbered.reshape(-1, 3), len(faces) - int(kept.sum()) - len(partly), len(partly))
+    buried = len(faces) - int(kept.sum()) - len(partly)
+    return Union(together[used], renumbered.reshape(-1, 3), buried, len(partly), found.uncut)
 
 
 def _exposed(vertices: np.ndarray, faces: np.ndarray, corners: np.ndarray, pieces: np.ndarray) -> np.ndarray:

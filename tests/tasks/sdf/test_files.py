@@ -212,6 +212,37 @@ def test_turned_and_star_shaped_polygons_have_their_area() -> None:
         assert area_and_volume(vertices, faces)[0] == pytest.approx(expected)
 
 
+def test_a_polygon_around_a_hole_and_one_that_crosses_itself() -> None:
+    # A square with a square hole, as one polygon that goes to the hole and back on the same way.
+    keyhole = np.array([(0, 0), (4, 0), (4, 4), (0, 4), (0, 0), (1, 1), (1, 3), (3, 3), (3, 1), (1, 1)], float)
+    for shift in range(10):
+        vertices = np.column_stack([np.roll(keyhole, shift, axis=0), np.zeros(10)])
+        faces = triangles_of(vertices, np.arange(10), np.array([10]))
+        area, _ = area_and_volume(vertices, faces)
+        assert (len(faces), area) == (8, pytest.approx(12))
+    generator = np.random.default_rng(0)
+    for count in (4, 5, 8, 50):
+        for _ in range(50):  # points of a grid, some of them twice, in any order
+            vertices = generator.integers(0, 4, (count, 3)).astype(float)
+            corners = generator.integers(0, count, count)
+            faces = triangles_of(vertices, corners, np.array([count]))
+            assert faces.shape == (count - 2, 3)
+            assert set(faces.reshape(-1)) <= set(corners)
+
+
+def test_a_comb_is_cut_between_its_teeth() -> None:
+    # Combs, whose teeth see nothing of each other.
+    for teeth in (3, 40):
+        across = np.arange(2 * teeth + 1)
+        top = np.stack([across, np.where(across % 2, 5.0, 1.0)], axis=1)[::-1]
+        flat = np.concatenate([[(0, 0), (2 * teeth, 0)], top]).astype(float)
+        vertices = np.column_stack([flat, np.zeros(len(flat))])
+        faces = triangles_of(vertices, np.arange(len(flat)), np.array([len(flat)]))
+        area, _ = area_and_volume(vertices, faces)
+        assert area == pytest.approx(2 * teeth * 3)
+        assert (np.cross(*np.moveaxis(np.diff(vertices[faces], axis=1), 1, 0))[:, 2] > 0).all()
+
+
 # OBJ
 
 
@@ -455,6 +486,17 @@ def test_compressions_are_named(extension: str, name: str, required: bool, tmp_p
     (tmp_path / "cube.glb").write_bytes(gltf.glb())
     with pytest.raises(InputError, match=rf"compressed by {name} \({extension}\).*without compression"):
         read_shape(tmp_path / "cube.glb")
+
+
+def test_a_mesh_that_is_repeated_without_end_is_refused(tmp_path: Path) -> None:
+    gltf = Gltf()
+    many = np.tile(CUBE_TRIANGLES, (20_000, 1))
+    gltf.node(gltf.primitive(CUBE_FLOATS, many))
+    gltf.json["nodes"] *= 1000
+    gltf.json["scenes"] = [{"nodes": list(range(1000))}]
+    (tmp_path / "many.glb").write_bytes(gltf.glb())
+    with pytest.raises(InputError, match="more than 16,777,216 triangles"):
+        read_shape(tmp_path / "many.glb")
 
 
 # Clouds

@@ -17,6 +17,7 @@ from finer_nerfstudio.tasks.sdf.files.raw import RawShape, of_triangles
 
 _COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
+_MOST_TRIANGLES = 1 << 24
 _POINTS, _TRIANGLES, _STRIP, _FAN = 0, 4, 5, 6
 # Compressions of geometry, by the extension's name.
 _COMPRESSIONS = {
@@ -65,7 +66,7 @@ class _File:
         self._buffers: dict[int, bytes] = {}
 
     def shape(self) -> RawShape:
-        vertices, faces, clouds, normals, count = [], [], [], [], 0
+        vertices, faces, clouds, normals, count, total = [], [], [], [], 0, 0
         lines = points = deformed = 0
         for node, matrix in self._placed():
             if "EXT_mesh_gpu_instancing" in node.get("extensions", {}):
@@ -93,6 +94,9 @@ class _File:
                 if len(index) and not 0 <= index.min() <= index.max() < len(positions):
                     raise ValueError("it has faces of vertices that are not there")
                 triangles = _triangles(index.reshape(-1), mode)
+                total += max(len(triangles), len(placed))
+                if total > _MOST_TRIANGLES:  # a small file may repeat a mesh any number of times
+                    raise ValueError(f"its nodes put together more than {_MOST_TRIANGLES:,} triangles: simplify it")
                 if np.linalg.det(matrix[:3, :3]) < 0:  # a mirror turns faces, and the format turns them back
                     triangles = triangles[:, ::-1]
                 vertices.append(placed)
@@ -146,7 +150,8 @@ class _File:
         if "bufferView" in accessor:
             values = self._values(accessor["bufferView"], accessor.get("byteOffset", 0), kind, count, width)
         else:
-            self._require_size(count)
+            if count > _MOST_TRIANGLES:
+                raise ValueError(f"it has an accessor of {count:,} zeros")
             values = np.zeros((count, width), kind)
         if "sparse" in accessor:
             sparse = accessor["sparse"]
@@ -182,10 +187,6 @@ class _File:
         if end > len(buffer):
             raise ValueError(f"its data ends at {len(buffer):,} bytes, and {end:,} are needed: is it cut short?")
         return np.ndarray((count, width), kind, buffer, first, (stride, np.dtype(kind).itemsize))
-
-    def _require_size(self, count: int) -> None:
-        if count > 1 << 28:
-            raise ValueError(f"it has an accessor of {count:,} zeros")
 
     def _buffer(self, number: int) -> bytes:
         if number not in self._buffers:
