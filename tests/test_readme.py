@@ -97,7 +97,7 @@ def shortened(command: str) -> str:
             arguments += [option, value] if value else []
         arguments += ["--width", "32", "--output-dir", f"outputs/{place_of(command)}"]
         if "fit_sdf.py" in command:
-            arguments += ["--resolution", "32", "--batch-size", "500", "--learning-rate", "1e-3"]
+            arguments += ["--batch-size", "500", "--learning-rate", "1e-3"]
     elif "reproduce.py" in command:
         arguments += ["--steps", "2", "--output-dir", f"outputs/{place_of(command)}"]
         # The IoU of a shape takes millions of points, however small the rest is.

@@ -93,7 +93,7 @@ def test_methods_side_by_side(command: Command, picture: Path, tmp_path: Path) -
 def test_a_shape_comes_back_in_its_place(command: Command, ball: Path, tmp_path: Path) -> None:
     code, output = command(
         "fit_sdf.py", "--mesh", ball, "--width", "48", "--depth", "2", "--steps", "250", "--learning-rate", "2e-3",
-        "--batch-size", "2000", "--resolution", "48", "--output-dir", "out",
+        "--batch-size", "2000", "--output-dir", "out",
     )  # fmt: skip
     assert code == 0, output
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
