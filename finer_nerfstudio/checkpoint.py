@@ -29,7 +29,7 @@ class SavedModel:
 
     Attributes:
         network: ready to evaluate, on the CPU.
-        task: "image" or "sdf".
+        task: "image", "sdf" or "array".
         signal: what the task needs to know about its signal, such as an image's height and width.
         configuration: the options of the run.
         version: version of the package that wrote the file.
@@ -43,19 +43,31 @@ class SavedModel:
 
 
 def save_model(
-    path: Path, network: CoordinateNetwork, *, task: str, signal: dict[str, Any], configuration: dict[str, Any]
+    path: str | Path,
+    network: CoordinateNetwork,
+    *,
+    task: str,
+    signal: dict[str, Any],
+    configuration: dict[str, Any],
 ) -> None:
     """Write a network that :func:`load_model` gives back.
+
+    Args:
+        path: the file, in a folder that is made as needed.
+        network: to keep.
+        task: "image", "sdf" or "array".
+        signal: JSON values that the task needs to know about its signal.
+        configuration: JSON values that the network was trained with.
 
     Raises:
         InputError: where the file cannot be written.
         ValueError: for a network whose activation a file cannot carry.
     """
     header = {"task": task, "network": describe(network), "signal": signal, "configuration": configuration}
-    _save_tensors(path, network.state_dict(), header)
+    _save_tensors(Path(path), network.state_dict(), header)
 
 
-def load_model(path: Path, *, task: str | None = None) -> SavedModel:
+def load_model(path: str | Path, *, task: str | None = None) -> SavedModel:
     """Read what :func:`save_model` wrote.
 
     Args:
@@ -65,7 +77,7 @@ def load_model(path: Path, *, task: str | None = None) -> SavedModel:
     Raises:
         InputError: for a missing or damaged file, and for one that holds something else.
     """
-    tensors, header = _load_tensors(path)
+    tensors, header = _load_tensors(Path(path))
     if task is not None and header.get("task") != task:
         raise InputError(f"{path} holds a model of the task {header.get('task')!r}, and {task!r} is needed here.")
     try:

@@ -47,9 +47,9 @@ from finer_nerfstudio.inr.activations import Activation, Gauss, Sine
 from finer_nerfstudio.inr.growth import FrozenPart, GrowthStage
 from finer_nerfstudio.inr.kernels import compiled
 from finer_nerfstudio.inr.presets import PROTOCOLS
-from finer_nerfstudio.tasks.grid import sample_centers
+from finer_nerfstudio.tasks.grid import psnr_of_loss, sample_centers
 from finer_nerfstudio.tasks.image.files import SourceImage, read_image, sample_image
-from finer_nerfstudio.tasks.image.fit import psnr_of_loss, signal_of
+from finer_nerfstudio.tasks.image.fit import signal_of
 from finer_nerfstudio.tasks.options import device_named
 from finer_nerfstudio.tasks.progress import stages
 from finer_nerfstudio.tasks.streaming.encode import WIDTHS as WIDTHS_OF_STREAM

@@ -32,9 +32,9 @@ from finer_nerfstudio.analysis.subject import (
 from finer_nerfstudio.checkpoint import load_model
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.inr.network import CoordinateNetwork
-from finer_nerfstudio.tasks.grid import GridSignal, decode, squared_error
+from finer_nerfstudio.tasks.grid import GridSignal, decode, psnr_of_loss, squared_error
 from finer_nerfstudio.tasks.image.files import SourceImage
-from finer_nerfstudio.tasks.image.fit import psnr_of_loss, signal_of
+from finer_nerfstudio.tasks.image.fit import signal_of
 from finer_nerfstudio.tasks.image.spectrum import band_powers, mean_centroid, mean_spectrum
 from finer_nerfstudio.tasks.progress import Stage
 from finer_nerfstudio.tasks.training import Schedule, train

@@ -27,9 +27,9 @@ from finer_nerfstudio.analysis.subject import ImageSource, NetworkOptions, Subje
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr.activations import Activation, Sine, VariablePeriodic, base_of
 from finer_nerfstudio.inr.network import CoordinateNetwork
-from finer_nerfstudio.tasks.grid import squared_error
+from finer_nerfstudio.tasks.grid import psnr_of_loss, squared_error
 from finer_nerfstudio.tasks.image.files import SourceImage
-from finer_nerfstudio.tasks.image.fit import psnr_of_loss, signal_of
+from finer_nerfstudio.tasks.image.fit import signal_of
 from finer_nerfstudio.tasks.options import Method
 from finer_nerfstudio.tasks.progress import Stage
 from finer_nerfstudio.tasks.training import Schedule, train

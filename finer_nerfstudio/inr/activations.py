@@ -322,6 +322,25 @@ def base_of(activation: Activation) -> Activation:
     return activation.base if isinstance(activation, VariablePeriodic) else activation
 
 
+def as_activation(activation: Activation | Callable[[Tensor], Tensor]) -> Activation:
+    """Return ``activation``, a function of the user's own as :class:`Custom`.
+
+    Args:
+        activation: one of this module's activations, or any elementwise function of a tensor.
+
+    Raises:
+        TypeError: for what is neither.
+        ValueError: for a module with parameters to learn.
+    """
+    if isinstance(activation, Activation):
+        return activation
+    if isinstance(activation, type) or not callable(activation):
+        raise TypeError(
+            f"an activation is a function of a tensor, such as torch.tanh or Sine(30.0), not {activation!r}"
+        )
+    return Custom(activation)
+
+
 def variable_periodic(
     activation: Activation | nn.Module | Callable[[Tensor], Tensor],
     *,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from finer_nerfstudio.inr import kernels
-from finer_nerfstudio.inr.activations import Activation
+from finer_nerfstudio.inr.activations import Activation, as_activation
 from finer_nerfstudio.inr.initialization import bias_bound, shell_, weight_bound
 from finer_nerfstudio.inr.network import ComplexLinear, CoordinateNetwork, draw_bias_, draw_weight_, positional_encoding
 
@@ -194,7 +194,13 @@ class GrowingNetwork(nn.Module):
     """
 
     def __init__(
-        self, in_dim: int, out_dim: int, *, depth: int, activation: Activation, encoding_frequencies: int = 0
+        self,
+        in_dim: int,
+        out_dim: int,
+        *,
+        depth: int,
+        activation: Activation | Callable[[Tensor], Tensor],
+        encoding_frequencies: int = 0,
     ) -> None:
         super().__init__()
         for name, size in {"in_dim": in_dim, "out_dim": out_dim, "depth": depth}.items():
@@ -203,7 +209,7 @@ class GrowingNetwork(nn.Module):
         self.in_dim = in_dim
         self.out_dim = out_dim
         self.depth = depth
-        self.activation = activation
+        self.activation = activation = as_activation(activation)
         self.encoding_frequencies = encoding_frequencies
         self.widths: list[int] = []
         self.active = 0

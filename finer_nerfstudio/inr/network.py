@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from finer_nerfstudio.inr import kernels
-from finer_nerfstudio.inr.activations import Activation
+from finer_nerfstudio.inr.activations import Activation, as_activation
 from finer_nerfstudio.inr.inference import InferenceNetwork
 from finer_nerfstudio.inr.initialization import bias_bound, uniform_, weight_bound
 
@@ -94,7 +95,8 @@ class CoordinateNetwork(nn.Module):
         width: units of a hidden layer; a complex activation gives ``int(width / sqrt(2))`` complex units, so that the
             real parameter counts match.
         depth: number of hidden layers, each followed by the activation.
-        activation: the activation of every hidden layer; weights are initialised to suit it.
+        activation: the activation of every hidden layer, or any elementwise function of a tensor; weights are
+            initialised to suit it.
         bias_range: k of FINER++, first-layer biases are drawn from U(-k, k); None leaves PyTorch's default.
         encoding_frequencies: octaves of positional encoding in front of the first layer, 0 for none.
         generator: source of the initial weights, for reproducible networks.
@@ -110,7 +112,7 @@ class CoordinateNetwork(nn.Module):
         *,
         width: int,
         depth: int,
-        activation: Activation,
+        activation: Activation | Callable[[Tensor], Tensor],
         bias_range: float | None = None,
         encoding_frequencies: int = 0,
         generator: torch.Generator | None = None,
@@ -126,7 +128,7 @@ class CoordinateNetwork(nn.Module):
         self.out_dim = out_dim
         self.width = width
         self.depth = depth
-        self.activation = activation
+        self.activation = activation = as_activation(activation)
         self.bias_range = bias_range
         self.encoding_frequencies = encoding_frequencies
         self.units = max(1, int(width / math.sqrt(2))) if activation.complex_valued else width

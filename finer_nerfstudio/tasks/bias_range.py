@@ -22,8 +22,10 @@ from finer_nerfstudio.inr.presets import Preset
 from finer_nerfstudio.tasks.grid import GridSignal, sample_centers
 from finer_nerfstudio.tasks.training import Backward, Schedule, train
 
-MULTIPLES: tuple[float, ...] = (1.0, 2.0, 4.0)
-"""Of the published bias range, which are tried."""
+MULTIPLES: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""Of the published bias range, which are tried for signals along one axis. Sounds go through hundreds of periods in
+the time of a picture's few edges, and have more samples along their axis than a picture along both of its own."""
+_MULTIPLES_OF_IMAGES = MULTIPLES[:3]
 _TRIAL_STEPS = 24
 _PIECE = 576
 # A larger k has to fit better by this many decibels than the best one before it. So short a trial tells no finer: on
@@ -50,7 +52,7 @@ def bias_range_for(signal: GridSignal, preset: Preset, *, width: int, depth: int
     if len(piece) < 2:
         return preset.bias_range
     chosen, best = preset.bias_range, -math.inf
-    for multiple in MULTIPLES:
+    for multiple in MULTIPLES if len(signal.shape) == 1 else _MULTIPLES_OF_IMAGES:
         bias_range = multiple * preset.bias_range
         trial = replace(preset, bias_range=bias_range)
         quality = _quality_of_trial(signal, piece, trial, width=width, depth=depth, device=device)

@@ -90,6 +90,11 @@ class GridSignal:
         return (outputs + 1.0) * (0.5 * (self.high - self.low)) + self.low
 
 
+def psnr_of_loss(loss: float) -> float:
+    """PSNR in dB that belongs to a mean squared error of values in [-1, 1]."""
+    return 10.0 * math.log10(4.0 / loss) if loss > 0 else math.inf
+
+
 def points_per_step(batch_size: BatchSize, samples: int) -> int:
     """How many samples a training step looks at.
 

@@ -57,11 +57,6 @@ def signal_of(image: SourceImage) -> GridSignal:
     return GridSignal(image.pixels, low=0.0, high=float(image.maximum))
 
 
-def psnr_of_loss(loss: float) -> float:
-    """PSNR in dB that belongs to a mean squared error of values in [-1, 1]."""
-    return 10.0 * math.log10(4.0 / loss) if loss > 0 else math.inf
-
-
 def require_possible(options: ImageOptions, image: SourceImage) -> None:
     """Find out what :func:`fit_image` would refuse, before anything is read or written.
 

@@ -13,6 +13,7 @@ import numpy as np
 from finer_nerfstudio.atomic_files import write_json
 from finer_nerfstudio.checkpoint import load_model, save_model
 from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.tasks.grid import psnr_of_loss
 from finer_nerfstudio.tasks.image.files import SourceImage, write_image
 from finer_nerfstudio.tasks.image.fit import (
     ImageOptions,
@@ -20,7 +21,6 @@ from finer_nerfstudio.tasks.image.fit import (
     extreme_neurons,
     fit_image,
     measure,
-    psnr_of_loss,
     require_possible,
 )
 from finer_nerfstudio.tasks.image.report import FittedMethod, comparison_report, image_report

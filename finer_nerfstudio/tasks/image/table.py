@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.inr.presets import preset
+from finer_nerfstudio.tasks.grid import psnr_of_loss
 from finer_nerfstudio.tasks.image.files import SourceImage, read_image
-from finer_nerfstudio.tasks.image.fit import ImageOptions, fit_image, measure, psnr_of_loss
+from finer_nerfstudio.tasks.image.fit import ImageOptions, fit_image, measure
 from finer_nerfstudio.tasks.options import Method
 from finer_nerfstudio.tasks.progress import progress_bar
 from finer_nerfstudio.tasks.sweep import Cell

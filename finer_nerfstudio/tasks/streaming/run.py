@@ -11,8 +11,8 @@ import numpy as np
 from finer_nerfstudio.atomic_files import replacing
 from finer_nerfstudio.inr.growth import GrowingNetwork
 from finer_nerfstudio.stream_format import read_stream
+from finer_nerfstudio.tasks.grid import psnr_of_loss
 from finer_nerfstudio.tasks.image.files import SourceImage, write_image
-from finer_nerfstudio.tasks.image.fit import psnr_of_loss
 from finer_nerfstudio.tasks.progress import progress_bar, stages
 from finer_nerfstudio.tasks.results import finish_run, finished_run, request_of
 from finer_nerfstudio.tasks.sdf.shape import Shape
