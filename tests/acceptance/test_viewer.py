@@ -107,6 +107,12 @@ def test_viewer_follows_camera_bias_band_and_output(page: Page) -> None:
     # From here on nothing but the viewer itself can change the picture.
     first = picture(page)
     assert first.std() > 3, "something is in the picture"
+    # It starts at a view that frames the scene: there is white around what is in the middle.
+    height, width, _ = first.shape
+    middle = first[int(0.4 * height) : int(0.6 * height), int(0.4 * width) : int(0.6 * width)].mean()
+    edges = first[int(0.05 * height) : int(0.95 * height)][:, [5, width - 5]].mean()
+    assert edges > 225
+    assert middle < edges - 20
 
     page.mouse.move(300, 700)
     page.mouse.down()
