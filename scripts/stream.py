@@ -25,7 +25,7 @@ from finer_nerfstudio.processor import prepare_processor
 from finer_nerfstudio.stream_format import Precision, StreamHeader
 from finer_nerfstudio.tasks.streaming.encode import StreamOptions
 
-_SHAPES = (".obj", ".ply", ".stl", ".off", ".glb", ".gltf", ".xyz", ".3mf", ".dae")
+_SHAPES = (".obj", ".ply", ".stl", ".off", ".glb", ".gltf", ".3mf", ".dae", ".xyz", ".asc", ".csv", ".pts", ".txt")
 
 
 @dataclass(frozen=True)

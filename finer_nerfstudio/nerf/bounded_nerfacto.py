@@ -17,6 +17,7 @@ from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.configs.method_configs import method_configs
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.engine.trainer import TrainerConfig
+from nerfstudio.model_components.scene_colliders import NearFarCollider
 from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
 from nerfstudio.plugins.types import MethodSpecification
 from nerfstudio.utils import colormaps
@@ -43,6 +44,8 @@ class BoundedNerfacto(NerfactoModel):
         # It would fetch weights from the network for a metric of its own.
         with mock.patch("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", return_value=nn.Identity()):
             super().populate_modules()
+        # Trained from the near plane on, it has learned nothing nearer, where evaluation would begin.
+        self.collider = NearFarCollider(self.config.near_plane, self.config.far_plane, reset_near_plane=False)
 
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]

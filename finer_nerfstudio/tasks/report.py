@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finer_nerfstudio.atomic_files import write_text
+from finer_nerfstudio.tasks.summary import heading, measured_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -113,6 +114,11 @@ def picture_png(pixels: np.ndarray) -> bytes:
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "PNG")
     return content.getvalue()
+
+
+def measured_table(values: Mapping[str, object]) -> Table:
+    """What a run measured, with headings, units and digits for people."""
+    return Table(("", ""), [(heading(name), measured_text(name, value)) for name, value in values.items()])
 
 
 def flat_table(values: dict[str, object]) -> Table:

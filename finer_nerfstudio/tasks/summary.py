@@ -36,6 +36,43 @@ def print_summary(
         console.print(str(path), markup=False)
 
 
+# Heading and format of what runs measure; what is not here is shown by its name.
+_QUANTITIES: dict[str, tuple[str, str]] = {
+    "psnr": ("PSNR", "{:.2f} dB"),
+    "ssim": ("SSIM", "{:.4f}"),
+    "lpips": ("LPIPS", "{:.4g}"),
+    "iou": ("IoU, around the shape", "{:.4f}"),
+    "iou_paper": ("IoU, the paper's grid", "{:.4f}"),
+    "chamfer": ("Chamfer, in units of the file", "{:.4g}"),
+    "chamfer_paper": ("Chamfer, the paper's frame", "{:.4g}"),
+    "chamfer_paper_of_truth_with_itself": ("Chamfer of two samples of the truth", "{:.4g}"),
+    "normal_consistency": ("normal consistency", "{:.4f}"),
+    "resolution": ("grid of the surface, points per axis", "{:,}"),
+    "iou_resolution": ("grid of the IoU, points per axis", "{:,}"),
+    "chamfer_samples": ("points of the Chamfer distance", "{:,}"),
+    "mesh_origin": ("origin of mesh.ply", "{}"),
+    "steps": ("training steps", "{:,}"),
+    "seconds": ("training time", "{:,.1f} s"),
+    "parameters": ("parameters", "{:,}"),
+    "bits_per_pixel": ("bits per pixel, weights of 32 bits", "{:.1f}"),
+    "seed": ("seed", "{}"),
+}
+
+
+def heading(name: str) -> str:
+    """Return what a quantity is called in a table."""
+    return _QUANTITIES.get(name, (name.replace("_", " "), ""))[0]
+
+
+def measured_text(name: str, value: Any) -> str:
+    """Return a quantity's value with its unit and as many digits as it deserves."""
+    if value is None:
+        return "n/a"
+    if name in _QUANTITIES:
+        return _QUANTITIES[name][1].format(value)
+    return as_text(value) if isinstance(value, (int, float)) else str(value)
+
+
 def as_text(value: int | float | None) -> str:
     """A number with four significant digits, or that it is not available."""
     if value is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -34,3 +35,18 @@ def test_nerfacto_is_compared_under_the_same_clock(run: Run, small_scene: Path, 
     psnr = -10.0 * np.log10(np.mean((truth - rendering) ** 2))
     assert result["test"]["psnr"] == pytest.approx(psnr, abs=0.05)
     assert (truth[0, 0] == 1.0).all(), "what alpha cuts out is white"
+
+
+def test_it_is_evaluated_from_where_it_was_trained() -> None:
+    from nerfstudio.cameras.rays import RayBundle
+    from nerfstudio.data.scene_box import SceneBox
+
+    from finer_nerfstudio.nerf.bounded_nerfacto import specification
+
+    config = specification().config.pipeline.model
+    model = config.setup(scene_box=SceneBox(torch.tensor([[-1.0] * 3, [1.0] * 3])), num_train_data=1)
+    rays = RayBundle(torch.zeros(4, 3), torch.ones(4, 3) / 3**0.5, torch.ones(4, 1))
+    for mode in (True, False):
+        seen = model.train(mode).collider(rays)
+        assert float(seen.nears.min()) == pytest.approx(1.6)
+        assert float(seen.fars.max()) == pytest.approx(4.8)

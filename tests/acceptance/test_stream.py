@@ -440,6 +440,22 @@ def difference(page: Page, folder: Path, stage: int) -> float:
 
 
 @needs_browser
+def test_small_pictures_are_decoded_larger(page: Page, streams: Path, tmp_path: Path, command: Command) -> None:
+    stream = streams / "colour" / "colour.finer"  # of 33x40 pixels
+    code, output = command("stream.py", "decode", stream, "--size", 40 * 12, "--output-dir", "larger")
+    assert code == 0, output
+    with serving(stream) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page.goto(f"http://127.0.0.1:{server.server_address[1]}/")
+        page.wait_for_function("() => document.body.dataset.shown === '2'", timeout=60_000)
+        shown = canvas(page, 2)
+        server.shutdown()
+    assert shown.shape[:2] == (480, 396)
+    truth = np.asarray(Image.open(tmp_path / "larger" / "stage-2.png").convert("RGB"), np.float64)
+    assert np.abs(shown - truth).mean() < 0.5
+
+
+@needs_browser
 @pytest.mark.parametrize("name", ["colour", "grey", "pemlp"])
 def test_the_browser_decodes_what_python_decodes(page: Page, streams: Path, name: str) -> None:
     (stream,) = (streams / name).glob("*.finer")
@@ -447,7 +463,7 @@ def test_the_browser_decodes_what_python_decodes(page: Page, streams: Path, name
     page.on("pageerror", lambda error: errors.append(str(error)))
     with serving(stream) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        page.goto(f"http://127.0.0.1:{server.server_address[1]}/")
+        page.goto(f"http://127.0.0.1:{server.server_address[1]}/?native")
         page.wait_for_function("document.body.dataset.ended", timeout=60_000)
         assert page.inner_text("#status") == "complete"
         total = f"{stream.stat().st_size:,}"
@@ -468,7 +484,7 @@ def test_the_last_whole_stage_stays_when_the_server_dies(page: Page, streams: Pa
     with subprocess.Popen([*command, "--kilobytes", str(last / 8000)], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         address = server.stdout.readline().split()[0]
-        page.goto(address)
+        page.goto(f"{address}/?native")
         page.wait_for_function("document.body.dataset.stages === '2'", timeout=120_000)
         server.kill()
     page.wait_for_function("document.body.dataset.ended", timeout=60_000)
@@ -483,7 +499,7 @@ def test_the_page_finds_damage(page: Page, streams: Path, tmp_path: Path) -> Non
     (tmp_path / "damaged.finer").write_bytes(content)
     with serving(tmp_path / "damaged.finer") as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        page.goto(f"http://127.0.0.1:{server.server_address[1]}/")
+        page.goto(f"http://127.0.0.1:{server.server_address[1]}/?native")
         page.wait_for_function("document.body.dataset.ended", timeout=60_000)
         assert "stage 1 is damaged" in page.inner_text("#status")
         assert difference(page, streams / "colour", 0) <= 1.0
@@ -511,7 +527,7 @@ def test_the_page_unpacks_what_zstd_packs(page: Page, streams: Path) -> None:
     ]
     with serving(streams / "colour" / "colour.finer") as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        page.goto(f"http://127.0.0.1:{server.server_address[1]}/")
+        page.goto(f"http://127.0.0.1:{server.server_address[1]}/?native")
         script = """async ([packed, size]) => {
             const bytes = Uint8Array.from(atob(packed), c => c.charCodeAt(0));
             const { decompress } = await import("/zstd.js"), { blake2s } = await import("/blake2s.js");

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from finer_nerfstudio.tasks.report import Figure, Section, Table, drawing_png, flat_table, write_report
-from finer_nerfstudio.tasks.summary import as_text
+from finer_nerfstudio.tasks.report import Figure, Section, Table, drawing_png, flat_table, measured_table, write_report
+from finer_nerfstudio.tasks.summary import as_text, heading, measured_text
 
 _CROPS = 3
 
@@ -62,7 +62,7 @@ def image_report(
     """
     method = configuration["method"]
     sections = [
-        Section("Result", notes, [_side_by_side(truth, reconstruction)], [flat_table(metrics)]),
+        Section("Result", notes, [_side_by_side(truth, reconstruction)], [measured_table(metrics)]),
         Section("Where it errs", (), [_error_map(truth, reconstruction), _worst_crops(truth, reconstruction)]),
         Section("Fourier spectrum", (), [_spectra(truth, reconstruction)]),
         Section("Training", (), [_curves({method: curve})]),
@@ -81,7 +81,10 @@ def comparison_report(
         InputError: where the file cannot be written.
     """
     names = list(rows[0].metrics)
-    table = Table(("method", *names), [(row.method, *(as_text(row.metrics[name]) for name in names)) for row in rows])
+    table = Table(
+        ("method", *map(heading, names)),
+        [(row.method, *(measured_text(name, row.metrics[name]) for name in names)) for row in rows],
+    )
     sections = [
         Section("Results", notes, (), [table]),
         Section("Pictures and errors", (), [comparison_figure(truth, rows)]),

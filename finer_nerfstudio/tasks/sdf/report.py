@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from finer_nerfstudio.tasks.progress import Stage
-from finer_nerfstudio.tasks.report import Figure, Section, drawing_png, flat_table, write_report
+from finer_nerfstudio.tasks.report import Figure, Section, drawing_png, flat_table, measured_table, write_report
 from finer_nerfstudio.tasks.sdf.shading import VIEWS, Scalars, radius_in_view, render
 from finer_nerfstudio.tasks.sdf.shape import Shape
 from finer_nerfstudio.tasks.summary import as_text
@@ -46,7 +46,7 @@ def shape_report(
         InputError: where the file cannot be written.
     """
     sections = [
-        Section("Result", notes, [shaded_views(truth, vertices, faces, error, progress)], [flat_table(metrics)]),
+        Section("Result", notes, [shaded_views(truth, vertices, faces, error, progress)], [measured_table(metrics)]),
         Section("Training", (), [_curve(curve)]),
         Section("Configuration", (), (), [flat_table(configuration)]),
     ]

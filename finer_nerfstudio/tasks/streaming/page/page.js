@@ -3,9 +3,12 @@
 import { StreamReader } from "./stream.js";
 
 const LARGEST_SIDE = 1024;
+// Smaller pictures are decoded at whole multiples of their size up to this: a network has no pixels of its own.
+const COMFORTABLE_SIDE = 512;
 const ROWS_AT_ONCE = 8;
 const element = (id) => document.getElementById(id);
-const address = new URLSearchParams(location.search).get("stream") ?? "stream.finer";
+const asked = new URLSearchParams(location.search);
+const address = asked.get("stream") ?? "stream.finer";
 
 let reader, received, controller, pictures, following;
 
@@ -60,7 +63,9 @@ function say(sentence) {
 
 function gridOf(header) {
   const { height, width } = header.signal;
-  const scale = Math.min(1, LARGEST_SIDE / Math.max(height, width));
+  const longer = Math.max(height, width);
+  const enlarged = asked.has("native") ? 1 : Math.max(1, Math.floor(COMFORTABLE_SIDE / longer));
+  const scale = Math.min(enlarged, LARGEST_SIDE / longer);
   return { height, width, rows: Math.max(1, Math.round(height * scale)), columns: Math.max(1, Math.round(width * scale)) };
 }
 
