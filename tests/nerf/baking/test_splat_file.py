@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf.baking.splat_file import read_splats, write_splats
@@ -157,3 +160,18 @@ def test_positions_in_double_precision_keep_it(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("property float x", "property double x"))
     splats, _ = read_splats(path)
     assert splats.means[0, 0].item() == 500000.0123
+
+
+@given(place=st.integers(0, 10**6), value=st.integers(0, 255), cut=st.booleans(), in_header=st.booleans())
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_damaged_files_are_read_or_get_a_sentence(
+    place: int, value: int, cut: bool, in_header: bool, tmp_path: Path
+) -> None:
+    write_splats(tmp_path / "s.ply", some_splats(3))
+    damaged = bytearray((tmp_path / "s.ply").read_bytes())
+    place %= damaged.index(b"end_header") if in_header else len(damaged)
+    damaged[place] = value
+    (tmp_path / "s.ply").write_bytes(damaged[:place] if cut else damaged)
+    with contextlib.suppress(InputError):
+        splats, _ = read_baked(tmp_path / "s.ply")
+        assert len(splats) <= 3
