@@ -108,7 +108,7 @@ def _likeness(found: dict[str, Any]) -> str:
 def view(command: View) -> None:
     from finer_nerfstudio.nerf.baking.viewing import show
 
-    server = show(command.file, host=command.host, port=command.port)
+    server = show(command.file, host=command.host, port=command.port, note=print)
     print(f"http://{command.host}:{server.get_port()}/ shows {command.file}; Ctrl-C ends it", flush=True)
     while True:
         time.sleep(3600.0)

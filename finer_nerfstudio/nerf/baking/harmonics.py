@@ -58,6 +58,11 @@ def colors(
     return ((values[..., None] * harmonics).sum(dim=1) + 0.5).clamp(min=0.0)
 
 
+def mean_colors(harmonics: Float[Tensor, "points terms 3"]) -> Float[Tensor, "points 3"]:
+    """Mean colours in [0, 1] over all directions; the same however a scene is turned."""
+    return (0.28209479177387814 * harmonics[:, 0] + 0.5).clamp(0.0, 1.0)
+
+
 def colors_from_outside(
     harmonics: Float[Tensor, "points terms 3"], normals: Float[Tensor, "points 3"]
 ) -> Float[Tensor, "points 3"]:

@@ -272,7 +272,7 @@ def viewpoint_on(view: View, aabb: torch.Tensor) -> Viewpoint:
     pose = np.array(view.pose).reshape(3, 4)
     position, forward = pose[:, 3], -pose[:, 2]
     middle = aabb.mean(dim=0).cpu().numpy()
-    distance = max(float((middle - position) @ forward), 0.1)
+    distance = max(float((middle - position) @ forward), 0.05 * float((aabb[1] - aabb[0]).max()))
     look_at = position + distance * forward
     fov = 2.0 * math.atan(0.5 * view.height / view.focal[1])
     return Viewpoint(as_vector(position), as_vector(look_at), fov=fov)

@@ -5,24 +5,34 @@ from __future__ import annotations
 import json
 import math
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from viser import ClientHandle, ViserServer
 
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.nerf.baking import harmonics
+from finer_nerfstudio.nerf.baking.display import (
+    DisplayedSplats,
+    DisplayFrame,
+    display_frame,
+    displayed,
+    frame_of_splats,
+)
 from finer_nerfstudio.nerf.baking.grid import SparseGrid, read_grid
 from finer_nerfstudio.nerf.baking.splat_file import read_splats
+from finer_nerfstudio.nerf.baking.splat_formats import compressed_format, how_to_convert
 from finer_nerfstudio.nerf.baking.splats import Splats
 
 # Of a grid, voxels of less opacity are haze that would hide what is behind it.
 _FAINTEST_SHOWN = 0.3
-# viser's own arithmetic needs covariances that are not flatter than this, in scene sizes.
-_FLATTEST = 1e-5
+# viser 0.2.7 adds this to all nine entries of each covariance before it takes the square root.
+_ADDED_BY_VISER = 1e-7
+# Where a camera stands first, display units.
+_AWAY = 16.0
 
 
 @dataclass(frozen=True)
@@ -47,8 +57,8 @@ def description_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def read_baked(path: Path) -> Splats | SparseGrid:
-    """Read splats or a grid, whichever the file holds.
+def read_baked(path: Path) -> tuple[Splats | SparseGrid, list[str]]:
+    """Read splats or a grid, whichever the file holds, and sentences on what was left out.
 
     Raises:
         InputError: for anything else.
@@ -56,21 +66,24 @@ def read_baked(path: Path) -> Splats | SparseGrid:
     try:
         with path.open("rb") as file:
             start = file.read(4)
+        compressed = compressed_format(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}).") from error
+    if compressed:
+        raise InputError(how_to_convert(path, compressed))
     if start.startswith(b"ply"):
         return read_splats(path)
     if start.startswith(b"PK"):
-        return read_grid(path)
+        return read_grid(path), []
     raise InputError(f"{path} is neither a .ply file with splats nor a baked grid (.npz).")
 
 
-def viewpoint_of(path: Path, positions: np.ndarray) -> Viewpoint:
+def viewpoint_of(path: Path, frame: DisplayFrame) -> Viewpoint:
     """Where to look from first: as the file beside a baked one says, or else from outside at the middle.
 
     Args:
         path: of the baked file.
-        positions: ``[n, 3]`` of what it holds.
+        frame: of what it holds.
     """
     try:
         content: Any = json.loads(description_file(path).read_text())["viewpoint"]
@@ -80,10 +93,8 @@ def viewpoint_of(path: Path, positions: np.ndarray) -> Viewpoint:
             return Viewpoint(as_vector(position), as_vector(look_at), as_vector(up), fov)
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    middle = np.median(positions, axis=0)
-    radius = float(np.quantile(np.linalg.norm(positions - middle, axis=1), 0.95)) or 1.0
-    outside = middle + 3.0 * radius * np.array([0.7, -0.6, 0.4])
-    return Viewpoint(as_vector(outside), as_vector(middle))
+    outside = frame.middle + _AWAY / frame.scale * np.array([0.7, -0.6, 0.4])
+    return Viewpoint(as_vector(outside), as_vector(frame.middle))
 
 
 def as_vector(values: np.ndarray) -> tuple[float, float, float]:
@@ -92,21 +103,27 @@ def as_vector(values: np.ndarray) -> tuple[float, float, float]:
     return x, y, z
 
 
-def show(path: Path, *, host: str = "127.0.0.1", port: int = 8080) -> ViserServer:
+def show(
+    path: Path, *, host: str = "127.0.0.1", port: int = 8080, note: Callable[[str], None] | None = None
+) -> ViserServer:
     """Open a baked file for browsers; runs until ``stop()``.
 
     Args:
         path: that splats or a grid were written to.
         host: address to listen on.
         port: 0 for any free one.
+        note: told sentences on what is not shown.
 
     Raises:
         InputError: where the file cannot be read.
         UsageError: for an address that cannot be had.
     """
-    baked = read_baked(path)
-    positions = (baked.means if isinstance(baked, Splats) else baked.centers()).numpy()
-    viewpoint = viewpoint_of(path, positions)
+    baked, notes = read_baked(path)
+    if note is not None:
+        for sentence in notes:
+            note(sentence)
+    frame = frame_of_splats(baked) if isinstance(baked, Splats) else display_frame(baked.centers().numpy())
+    viewpoint = viewpoint_of(path, frame)
     server = ViserServer(host, _free_port(host, port), label=path.name, verbose=False)
     # Without its button to share, which this viser has in all layouts, its client falls over in narrow windows.
     server.gui.configure_theme(control_layout="collapsible", show_logo=False)
@@ -115,45 +132,36 @@ def show(path: Path, *, host: str = "127.0.0.1", port: int = 8080) -> ViserServe
     def _(client: ClientHandle) -> None:
         with client.atomic():
             client.camera.up_direction = viewpoint.up
-            client.camera.position = viewpoint.position
-            client.camera.look_at = viewpoint.look_at
+            client.camera.position = as_vector(frame.points(np.array(viewpoint.position)))
+            client.camera.look_at = as_vector(frame.points(np.array(viewpoint.look_at)))
             client.camera.fov = viewpoint.fov
 
     if isinstance(baked, Splats):
-        _show_splats(server, baked, positions)
+        _show_splats(server, displayed(baked, frame))
     else:
-        _show_grid(server, baked)
+        _show_grid(server, baked, frame)
     return server
 
 
-def _show_splats(server: ViserServer, splats: Splats, positions: np.ndarray) -> None:
-    flattest = math.log(_FLATTEST * float(np.ptp(positions, axis=0).max() or 1.0))
-    solid = Splats(
-        splats.means,
-        splats.normals,
-        splats.rotations.double(),
-        splats.log_scales.double().clamp(min=flattest),
-        splats.opacity_logits,
-        splats.harmonics,
-    )
+def _show_splats(server: ViserServer, splats: DisplayedSplats) -> None:
     # Not public yet in the version of viser that Nerfstudio asks for.
     server.scene._add_gaussian_splats(
         "/splats",
-        centers=positions,
-        covariances=solid.covariances().numpy(),
-        rgbs=harmonics.colors_from_outside(splats.harmonics, splats.normals).numpy(),
-        opacities=torch.sigmoid(splats.opacity_logits)[:, None].numpy(),
+        centers=splats.centers,
+        covariances=splats.covariances - _ADDED_BY_VISER,
+        rgbs=splats.colors,
+        opacities=splats.opacities,
     )
 
 
-def _show_grid(server: ViserServer, grid: SparseGrid) -> None:
+def _show_grid(server: ViserServer, grid: SparseGrid, frame: DisplayFrame) -> None:
     # Where there is nothing but haze, it is what there is to see.
     shown = grid.opacity > min(_FAINTEST_SHOWN, 0.5 * float(grid.opacity.max()))
     server.scene.add_point_cloud(
         "/voxels",
-        points=grid.centers()[shown].numpy(),
+        points=frame.points(grid.centers()[shown].numpy()),
         colors=harmonics.colors_from_outside(grid.harmonics[shown], grid.normals[shown]).numpy(),
-        point_size=float(grid.voxel.max()),
+        point_size=frame.scale * float(grid.voxel.max()),
         point_shape="square",
     )
 
