@@ -475,7 +475,22 @@ def greedy_files(folder: Path) -> Iterator[tuple[Path, Read]]:
     )
 
     header = "ply\nformat {} 1.0\nelement vertex {}\n{}end_header\n"
-    names = ["x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
+    names = [
+        "x",
+        "y",
+        "z",
+        "f_dc_0",
+        "f_dc_1",
+        "f_dc_2",
+        "opacity",
+        "scale_0",
+        "scale_1",
+        "scale_2",
+        "rot_0",
+        "rot_1",
+        "rot_2",
+        "rot_3",
+    ]
     fields = "".join(f"property float {name}\n" for name in names)
     for order in ("ascii", "binary_little_endian"):
         for count in (1 << 28, 1 << 31, 1 << 62):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +19,11 @@ FORMAT_VERSION = 1
 _MOST_OPAQUE = 1.0 - 1e-6
 _ARRAYS = {"aabb": (2, 3), "coordinates": (-1, 3), "opacity": (-1,), "normals": (-1, 3), "harmonics": (-1, -1, 3)}
 _RAYS_AT_ONCE = 1 << 12
+# Indices have 16 bits.
+_LARGEST_RESOLUTION = 1 << 16
+# A few bytes can unpack to gigabytes. Numbers of a field shrink to a tenth or so; so much is believed of any file.
+_LARGEST_RATIO = 64
+_BYTES_OF_ANY_FILE = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -89,30 +92,54 @@ def read_grid(path: Path) -> SparseGrid:
     Raises:
         InputError: for files that are damaged or hold something else.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            content: dict[str, Any] = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise InputError(f"{path} cannot be read as an npz file ({error}).") from error
+    content = _arrays_of(path)
     if str(content.get("format")) != FORMAT or not {*_ARRAYS, "version", "resolution"} <= set(content):
         raise InputError(f"{path} holds no baked grid.")
+    for name in (*_ARRAYS, "version", "resolution"):
+        if content[name].dtype.kind not in ("iu" if name in ("coordinates", "version", "resolution") else "iuf"):
+            raise InputError(f"{path} is damaged: {name} is of the type {content[name].dtype}.")
+    if content["version"].shape != () or content["resolution"].shape != ():
+        raise InputError(f"{path} is damaged: its version and its resolution must be one number each.")
     if int(content["version"]) != FORMAT_VERSION:
         raise InputError(f"{path} is a grid of version {int(content['version'])}, this program reads {FORMAT_VERSION}.")
-    resolution, voxels = int(content["resolution"]), len(content["coordinates"])
+    resolution, voxels = int(content["resolution"]), content["coordinates"].shape[:1]
+    if not 1 <= resolution <= _LARGEST_RESOLUTION:
+        raise InputError(f"{path} is damaged: its resolution is {resolution}.")
     for name, shape in _ARRAYS.items():
         found = content[name].shape
-        expected = [voxels if name != "aabb" and i == 0 else side for i, side in enumerate(shape)]
+        expected = (voxels if name != "aabb" else shape[:1]) + shape[1:]
         if len(found) != len(shape) or any(b not in (-1, a) for a, b in zip(found, expected, strict=True)):
             raise InputError(f"{path} is damaged: {name} is of the shape {found}.")
         if not np.isfinite(content[name]).all():
             raise InputError(f"{path} is damaged: {name} holds NaN or infinite numbers.")
     counts = [harmonics.terms(degree) for degree in range(harmonics.HIGHEST_DEGREE + 1)]
     coordinates = content["coordinates"].astype(np.int64)
-    if not voxels or coordinates.max() >= resolution or content["harmonics"].shape[1] not in counts:
+    if not len(coordinates) or not 0 <= coordinates.min() <= coordinates.max() < resolution:
         raise InputError(f"{path} is damaged: its voxels lie outside of the grid, or there are none.")
+    if content["harmonics"].shape[1] not in counts:
+        raise InputError(f"{path} is damaged: harmonics is of the shape {content['harmonics'].shape}.")
     parts = [torch.from_numpy(content[name].astype(np.float32)) for name in ("opacity", "normals", "harmonics")]
     aabb = torch.from_numpy(content["aabb"].astype(np.float32))
     return SparseGrid(aabb, resolution, torch.from_numpy(coordinates), *parts)
+
+
+def _arrays_of(path: Path) -> dict[str, np.ndarray]:
+    """Those of an npz file, which may not unpack to more than such files do.
+
+    Raises:
+        InputError: where it cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            size = sum(part.file_size for part in file.zip.infolist())
+            if size > max(_BYTES_OF_ANY_FILE, _LARGEST_RATIO * path.stat().st_size):
+                raise InputError(f"{path} says that it unpacks to {size:,} bytes, which is no baked grid.")
+            return {name: file[name] for name in file.files}
+    except InputError:
+        raise
+    except Exception as error:  # the unpackers of zip files raise whatever they come across in a damaged one
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path} cannot be read as an npz file ({reason}).") from error
 
 
 class GridRenderer:

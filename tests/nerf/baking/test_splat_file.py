@@ -98,3 +98,16 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "s.ply").write_bytes((tmp_path / "s.ply").read_bytes()[:-10])
     with pytest.raises(InputError, match="cannot be read"):
         read_splats(tmp_path / "s.ply")
+
+
+def test_claims_of_more_splats_than_memory_holds_are_refused(tmp_path: Path) -> None:
+    lists = MINIMAL.replace("x y", "y")
+    for count in (1 << 31, 1 << 62, 1 << 70):
+        path = write_text(tmp_path / "s.ply", MINIMAL, "1 2 3", count=count)
+        with pytest.raises(InputError, match=r"cannot be read as a PLY file \(.+\)"):
+            read_splats(path)
+        path = write_text(tmp_path / "s.ply", lists, "1 2 3", count=count)
+        content = path.read_bytes().replace(b"property float y\n", b"property list uint float x\nproperty float y\n")
+        path.write_bytes(content.replace(b"ascii", b"binary_little_endian"))
+        with pytest.raises(InputError, match=r"cannot be read as a PLY file \(.+\)"):
+            read_splats(path)
