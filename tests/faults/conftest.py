@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import platform
+import tempfile
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from finer_nerfstudio.atomic_files import write_json
 
@@ -35,8 +37,9 @@ def record() -> Callable[..., None]:
         if place is None:
             return
         path = Path(place)
-        results = json.loads(path.read_text()) if path.exists() else {}
-        results[name] = {**counted, "python": platform.python_version(), "date": date.today().isoformat()}
-        write_json(path, results)
+        with FileLock(Path(tempfile.gettempdir()) / "finer-reliability.lock"):  # parts of the suite may run beside it
+            results = json.loads(path.read_text()) if path.exists() else {}
+            results[name] = {**counted, "python": platform.python_version(), "date": date.today().isoformat()}
+            write_json(path, dict(sorted(results.items())))
 
     return keep

@@ -19,9 +19,11 @@ import struct
 import sys
 import time
 import traceback
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -233,7 +235,8 @@ def _grids(folder: Path) -> Reader:
         if rng.random() < 0.08:
             del changed[key]
         else:
-            changed[key] = rng.choice(choices)()
+            with suppress(TypeError, ValueError, OverflowError):  # conversions that numpy does not know
+                changed[key] = rng.choice(choices)()
         file = io.BytesIO()
         np.savez_compressed(file, **changed)
         return file.getvalue()
@@ -732,6 +735,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     options = parser.parse_args()
     faulthandler.enable()
+    warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     options.folder.mkdir(parents=True, exist_ok=True)
     if options.kind == "greedy":
