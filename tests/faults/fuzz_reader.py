@@ -254,15 +254,18 @@ def _meshes(folder: Path) -> Reader:
 
     del folder
     ball = trimesh.creation.icosphere(subdivisions=1, radius=2.0)
-    samples: Samples = {
+    exported: dict[str, Any] = {
         "ball.ply": ball.export(file_type="ply"),
         "text.ply": ball.export(file_type="ply", encoding="ascii"),
         "ball.stl": ball.export(file_type="stl"),
-        "text.stl": ball.export(file_type="stl_ascii").encode(),
-        "ball.obj": ball.export(file_type="obj").encode(),
-        "ball.off": ball.export(file_type="off").encode(),
+        "text.stl": ball.export(file_type="stl_ascii"),
+        "ball.obj": ball.export(file_type="obj"),
+        "ball.off": ball.export(file_type="off"),
         "ball.glb": ball.export(file_type="glb"),
-        "ball.gltf": json.dumps(_with_data(ball)).encode(),
+        "ball.gltf": json.dumps(_with_data(ball)),
+    }
+    samples: Samples = {
+        name: content if isinstance(content, bytes) else content.encode() for name, content in exported.items()
     }
     rows = np.hstack([ball.vertices, ball.vertex_normals])
     samples["ball.xyz"] = "\n".join(" ".join(f"{number:.6f}" for number in row) for row in rows).encode()
@@ -377,12 +380,13 @@ def _pictures(folder: Path) -> Reader:
         by_pillow(name, mode)
     by_pillow("packed.tiff", "RGB", compression="tiff_lzw")
     by_pillow("progressive.jpg", "RGB", progressive=True)
-    for name, values, options in (
+    deep_kinds: list[tuple[str, Any, dict[str, Any]]] = [
         ("deep.tiff", deep, {"photometric": "rgb"}),
         ("planar.tiff", np.moveaxis(deep, 2, 0), {"photometric": "rgb", "planarconfig": "separate"}),
         ("float.tiff", color[..., 0].astype(np.float32) / 255, {"compression": "zlib"}),
         ("tiles.tiff", deep[..., 0], {"tile": (16, 16), "compression": "zlib"}),
-    ):
+    ]
+    for name, values, options in deep_kinds:
         file = io.BytesIO()
         tifffile.imwrite(file, values, **options)
         samples[name] = file.getvalue()

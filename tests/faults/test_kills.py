@@ -21,6 +21,7 @@ import trimesh
 from PIL import Image
 
 from finer_nerfstudio.checkpoint import load_training
+from finer_nerfstudio.nerf.checkpoint_loading import allow_nerfstudio_checkpoints
 from finer_nerfstudio.stream_format import read_stream
 
 pytestmark = pytest.mark.slow
@@ -100,6 +101,7 @@ def read_whole(path: Path) -> None:
     elif kind == ".ply":
         assert len(trimesh.load(path, process=False).vertices) > 0  # pyright: ignore[reportAttributeAccessIssue]
     elif kind == ".ckpt":
+        allow_nerfstudio_checkpoints()
         torch.load(path, map_location="cpu", weights_only=True)
     elif kind == ".yml":
         from finer_nerfstudio.nerf.run_file import read_run_config
