@@ -67,6 +67,7 @@ class Reader:
 
 def _streams(folder: Path) -> Reader:
     from finer_nerfstudio.stream_format import (
+        Precision,
         StreamedStage,
         StreamHeader,
         StreamReader,
@@ -79,7 +80,8 @@ def _streams(folder: Path) -> Reader:
 
     del folder
     samples: Samples = {}
-    for method, precision in (("finer-sine", "int8"), ("finer-wavelet", "float16"), ("pemlp", "bfloat16")):
+    kinds: list[tuple[str, Precision]] = [("finer-sine", "int8"), ("finer-wavelet", "float16"), ("pemlp", "bfloat16")]
+    for method, precision in kinds:
         row, generator = preset(method, "image"), torch.Generator().manual_seed(0)
         octaves = row.encoding_frequencies
         network = GrowingNetwork(2, 3, depth=3, activation=row.activation, encoding_frequencies=octaves)

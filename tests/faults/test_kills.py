@@ -182,7 +182,6 @@ def test_ns_train(tmp_path: Path, share: float, record: Callable[..., None]) -> 
     rng = random.Random("kills of ns-train")
     partial = started_again = 0
     known: dict[str, int] = {}
-    seconds = 12.0
 
     def checkpoints() -> dict[str, int]:
         """The last step that is saved in each run's folder."""
@@ -203,13 +202,20 @@ def test_ns_train(tmp_path: Path, share: float, record: Callable[..., None]) -> 
         known.update(now)
         return len(unfinished)
 
-    for _ in range(kills):
+    first, began = Killed(command, tmp_path), time.monotonic()
+    while not checkpoints():
+        assert first.process.poll() is None, first.log.read_text()[-3000:]
+        assert time.monotonic() - began < 300, "it saves nothing"
+        time.sleep(0.1)
+    seconds = time.monotonic() - began
+    assert first.after(0)
+    partial += check()
+    for _ in range(kills - 1):
         latest = max(known, key=lambda folder: (Path(folder).stat().st_mtime, folder), default=None)
         started_again += latest is not None
         process = Killed([*command, *(["--load-dir", latest] if latest else [])], tmp_path)
-        assert process.after(rng.uniform(0.3, 2.0) * seconds)
+        assert process.after(rng.uniform(0.2, 1.4) * seconds)
         partial += check()
-    assert known, "no run lived long enough to save anything"
     folder, step = max(known.items(), key=lambda item: item[1])
     Killed([*command, "--load-dir", folder, "--max-num-iterations", "10"], tmp_path).to_the_end()
     unfinished = check()
