@@ -79,8 +79,11 @@ def load_model(path: str | Path, *, task: str | None = None) -> SavedModel:
     """
     tensors, header = _load_tensors(Path(path))
     if task is not None and header.get("task") != task:
-        raise InputError(f"{path} holds a model of the task {header.get('task')!r}, and {task!r} is needed here.")
+        raise InputError(f"{path} holds a model of the task {header.get('task')!r:.40}, and {task!r} is needed here.")
     try:
+        for name, kind in (("task", str), ("signal", dict), ("configuration", dict), ("version", str)):
+            if not isinstance(header[name], kind):
+                raise ValueError(f"its {name} is of another type")
         network = network_of(header["network"])
         _require_shapes(tensors, network)
         network.load_state_dict(tensors, assign=True)
@@ -129,13 +132,21 @@ def _load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 raise InputError(f"{path} is a safetensors file, but this package did not write it.")
             header = json.loads(metadata[_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read, it may be cut short or no safetensors file ({error}).") from error
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} cannot be read, it may be cut short or no safetensors file ({_one_line(error)})."
+        ) from error
     if not isinstance(header, dict) or not isinstance(header.get("format"), int):
         raise InputError(f"{path} has a header that this package does not understand.")
     if header["format"] > FORMAT:
-        raise InputError(f"{path} was written by a newer version ({header.get('version')}): update this package.")
+        raise InputError(f"{path} was written by a newer version ({header.get('version')!s:.40}): update this package.")
     return tensors, header
+
+
+def _one_line(error: Exception) -> str:
+    """What went wrong; errors of a parser quote the file that they parse."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _require_shapes(tensors: dict[str, Tensor], network: CoordinateNetwork) -> None:

@@ -123,3 +123,46 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monk
         saved(path, "wire")
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("network", 3), ("network", [1]), ("network.width", "x" * 5000), ("network.width", [0] * 1000),
+        ("network.bias_range", 10**400), ("network.bias_range", [[1e200] * 4] * 4), ("network.activation", [[]]),
+        ("network.activation.family", ["sine"]), ("network.activation.family", "x" * 5000),
+        ("network.activation.omega_0", 10**400), ("network.activation.variable_periodic", {"omega_f": "y" * 5000}),
+        ("signal", 3), ("configuration", None), ("task", []), ("version", {}),
+    ],
+)  # fmt: skip
+def test_values_of_a_wrong_kind_get_one_short_sentence(name: str, value: object, tmp_path: Path) -> None:
+    import json
+    import struct
+
+    network = preset("finer-sine", "image").network(2, 3, width=8, depth=2)
+    path = tmp_path / "model.safetensors"
+    save_model(path, network, task="image", signal={}, configuration={})
+    content = path.read_bytes()
+    (size,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + size])
+    own = json.loads(header["__metadata__"]["finer_nerfstudio"])
+    *parents, last = name.split(".")
+    place = own
+    for parent in parents:
+        place = place[parent]
+    place[last] = value
+    encoded = json.dumps({**header, "__metadata__": {"finer_nerfstudio": json.dumps(own)}}).encode()
+    path.write_bytes(struct.pack("<Q", len(encoded)) + encoded + content[8 + size :])
+    with pytest.raises(InputError, match="cannot be rebuilt") as raised:
+        load_model(path)
+    assert len(str(raised.value)) < 500 + len(str(path))
+
+
+def test_what_parsers_quote_of_a_file_is_cut_short(tmp_path: Path) -> None:
+    import struct
+
+    encoded = b'{"' + b"x" * 100_000 + b'": 3}'
+    (tmp_path / "m.safetensors").write_bytes(struct.pack("<Q", len(encoded)) + encoded)
+    with pytest.raises(InputError, match="cannot be read") as raised:
+        load_model(tmp_path / "m.safetensors")
+    assert len(str(raised.value)) < 500 + len(str(tmp_path))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import pytest
 
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.run_folder import claimed
+from finer_nerfstudio.tasks.training import output_folder
 
 HOLD = """
 import sys
@@ -61,3 +64,17 @@ def test_a_folder_can_be_claimed_again_and_again(tmp_path: Path) -> None:
     for _ in range(3):
         with claimed(tmp_path):
             assert (tmp_path / ".lock").exists()
+
+
+def test_a_run_that_cannot_be_set_aside_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "metrics.json").write_text("{}")
+    monkeypatch.setattr(os, "replace", full)
+    with (
+        pytest.raises(InputError, match=r"No space left on device.*--output-dir"),
+        output_folder(tmp_path, resume=False, overwrite=True),
+    ):
+        pytest.fail("nothing is to be trained")
+    assert (tmp_path / "metrics.json").read_text() == "{}"

@@ -7,9 +7,12 @@ more than 8 bits by tifffile, PNG and JPEG 2000 of 16 bits by OpenCV, PPM of 16 
 from __future__ import annotations
 
 import logging
+import lzma
+import math
 import threading
 import warnings
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +34,14 @@ _EXIF_ORIENTATION = 0x0112
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # TIFF 6.0, and what tifffile calls the photometric interpretations that are read here.
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB = 0, 1, 2
+# Compressions that tifffile unpacks without looking at the size, and what one byte can become (measured for LZMA).
+_UNPACKERS: dict[int, Callable[[], Any]] = {
+    8: zlib.decompressobj,
+    32946: zlib.decompressobj,
+    34925: lzma.LZMADecompressor,
+}
+_MOST_UNPACKED = 10_000
+_PORTION = 1 << 24
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 # What people try, by where a name for it stands in the file; (offset, bytes, name).
 _FOREIGN = (
@@ -393,6 +404,7 @@ def _read_deep_tiff(path: Path) -> StoredImage | None:
 def _tiff_values(page: Any, path: Path) -> np.ndarray | None:
     """``[height, width, samples]``; None where Pillow is right and tifffile cannot read it."""
     bits, samples = int(page.bitspersample), int(page.samplesperpixel)
+    _require_bounded_parts(page)
     try:
         values = page.asarray(maxworkers=1)
     except (ValueError, NotImplementedError, KeyError) as error:
@@ -414,6 +426,30 @@ def _tiff_values(page: Any, path: Path) -> np.ndarray | None:
     if page.axes != "YXS":
         raise ValueError(f"it has axes {page.axes}, not height and width")
     return values
+
+
+def _require_bounded_parts(page: Any) -> None:
+    """Check that no strip or tile unpacks to much more than there are pixels in it.
+
+    Raises:
+        ValueError: if one does.
+    """
+    unpacker = _UNPACKERS.get(int(page.compression))
+    if unpacker is None:
+        return
+    allowed = math.prod(page.chunks) * page.dtype.itemsize + _PORTION
+    for content, _ in page.parent.filehandle.read_segments(page.dataoffsets, page.databytecounts):
+        if content is None or len(content) * _MOST_UNPACKED <= allowed:
+            continue
+        stream, size = unpacker(), 0
+        while not stream.eof:
+            part = stream.decompress(content, _PORTION)
+            content = getattr(stream, "unconsumed_tail", b"")
+            size += len(part)
+            if size > allowed:
+                raise ValueError("one of its parts unpacks to more than the pixels that it stands for")
+            if not part and not content:
+                break  # it is cut short, which its reader says
 
 
 def _straight(values: np.ndarray, colors: int, alpha: int, full: float) -> np.ndarray:

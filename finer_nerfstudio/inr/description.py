@@ -49,6 +49,8 @@ def network_of(description: dict[str, Any]) -> CoordinateNetwork:
     Raises:
         ValueError: for descriptions that are damaged, absurd or from a newer version; the message says what is wrong.
     """
+    if not isinstance(description, dict):
+        raise ValueError(f"a network's description is no map: {_short(description)}")
     sizes = {name: _whole_number(description, name, largest) for name, largest in LARGEST_SIZES.items()}
     bias_range = description.get("bias_range")
     if bias_range is not None:
@@ -103,8 +105,9 @@ def activation_of(described: Any) -> Activation:
     Raises:
         ValueError: for descriptions that are damaged, absurd or from a newer version.
     """
-    if not isinstance(described, dict) or described.get("family") not in _FAMILIES:
-        raise ValueError(f"unknown activation {described!r}; known are {', '.join(_FAMILIES)}")
+    known = isinstance(described, dict) and isinstance(described.get("family"), str)
+    if not known or described["family"] not in _FAMILIES:
+        raise ValueError(f"unknown activation {_short(described)}; known are {', '.join(_FAMILIES)}")
     family = _FAMILIES[described["family"]]
     parameters = {name: _positive_number(described, name) for name in _PARAMETERS if name in described}
     try:
@@ -115,7 +118,7 @@ def activation_of(described: Any) -> Activation:
     if periodic is None:
         return base
     if not isinstance(periodic, dict) or not isinstance(periodic.get("scale_gradient"), bool):
-        raise ValueError(f"variable_periodic is not understood: {periodic!r}")
+        raise ValueError(f"variable_periodic is not understood: {_short(periodic)}")
     omega_f = None if periodic.get("omega_f") is None else _positive_number(periodic, "omega_f")
     return variable_periodic(base, omega_f=omega_f, scale_gradient=periodic["scale_gradient"])
 
@@ -124,12 +127,26 @@ def _whole_number(description: dict[str, Any], name: str, largest: int) -> int:
     value = description.get(name)
     smallest = 0 if name == "encoding_frequencies" else 1
     if not isinstance(value, int) or isinstance(value, bool) or not smallest <= value <= largest:
-        raise ValueError(f"{name} must be a whole number from {smallest} to {largest}, not {value!r}")
+        raise ValueError(f"{name} must be a whole number from {smallest} to {largest}, not {_short(value)}")
     return value
 
 
 def _positive_number(description: dict[str, Any], name: str) -> float:
     value = description.get(name)
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be a positive number, not {value!r}")
-    return float(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:  # a whole number of hundreds of digits
+            number = math.inf
+        if math.isfinite(number) and number > 0:
+            return number
+    raise ValueError(f"{name} must be a positive number, not {_short(value)}")
+
+
+def _short(value: Any) -> str:
+    """A value of a file as it may stand in a sentence."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or lists in lists
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:60]}…"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -104,6 +104,28 @@ def picture_size(aspect: float, *, rays: float, longest_side: int) -> tuple[int,
     return max(1, int(height)), max(1, int(height * aspect))
 
 
+class _Nobody:
+    """Takes what is said to a client that has left."""
+
+    running = False
+
+    def action(self, action: RenderAction) -> None:
+        del action
+
+
+class RenderMachines(dict[int, Any]):
+    """Nerfstudio's threads that render, by client.
+
+    Messages of a client may be handled after it has left, for which Nerfstudio's own dictionary has a traceback.
+    """
+
+    def __missing__(self, client_id: int) -> _Nobody:
+        return _Nobody()
+
+    def pop(self, client_id: int, default: Any = None) -> Any:
+        return super().pop(client_id, default)
+
+
 class LiveView(ViewerControl):
     """Sees to the viewer's pictures, whether it belongs to a training run or to a finished one.
 
@@ -120,6 +142,7 @@ class LiveView(ViewerControl):
 
     def _setup(self, viewer: Viewer) -> None:
         super()._setup(viewer)
+        viewer.render_statemachines = RenderMachines(viewer.render_statemachines)
         port = viewer.viser_server.get_port()
         host = viewer.config.websocket_host
         self.address = f"http://{'localhost' if host == '0.0.0.0' else host}:{port}"

@@ -283,5 +283,10 @@ def output_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[No
         if overwrite and not resume:
             for name in there:
                 # Else a later --resume would take up the run that was to be replaced.
-                os.replace(folder / name, folder / f"{name}.previous")
+                try:
+                    os.replace(folder / name, folder / f"{name}.previous")
+                except OSError as error:
+                    raise InputError(
+                        f"cannot write to {folder} ({error.strerror or error}): choose another --output-dir."
+                    ) from error
         yield

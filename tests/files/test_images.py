@@ -291,6 +291,27 @@ def test_size_is_looked_at_before_anything_is_decoded(
             read(tmp_path / "image.png")
 
 
+@pytest.mark.parametrize("compression", [8, 32946, 34925])
+def test_parts_of_tiff_that_unpack_to_much_more_than_their_pixels(compression: int, tmp_path: Path) -> None:
+    import lzma
+
+    huge = bytes(50_000_000)
+    strip = lzma.compress(huge, preset=0) if compression == 34925 else zlib.compress(huge)
+    entries = {256: 64, 257: 64, 258: 16, 259: compression, 262: 1, 273: 134, 277: 1, 278: 64, 279: len(strip)}
+    rows = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    content = b"II*\0" + struct.pack("<IH", 8, len(entries)) + rows
+    (tmp_path / "bomb.tiff").write_bytes(content.ljust(134, b"\0") + strip)
+    with pytest.raises(InputError, match="unpacks to more"):
+        read_stored_image(tmp_path / "bomb.tiff", upright=True)
+    whole = RANDOM.integers(0, 65535, (64, 64), dtype=np.uint16).tobytes()
+    strip = lzma.compress(whole) if compression == 34925 else zlib.compress(whole)
+    content = content.replace(struct.pack("<HHI", 279, 4, 1) + content[8 + 2 + 8 * 12 + 8 :][:4],
+                              struct.pack("<HHII", 279, 4, 1, len(strip)))  # fmt: skip
+    (tmp_path / "fine.tiff").write_bytes(content.ljust(134, b"\0") + strip)
+    found = read_stored_image(tmp_path / "fine.tiff", upright=True)
+    assert found.values.tobytes() == whole
+
+
 def test_more_than_a_gigapixel_is_refused(tmp_path: Path) -> None:
     start = struct.pack("<2sHI", b"II", 42, 8)
     tags = [(256, 4, 100_000), (257, 4, 100_000), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1)]

@@ -12,9 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.viewer.render_state_machine import RenderAction
 
 from finer_nerfstudio.nerf import live_view
-from finer_nerfstudio.nerf.live_view import LiveView, first_view, picture_size
+from finer_nerfstudio.nerf.live_view import LiveView, RenderMachines, first_view, picture_size
 
 BOX = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 
@@ -123,3 +124,13 @@ def test_drawing_measures_its_speed_and_is_on_one_thread() -> None:
     assert view.draw(1, torch.is_grad_enabled) is False
     with pytest.raises(ValueError, match="of the picture"):
         view.draw(1, lambda: (_ for _ in ()).throw(ValueError("of the picture")))
+
+
+def test_what_a_viewer_says_after_it_has_left_is_taken_by_nobody() -> None:
+    machines = RenderMachines({1: "machine"})
+    machines[7].action(RenderAction("move", None))  # pyright: ignore[reportArgumentType]
+    machines[7].running = False
+    assert machines.pop(7) is None
+    assert machines.get(7) is None
+    assert machines.pop(1) == "machine"
+    assert machines == {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from plyfile import PlyData, PlyElement, PlyParseError
+from plyfile import PlyData, PlyElement
 
 from finer_nerfstudio.atomic_files import replacing
 from finer_nerfstudio.errors import InputError
@@ -51,10 +51,12 @@ def read_splats(path: Path) -> tuple[Splats, list[str]]:
     try:
         _require_possible_header(path)
         content = PlyData.read(str(path))
-    except (PlyParseError, OSError, ValueError, OverflowError, MemoryError) as error:
-        reason = str(error).strip() or type(error).__name__
+        rows = content["vertex"].data if "vertex" in content else np.empty(0, [("x", "f4")])
+    except Exception as error:  # its reader raises whatever it comes across in a damaged file
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or type(error).__name__
+        if isinstance(error, MemoryError):
+            reason = "it asks for more memory than there is"
         raise InputError(f"{path} cannot be read as a PLY file ({reason}).") from error
-    rows = content["vertex"].data if "vertex" in content else np.empty(0, [("x", "f4")])
     names = rows.dtype.names or ()
     missing = [name for name in (*_PLACE, *_MEAN_COLOR, *_SHAPE) if name not in names]
     if missing:

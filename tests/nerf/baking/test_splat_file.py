@@ -175,3 +175,16 @@ def test_damaged_files_are_read_or_get_a_sentence(
     with contextlib.suppress(InputError):
         splats, _ = read_baked(tmp_path / "s.ply")
         assert len(splats) <= 3
+
+
+def test_claims_of_more_splats_than_memory_holds_are_refused(tmp_path: Path) -> None:
+    lists = MINIMAL.replace("x y", "y")
+    for count in (1 << 31, 1 << 62, 1 << 70):
+        path = write_text(tmp_path / "s.ply", MINIMAL, "1 2 3", count=count)
+        with pytest.raises(InputError, match=r"cannot be read as a PLY file \(.+\)"):
+            read_splats(path)
+        path = write_text(tmp_path / "s.ply", lists, "1 2 3", count=count)
+        content = path.read_bytes().replace(b"property float y\n", b"property list uint float x\nproperty float y\n")
+        path.write_bytes(content.replace(b"ascii", b"binary_little_endian"))
+        with pytest.raises(InputError, match=r"cannot be read as a PLY file \(.+\)"):
+            read_splats(path)

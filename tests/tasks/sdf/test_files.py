@@ -495,7 +495,7 @@ def test_a_mesh_that_is_repeated_without_end_is_refused(tmp_path: Path) -> None:
     gltf.json["nodes"] *= 1000
     gltf.json["scenes"] = [{"nodes": list(range(1000))}]
     (tmp_path / "many.glb").write_bytes(gltf.glb())
-    with pytest.raises(InputError, match="more than 16,777,216 triangles"):
+    with pytest.raises(InputError, match=r"more than [0-9,]+ triangles"):
         read_shape(tmp_path / "many.glb")
 
 

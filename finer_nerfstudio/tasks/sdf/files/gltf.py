@@ -18,6 +18,8 @@ from finer_nerfstudio.tasks.sdf.files.raw import RawShape, of_triangles
 _COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 _MOST_TRIANGLES = 1 << 24
+# So many triangles may be repetitions; others take bytes.
+_MOST_REPEATED = 1 << 21
 _POINTS, _TRIANGLES, _STRIP, _FAN = 0, 4, 5, 6
 # Compressions of geometry, by the extension's name.
 _COMPRESSIONS = {
@@ -64,6 +66,7 @@ class _File:
         for name in self._json.get("extensionsRequired", ()):
             self._refuse(name)
         self._buffers: dict[int, bytes] = {}
+        self._bytes = len(content)
 
     def shape(self) -> RawShape:
         vertices, faces, clouds, normals, count, total = [], [], [], [], 0, 0
@@ -79,6 +82,9 @@ class _File:
                     lines += 1
                     continue
                 positions = self._accessor(primitive, primitive["attributes"]["POSITION"]).reshape(-1, 3)
+                # A small file may repeat a mesh any number of times.
+                total += len(positions)
+                self._require_bounded(total)
                 placed = positions @ matrix[:3, :3].T + matrix[:3, 3]
                 if mode == _POINTS:
                     points += 1
@@ -94,9 +100,8 @@ class _File:
                 if len(index) and not 0 <= index.min() <= index.max() < len(positions):
                     raise ValueError("it has faces of vertices that are not there")
                 triangles = _triangles(index.reshape(-1), mode)
-                total += max(len(triangles), len(placed))
-                if total > _MOST_TRIANGLES:  # a small file may repeat a mesh any number of times
-                    raise ValueError(f"its nodes put together more than {_MOST_TRIANGLES:,} triangles: simplify it")
+                total += max(0, len(triangles) - len(placed))
+                self._require_bounded(total)
                 if np.linalg.det(matrix[:3, :3]) < 0:  # a mirror turns faces, and the format turns them back
                     triangles = triangles[:, ::-1]
                 vertices.append(placed)
@@ -116,6 +121,11 @@ class _File:
         if lines:
             raise ValueError("it holds lines, and a mesh or a point cloud is needed")
         raise ValueError("its scene has no mesh")
+
+    def _require_bounded(self, total: int) -> None:
+        most = min(_MOST_TRIANGLES, max(_MOST_REPEATED, self._bytes))
+        if total > most:
+            raise ValueError(f"its nodes put together more than {most:,} triangles: simplify it")
 
     def _placed(self) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         """The nodes of the scene that have a mesh, and their matrices to the scene's units."""
@@ -202,6 +212,7 @@ class _File:
                     raise ValueError(f"its buffer {number} is no base64") from error
             else:
                 self._buffers[number] = self._file(unquote(uri))
+                self._bytes += len(self._buffers[number])
         return self._buffers[number]
 
     def _file(self, name: str) -> bytes:
