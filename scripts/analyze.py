@@ -9,6 +9,7 @@ Every analysis writes its figure (PNG and SVG), its numbers (JSON) and its table
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class Output:
     """Where results go."""
 
     output_dir: Path | None = None
-    """Folder for the results; outputs/analysis/VERB unless given."""
+    """Folder for the results; outputs/analysis/VERB, or VERB-2 and so on beside earlier results, unless given."""
     overwrite: bool = False
     """Replace the results of an earlier analysis there."""
 
@@ -59,12 +60,15 @@ def _command(verb: str, options: type) -> Any:
     return command()
 
 
+# What is more goes to the JSON alone.
+_LINES_SHOWN = 16
+
 COMMANDS = {verb: _command(verb, options) for verb, options in ANALYSES.items()}
 
 
 def main(command: Any) -> None:
     verb = next(verb for verb, default in COMMANDS.items() if isinstance(command, type(default)))
-    folder = command.output_dir or Path("outputs/analysis") / verb
+    folder = command.output_dir or _free_folder(Path("outputs/analysis"), verb, overwrite=command.overwrite)
     if (folder / f"{verb}.json").exists() and not command.overwrite:
         raise UsageError(
             f"{folder} holds results already: replace them by --overwrite, or choose another --output-dir."
@@ -78,17 +82,29 @@ def main(command: Any) -> None:
     with stages() as stage:
         outcome = analysis.study(command, stage)
     files = write_outcome(folder, outcome, analysis.draw(outcome))
-    _print(outcome.numbers)
+    lines = list(_lines(outcome.numbers))
+    print("\n".join(lines[:_LINES_SHOWN]))
+    if len(lines) > _LINES_SHOWN:
+        print(f"... and {len(lines) - _LINES_SHOWN} more lines of numbers in the JSON")
     print(f"\n{files[0]}, and beside it {', '.join(file.name for file in files[1:])}")
 
 
-def _print(numbers: dict[str, Any], indent: str = "") -> None:
+def _free_folder(parent: Path, verb: str, *, overwrite: bool) -> Path:
+    """The verb's folder, or the next one of its name that holds no results yet."""
+    folder, number = parent / verb, 1
+    while (folder / f"{verb}.json").exists() and not overwrite:
+        number += 1
+        folder = parent / f"{verb}-{number}"
+    return folder
+
+
+def _lines(numbers: dict[str, Any], indent: str = "") -> Iterator[str]:
     for name, value in numbers.items():
         if isinstance(value, dict):
-            print(f"{indent}{name}")
-            _print(value, indent + "  ")
+            yield f"{indent}{name}"
+            yield from _lines(value, indent + "  ")
         else:
-            print(f"{indent}{name}: {f'{value:.4g}' if isinstance(value, float) else value}")
+            yield f"{indent}{name}: {f'{value:.4g}' if isinstance(value, float) else value}"
 
 
 if __name__ == "__main__":

@@ -66,11 +66,17 @@ def test_results_are_replaced_only_when_told_to(command: Command, tmp_path: Path
     assert command("analyze.py", "frequencies", *SMALL["frequencies"])[0] == 0
     stored = tmp_path / "outputs" / "analysis" / "frequencies" / "frequencies.json"
     before = stored.read_bytes()
-    code, output = command("analyze.py", "frequencies", "--seed", "1", *SMALL["frequencies"])
+    named = ("--output-dir", stored.parent)
+    code, output = command("analyze.py", "frequencies", "--seed", "1", *named, *SMALL["frequencies"])
     assert code == 2
     assert "--overwrite" in output
     assert "Traceback" not in output
+    # Where no folder is named, a second analysis has one of its own.
+    code, output = command("analyze.py", "frequencies", "--seed", "2", *SMALL["frequencies"])
+    assert code == 0
     assert stored.read_bytes() == before
+    assert (tmp_path / "outputs" / "analysis" / "frequencies-2" / "frequencies.json").exists()
+    assert len(output.splitlines()) < 25, "a long list of numbers belongs into the JSON"
     assert command("analyze.py", "frequencies", "--seed", "1", "--overwrite", *SMALL["frequencies"])[0] == 0
     assert json.loads(stored.read_text())["settings"]["seed"] == 1
 
