@@ -20,6 +20,8 @@ from finer_nerfstudio.inr.description import describe, network_of
 from finer_nerfstudio.inr.network import CoordinateNetwork
 
 FORMAT = 1
+MODEL_FILE = "model.safetensors"
+"""What fits call their network's file."""
 _KEY = "finer_nerfstudio"
 
 
@@ -71,13 +73,14 @@ def load_model(path: str | Path, *, task: str | None = None) -> SavedModel:
     """Read what :func:`save_model` wrote.
 
     Args:
-        path: the file.
+        path: the file, or the folder of a fit, which holds it.
         task: which task's model is expected, None for any.
 
     Raises:
         InputError: for a missing or damaged file, and for one that holds something else.
     """
-    tensors, header = _load_tensors(Path(path))
+    path = Path(path)
+    tensors, header = _load_tensors(path / MODEL_FILE if path.is_dir() else path)
     if task is not None and header.get("task") != task:
         raise InputError(f"{path} holds a model of the task {header.get('task')!r:.40}, and {task!r} is needed here.")
     try:

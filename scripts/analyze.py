@@ -60,7 +60,7 @@ def _command(verb: str, options: type) -> Any:
     return command()
 
 
-# What is more goes to the JSON alone.
+# Of more, only what is not nested is printed.
 _LINES_SHOWN = 16
 
 COMMANDS = {verb: _command(verb, options) for verb, options in ANALYSES.items()}
@@ -83,9 +83,9 @@ def main(command: Any) -> None:
         outcome = analysis.study(command, stage)
     files = write_outcome(folder, outcome, analysis.draw(outcome))
     lines = list(_lines(outcome.numbers))
-    print("\n".join(lines[:_LINES_SHOWN]))
     if len(lines) > _LINES_SHOWN:
-        print(f"... and {len(lines) - _LINES_SHOWN} more lines of numbers in the JSON")
+        lines = list(_lines({name: _shortened(value) for name, value in outcome.numbers.items()}))
+    print("\n".join(lines))
     print(f"\n{files[0]}, and beside it {', '.join(file.name for file in files[1:])}")
 
 
@@ -96,6 +96,10 @@ def _free_folder(parent: Path, verb: str, *, overwrite: bool) -> Path:
         number += 1
         folder = parent / f"{verb}-{number}"
     return folder
+
+
+def _shortened(value: Any) -> Any:
+    return f"{len(list(_lines(value)))} lines in the JSON" if isinstance(value, dict) else value
 
 
 def _lines(numbers: dict[str, Any], indent: str = "") -> Iterator[str]:

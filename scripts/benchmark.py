@@ -342,6 +342,8 @@ def peak_bytes(function: Callable[[], None], device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device) - before
     from torch.profiler import ProfilerActivity, profile
 
+    # It would report its own starts and stops, and the lack of a GPU.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         function()
     events = record.profiler.kineto_results.events()  # pyright: ignore[reportOptionalMemberAccess]

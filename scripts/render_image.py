@@ -30,7 +30,7 @@ class RenderImage:
     """What to decode, how large, and where it goes."""
 
     model: Annotated[Path, tyro.conf.arg(aliases=["-m"])]
-    """A model.safetensors that fit_image.py wrote."""
+    """A model.safetensors that fit_image.py wrote, or the folder that it is in."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("rendered.png")
     """PNG file to write; an older one is replaced."""
     scale: float | None = None

@@ -38,6 +38,15 @@ def test_every_method_comes_back(method: str, tmp_path: Path) -> None:
     assert json.loads(json.dumps(describe(model.network))) == describe(network)
 
 
+def test_the_folder_of_a_fit_stands_for_its_model(tmp_path: Path) -> None:
+    network = saved(tmp_path / "model.safetensors")
+    coords = torch.rand(10, 2)
+    assert torch.equal(load_model(str(tmp_path)).network(coords), network(coords))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="there is no file .*empty/model.safetensors"):
+        load_model(tmp_path / "empty")
+
+
 def test_a_custom_activation_cannot_be_saved(tmp_path: Path) -> None:
     network = CoordinateNetwork(2, 1, width=8, depth=1, activation=variable_periodic(torch.tanh))
     with pytest.raises(ValueError, match="your own"):
