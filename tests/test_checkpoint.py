@@ -43,7 +43,7 @@ def test_the_folder_of_a_fit_stands_for_its_model(tmp_path: Path) -> None:
     coords = torch.rand(10, 2)
     assert torch.equal(load_model(str(tmp_path)).network(coords), network(coords))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="there is no file .*empty/model.safetensors"):
+    with pytest.raises(InputError, match=r"there is no file .*empty/model\.safetensors"):
         load_model(tmp_path / "empty")
 
 
