@@ -13,3 +13,8 @@ class UsageError(InputError):
     """A command or an option that cannot mean anything."""
 
     exit_code: int = 2
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return what a library's error says in one line of at most 200 characters, or else its kind."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -17,7 +17,7 @@ import yaml
 from nerfstudio.configs.dataparser_configs import all_dataparsers
 from yaml.constructor import ConstructorError
 
-from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.errors import InputError, in_one_line
 from finer_nerfstudio.nerf import configs
 from finer_nerfstudio.nerf.trainer import FinerTrainerConfig
 
@@ -42,18 +42,16 @@ def read_run_config(path: Path) -> FinerTrainerConfig:
             raise InputError(f"{path} is too large for the configuration of a run.")
         config = yaml.load(path.read_text(encoding="utf-8"), Loader=_RunLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"{path} is not the configuration of a run of this package ({_in_one_line(error)})."
-        ) from error
+        raise InputError(f"{path} is not the configuration of a run of this package ({_reason(error)}).") from error
     if not isinstance(config, FinerTrainerConfig):
         raise InputError(f"{path} is not the configuration of a run of this package: it holds no FinerTrainerConfig.")
     return config
 
 
-def _in_one_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, ConstructorError) and error.problem:
         return error.problem
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return in_one_line(error)
 
 
 class _RunLoader(yaml.SafeLoader):

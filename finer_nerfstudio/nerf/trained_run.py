@@ -9,7 +9,7 @@ import torch
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
 from nerfstudio.utils.eval_utils import eval_load_checkpoint
 
-from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.errors import InputError, in_one_line
 from finer_nerfstudio.nerf import terminal
 from finer_nerfstudio.nerf.model import FinerModel
 from finer_nerfstudio.nerf.run_file import read_run_config
@@ -60,16 +60,12 @@ def load_run(config: Path) -> tuple[str, int, FinerModel, VanillaDataManager]:
         TypeError,
         ValueError,
     ) as error:
-        raise InputError(f"the run of {config} cannot be loaded ({_in_one_line(error)}).") from error
+        raise InputError(f"the run of {config} cannot be loaded ({in_one_line(error)}).") from error
     except (RuntimeError, pickle.UnpicklingError) as error:
         raise InputError(
-            f"the checkpoint of {config} cannot be read, it may be damaged ({_in_one_line(error)})."
+            f"the checkpoint of {config} cannot be read, it may be damaged ({in_one_line(error)})."
         ) from error
     model, data = pipeline.model, pipeline.datamanager
     if not isinstance(model, FinerModel) or not isinstance(data, VanillaDataManager):
         raise InputError(f"{config} is a run of {loaded.method_name}, not of this package.")
     return loaded.method_name or model.config.field.method, step + 1, model, data
-
-
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
