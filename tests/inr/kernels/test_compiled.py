@@ -181,7 +181,8 @@ def run_with(tmp_path: Path, **environment: str) -> tuple[str, list[float]]:
 def test_a_machine_without_a_compiler_computes_the_same(tmp_path: Path) -> None:
     reason, expected = run_with(tmp_path)
     assert reason == "None"
-    assert [path.suffix for path in (tmp_path / "cache" / "finer_nerfstudio" / "kernels").iterdir()] == [".so"]
+    cached = sorted((tmp_path / "cache" / "finer_nerfstudio" / "kernels").iterdir())
+    assert [path.suffix for path in cached] == [".sha256", ".so"]
     for changes, why in [
         ({"FINER_COMPILED_KERNELS": "0"}, "switches them off"),
         ({"CXX": str(tmp_path / "missing")}, "No such file"),
@@ -195,7 +196,7 @@ def test_a_machine_without_a_compiler_computes_the_same(tmp_path: Path) -> None:
 
 def test_a_damaged_cache_is_built_anew_and_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     _, expected = run_with(tmp_path)
-    (library,) = (tmp_path / "cache" / "finer_nerfstudio" / "kernels").iterdir()
+    (library,) = (tmp_path / "cache" / "finer_nerfstudio" / "kernels").glob("*.so")
     library.write_bytes(b"not a library")
     reason, numbers = run_with(tmp_path)
     assert (reason, numbers) == ("None", expected)
