@@ -160,16 +160,18 @@ class RadianceTuning:
     """What a radiance field trains best with in minutes on processors; docs/radiance_fields.md has the measurements.
 
     Attributes:
-        learning_rate: of the first step.
+        learning_rate: from which it falls to a tenth.
         omega_0: frequency of the activation, the one published for images unless given.
         s_0: inverse width of its envelope, likewise.
         omega_f: frequency of FINER++'s inner sine, likewise.
+        start_learning_rate: of the very first steps, where it is higher.
     """
 
     learning_rate: float
     omega_0: float | None = None
     s_0: float | None = None
     omega_f: float | None = None
+    start_learning_rate: float = 8e-4
 
 
 RADIANCE_TUNING: dict[str, RadianceTuning] = {

@@ -51,7 +51,7 @@ def method_specification(
         optimizers={
             "fields": {
                 "optimizer": AdamConfig(lr=tuned.learning_rate),
-                "scheduler": DecayOverTrainingConfig(),
+                "scheduler": DecayOverTrainingConfig(start_lr=tuned.start_learning_rate),
             },
             # Only with --pipeline.model.sampler proposal; nerfacto's.
             "proposal_networks": {"optimizer": AdamConfig(lr=1e-2), "scheduler": DecayOverTrainingConfig()},

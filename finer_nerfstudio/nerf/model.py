@@ -37,6 +37,8 @@ from finer_nerfstudio.nerf.viewer_panel import ViewerPanel, neuron_mask, viewer_
 
 # Training steps between looks at whether the weights are still numbers.
 _LOOK_EVERY = 16
+# Of the samples of a ray, those that are taken of the fog in the beginning.
+_OF_FOG = 1 / 3
 
 
 @dataclass
@@ -62,7 +64,8 @@ class FinerModelConfig(ModelConfig):
     grid_resolution: int = 64
     """Cells per axis of the occupancy grid; this and the next two are of no account to proposal networks."""
     grid_warmup_steps: int = 256
-    """Training steps during which every update of the grid looks into all cells."""
+    """Training steps during which every update of the grid looks into all cells, and rays are sampled a third as
+    often: there is nothing but fog to see, and three times the rays see more of it."""
     grid_update_every: int = 16
     """Training steps between updates of the grid."""
     unbounded: Literal["auto", "yes", "no"] = "auto"
@@ -129,6 +132,7 @@ class FinerModel(Model):
         self._averages: list[tuple[Tensor, Tensor]] = []
         self.grid: OccupancyGrid | None = None
         self.proposals: ProposalSampler | None = None
+        self._training_samples_per_ray = config.samples_per_ray
         if config.sampler == "proposal":
             self.proposals = ProposalSampler(aabb, unbounded=self.unbounded, steps=config.samples_per_ray)
         else:
@@ -250,6 +254,12 @@ class FinerModel(Model):
         callbacks = [TrainingCallback([after], update_average)]
         if grid is not None:
 
+            def sample_fog(step: int) -> None:
+                share = _OF_FOG if step < self.config.grid_warmup_steps else 1.0
+                self._training_samples_per_ray = max(1, round(share * self.config.samples_per_ray))
+
+            callbacks.append(TrainingCallback([before], sample_fog))
+
             def update_grid(step: int) -> None:
                 grid.update(
                     self.field.density_at,
@@ -300,6 +310,7 @@ class FinerModel(Model):
             nears=ray_bundle.nears,
             fars=ray_bundle.fars,
             near_plane=self.config.near_plane,
+            steps=self._training_samples_per_ray,
             max_samples=self.config.max_samples_per_batch,
             generator=generator,
         )

@@ -65,7 +65,20 @@ class DecayOverTrainingConfig(SchedulerConfig):
 
     _target: type = field(default_factory=lambda: DecayOverTraining)
     final_fraction: float = 0.1
-    """Learning rate of the last step as a fraction of the first one's."""
+    """Learning rate of the last step as a fraction of --optimizers.NAME.optimizer.lr."""
+    start_lr: float = 0.0
+    """Learning rate of the very first step if that is higher than optimizer.lr, to which it falls by start_steps."""
+    start_steps: int = 400
+    """Steps of a higher learning rate at the start."""
+
+
+def _require_possible(scheduler: DecayOverTrainingConfig, option: str) -> None:
+    if not 0 < scheduler.final_fraction <= 1:
+        raise UsageError(f"{option}.final-fraction must lie in (0, 1], it is {scheduler.final_fraction}.")
+    if not 0 <= scheduler.start_lr < math.inf:
+        raise UsageError(f"{option}.start-lr must be finite and not negative, it is {scheduler.start_lr}.")
+    if scheduler.start_steps < 1:
+        raise UsageError(f"{option}.start-steps must be at least 1, not {scheduler.start_steps}.")
 
 
 class DecayOverTraining(Scheduler):
@@ -74,29 +87,37 @@ class DecayOverTraining(Scheduler):
     config: DecayOverTrainingConfig
 
     def get_scheduler(self, optimizer: Optimizer, lr_init: float) -> LambdaLR:
-        del lr_init
-        return LambdaLR(optimizer, ExponentialDecay(self.config.final_fraction))
+        config = self.config
+        start_factor = max(1.0, config.start_lr / lr_init)
+        return LambdaLR(optimizer, ExponentialDecay(config.final_fraction, start_factor, config.start_steps))
 
 
 class ExponentialDecay:
     """``final_fraction ** progress``, with the progress of training in [0, 1] as the trainer reports it.
 
+    What has to be found in the first few hundred steps is large and smooth, and found sooner at a rate at which details
+    would not be: the first step has ``start_factor`` times as much, falling exponentially too.
+
     Attributes:
         final_fraction: what remains of the learning rate at the end.
+        start_factor: what the first step's learning rate is multiplied by, at least 1.
+        start_steps: step from which on nothing is multiplied.
         progress: of the training, in [0, 1].
         restarts: progress at which the learning rate begins anew, to fall to ``final_fraction`` by the next one.
     """
 
-    def __init__(self, final_fraction: float) -> None:
+    def __init__(self, final_fraction: float, start_factor: float = 1.0, start_steps: int = 1) -> None:
         self.final_fraction = final_fraction
+        self.start_factor = start_factor
+        self.start_steps = start_steps
         self.progress = 0.0
         self.restarts: tuple[float, ...] = ()
 
     def __call__(self, step: int) -> float:
-        del step
+        hurry = self.start_factor ** max(0.0, 1.0 - step / self.start_steps)
         start = max((time for time in self.restarts if time <= self.progress), default=0.0)
         stop = min((time for time in self.restarts if time > self.progress), default=1.0)
-        return self.final_fraction ** ((self.progress - start) / (stop - start))
+        return hurry * self.final_fraction ** ((self.progress - start) / (stop - start))
 
 
 @dataclass
@@ -265,11 +286,8 @@ class FinerTrainer(Trainer):
                 if not 0 < parts["optimizer"].lr < math.inf:
                     raise UsageError(f"--optimizers.{name}.optimizer.lr must be positive, not {parts['optimizer'].lr}.")
                 scheduler = parts["scheduler"]
-                if isinstance(scheduler, DecayOverTrainingConfig) and not 0 < scheduler.final_fraction <= 1:
-                    raise UsageError(
-                        f"--optimizers.{name}.scheduler.final-fraction must lie in (0, 1], it is "
-                        f"{scheduler.final_fraction}."
-                    )
+                if isinstance(scheduler, DecayOverTrainingConfig):
+                    _require_possible(scheduler, f"--optimizers.{name}.scheduler")
             self._claim_folder()
             with terminal.silence():
                 super().setup(*args, **kwargs)
@@ -373,6 +391,9 @@ class FinerTrainer(Trainer):
             f"--optimizers.{name.replace('_', '-')}.optimizer.lr {self.config.optimizers[name]['optimizer'].lr:g}"
             for name in groups
         )
+        start = self.config.optimizers["fields"]["scheduler"]
+        if isinstance(start, DecayOverTrainingConfig) and self._last_step() < start.start_steps and start.start_lr > 0:
+            rates += f", --optimizers.fields.scheduler.start-lr {start.start_lr:g}"
         model = self.pipeline.model
         scales = model.scale_options() if isinstance(model, FinerModel) else ""
         if self._trained_steps == 0 and self._start_step == 0:

@@ -199,6 +199,7 @@ def test_downscaled_scene_trains(train: Train, scene_copy: Path) -> None:
         ("--pipeline.model.near-plane", "-1", "near-plane"),
         ("--optimizers.fields.optimizer.lr", "-1", "lr"),
         ("--optimizers.fields.scheduler.final-fraction", "0", "final-fraction"),
+        ("--optimizers.fields.scheduler.start-lr", "-1", "start-lr"),
         ("--max-num-iterations", "0", "max-num-iterations"),
         ("--max-minutes", "-1", "max-minutes"),
     ],

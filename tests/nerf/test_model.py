@@ -12,6 +12,7 @@ import pytest
 import torch
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import SceneBox
+from nerfstudio.engine.callbacks import TrainingCallbackLocation
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -115,6 +116,23 @@ def test_training_fits_a_half_transparent_grey_from_rays_alone() -> None:
     torch.testing.assert_close(pictures["rgb"].mean(0), over_white(target[0]), atol=0.05, rtol=0)
     rgba = model.get_rgba_image(pictures)
     torch.testing.assert_close(rgba[:, :3].mean(0), target[0, :3], atol=0.1, rtol=0)
+
+
+def test_fog_is_sampled_a_third_as_often_and_rendered_as_ever() -> None:
+    model = make_model(samples_per_ray=96)
+
+    def samples(step: int) -> int:
+        for callback in model.get_training_callbacks(None):  # pyright: ignore[reportArgumentType]
+            callback.run_callback_at_location(step, TrainingCallbackLocation.BEFORE_TRAIN_ITERATION)
+        assert model.grid is not None
+        model.grid.occupied.fill_(True)
+        model.train()
+        return int(model.get_outputs(rays(256))["num_samples_per_batch"])
+
+    early, before = samples(1), render(model)
+    late, after = samples(model.config.grid_warmup_steps), render(model)
+    assert late / early == pytest.approx(3.0, rel=0.05)
+    torch.testing.assert_close(before["rgb"], after["rgb"])
 
 
 def test_compositing() -> None:

@@ -147,9 +147,31 @@ def test_a_full_disk_is_said_in_one_sentence(tmp_path: Path) -> None:
     assert [path.name for path in trainer.checkpoint_dir.iterdir()] == ["step-000000008.ckpt"]
 
 
-@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.5, float("nan")])
-def test_a_final_fraction_out_of_range_is_refused(
-    fraction: float, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_training_starts_in_a_hurry_and_is_as_ever_after_400_steps() -> None:
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(()))], lr=2e-4)
+    schedule = DecayOverTrainingConfig(start_lr=8e-4).setup().get_scheduler(optimizer, 2e-4)
+    (decay,) = schedule.lr_lambdas
+    assert [2e-4 * decay(step) for step in (0, 200, 400, 10_000)] == pytest.approx([8e-4, 4e-4, 2e-4, 2e-4])
+    decay.progress = 0.5
+    assert 2e-4 * decay(200) == pytest.approx(4e-4 * 0.1**0.5)
+
+
+def test_no_start_is_slower_than_what_follows() -> None:
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(()))], lr=1e-3)
+    schedule = DecayOverTrainingConfig(start_lr=8e-4).setup().get_scheduler(optimizer, 1e-3)
+    assert schedule.lr_lambdas[0](0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("final-fraction", value) for value in (0.0, -0.1, 1.5, float("nan"))),
+        *(("start-lr", value) for value in (-1e-4, float("inf"), float("nan"))),
+        ("start-steps", 0),
+    ],
+)
+def test_a_decay_out_of_range_is_refused(
+    option: str, value: float, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Trainer, "setup", lambda self: None)
     monkeypatch.setattr(FinerTrainer, "_claim_folder", lambda self: None)
@@ -157,11 +179,11 @@ def test_a_final_fraction_out_of_range_is_refused(
     parts = {"optimizer": AdamConfig(), "scheduler": DecayOverTrainingConfig()}
     trainer = make_trainer(optimizers={"fields": parts})
     trainer.setup()
-    parts["scheduler"] = DecayOverTrainingConfig(final_fraction=fraction)
+    parts["scheduler"] = DecayOverTrainingConfig(**{option.replace("-", "_"): value})
     with pytest.raises(SystemExit) as stop:
         trainer.setup()
     assert stop.value.code == 2
-    assert "--optimizers.fields.scheduler.final-fraction" in capsys.readouterr().err
+    assert f"--optimizers.fields.scheduler.{option}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("start_paused", [False, True])

@@ -140,4 +140,5 @@ def _paper_options(method: Method) -> list[str]:
         *("--pipeline.max-num-rays", str(paper.batch_size)),
         *("--pipeline.model.ema-decay", "0.95"),
         *("--optimizers.fields.optimizer.lr", f"{published.learning_rate:g}"),
+        *("--optimizers.fields.scheduler.start-lr", "0"),
     ]
