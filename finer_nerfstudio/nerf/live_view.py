@@ -26,7 +26,7 @@ _MOVING_SECONDS = 0.1
 _TRAINING_SECONDS = 0.5
 # While training goes on, pictures take a tenth of the time, and come no more and no less often than this.
 _TRAINING_PER_PICTURE = 9.0
-_SHORTEST_WAIT, _LONGEST_WAIT = 0.5, 4.0
+_SHORTEST_WAIT, _LONGEST_WAIT = 0.5, 3.0
 # Before the first picture nobody knows; a field that has not learned where space is empty is slow.
 _ASSUMED_RAYS_PER_SECOND = 5_000.0
 _SMALLEST_SIDE = 32
