@@ -108,9 +108,9 @@ def test_pictures_come_at_least_every_five_seconds_and_no_flood(
             view._drawn_since += seconds_of_picture
     gaps = np.diff(asked)
     assert asked[0] < 1.0
-    assert gaps.max() < 4.1
+    assert gaps.max() < 3.1
     assert gaps.min() > 0.45
-    assert gaps.mean() == pytest.approx(min(max(9 * seconds_of_picture, 0.5), 4.0), rel=0.1)
+    assert gaps.mean() == pytest.approx(min(max(9 * seconds_of_picture, 0.5), 3.0), rel=0.1)
 
 
 def test_drawing_measures_its_speed_and_is_on_one_thread() -> None:
