@@ -80,7 +80,10 @@ def load_model(path: str | Path, *, task: str | None = None) -> SavedModel:
         InputError: for a missing or damaged file, and for one that holds something else.
     """
     path = Path(path)
-    tensors, header = _load_tensors(path / MODEL_FILE if path.is_dir() else path)
+    file = path / MODEL_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(f"there is no file {file}: name the {MODEL_FILE} that a fit wrote, or the folder of the fit.")
+    tensors, header = _load_tensors(file)
     if task is not None and header.get("task") != task:
         raise InputError(f"{path} holds a model of the task {header.get('task')!r:.40}, and {task!r} is needed here.")
     try:
@@ -137,7 +140,8 @@ def _load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{path} cannot be read, it may be cut short or no safetensors file ({_one_line(error)})."
+            f"{path} cannot be read, it may be cut short or no safetensors file ({_one_line(error)}): name one "
+            "that this package wrote."
         ) from error
     if not isinstance(header, dict) or not isinstance(header.get("format"), int):
         raise InputError(f"{path} has a header that this package does not understand.")

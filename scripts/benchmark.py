@@ -47,6 +47,7 @@ from finer_nerfstudio.inr.activations import Activation, Gauss, Sine
 from finer_nerfstudio.inr.growth import FrozenPart, GrowthStage
 from finer_nerfstudio.inr.kernels import compiled
 from finer_nerfstudio.inr.presets import PROTOCOLS
+from finer_nerfstudio.tasks.axes import legend_of_figure, whole_decades
 from finer_nerfstudio.tasks.grid import psnr_of_loss, sample_centers
 from finer_nerfstudio.tasks.image.files import SourceImage, read_image, sample_image
 from finer_nerfstudio.tasks.image.fit import signal_of
@@ -622,11 +623,11 @@ def draw(results: dict[str, Any], path: Path) -> None:
             axes.barh(places, values, height=0.2, label=label)
         axes.set_yticks(range(len(found)), list(found))
         axes.invert_yaxis()
-        axes.set_xscale("log")
+        whole_decades(axes, "x")
         axes.set_xlabel("milliseconds per training step (logarithmic)")
         axes.set_title(case, loc="left")
         axes.grid(axis="x", alpha=0.3)
-    panels[0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, frameon=False, fontsize="small")
+    legend_of_figure(figure, panels[0])
     with replacing(path) as unfinished:
         figure.savefig(unfinished, format="png", dpi=110)
 

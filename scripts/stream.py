@@ -114,6 +114,9 @@ class Serve:
 
     source: tyro.conf.Positional[Path]
     """A file that encode wrote."""
+    truth: Path | None = None
+    """The image that was encoded, or a larger one of it, to be shown beside the picture; original.png in the stream's
+    folder, which encode leaves there, unless given. Visitors get it in at most 1,024 pixels."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for all of this machine's."""
     port: int = 8000
@@ -321,14 +324,27 @@ def inspect(command: Inspect) -> None:
 
 def serve(command: Serve) -> None:
     from finer_nerfstudio.stream_format import read_stream
-    from finer_nerfstudio.tasks.streaming.serve import serving
+    from finer_nerfstudio.tasks.streaming.serve import ORIGINAL_NAME, original_of, serving
 
-    with serving(command.source, host=command.host, port=command.port, kilobytes=command.kilobytes) as server:
-        stream = read_stream(command.source.read_bytes())
+    try:
+        header = read_stream(command.source.read_bytes()).header
+    except OSError as error:
+        raise InputError(f"{command.source} cannot be read ({error.strerror or error}).") from error
+    if header.task != "image":
+        raise InputError(f"{command.source} is no image: the page shows images; use decode.")
+    original, beside = None, command.source.with_name(ORIGINAL_NAME)
+    if command.truth is not None:
+        original = original_of(header, command.truth)
+    elif beside.exists():
+        try:
+            original = original_of(header, beside)
+        except InputError as error:
+            print(f"note: there is no original beside the picture: {error}")
+    speed = command.kilobytes
+    with serving(command.source, host=command.host, port=command.port, kilobytes=speed, original=original) as server:
         host, port = server.server_address[:2]
-        if stream.header.task != "image":
-            raise InputError(f"{command.source} is no image: the page shows images; use decode.")
-        print(f"http://{host}:{port}/ shows {command.source}; Ctrl-C ends it", flush=True)
+        shown = command.source if original is None else f"{command.source} beside {command.truth or beside}"
+        print(f"http://{host}:{port}/ shows {shown}; Ctrl-C ends it", flush=True)
         server.serve_forever()
 
 

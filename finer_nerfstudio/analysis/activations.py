@@ -24,6 +24,7 @@ from finer_nerfstudio.analysis.outcome import Outcome, Table, panels
 from finer_nerfstudio.analysis.subject import NetworkOptions, name_of, subject_of
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr.activations import Activation, Sine, VariablePeriodic, base_of, variable_periodic
+from finer_nerfstudio.tasks.axes import legend_of_figure
 from finer_nerfstudio.tasks.progress import Stage
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 # points for would be drawn as one that is not there.
 _FEWEST_DRAWN, _MOST_DRAWN = 1000, 20_000
 _FINER = 50
+_COLUMNS = 4
 # A function of one's own may change this much faster than its argument.
 _DETAIL_OF_OWN = 10.0
 _SAMPLES_OF_PERIOD = 4096
@@ -285,7 +287,7 @@ def draw(outcome: Outcome) -> Figure:
     """The base, the method's own activation, and each version of it; of complex ones both parts and the modulus."""
     numbers: dict[str, dict[str, Any]] = outcome.numbers["activations"]
     curves = outcome.tables["curves"].columns
-    figure, axes = panels(len(numbers), columns=4, width=3.6, height=2.9)
+    figure, axes = panels(len(numbers), columns=_COLUMNS, width=3.6, height=2.9)
     styles = {
         "": {"color": "C0", "linewidth": 1.0},
         ", real": {"color": "C0", "linewidth": 0.7, "label": "real"},
@@ -295,7 +297,8 @@ def draw(outcome: Outcome) -> Figure:
     lowest = min(min(values) for name, values in curves.items() if name != "x")
     highest = max(max(values) for name, values in curves.items() if name != "x")
     margin = 0.06 * (highest - lowest or 1.0)
-    for (name, summary), place in zip(numbers.items(), axes, strict=True):
+    last_row = (len(axes) - 1) // _COLUMNS * _COLUMNS
+    for number, ((name, summary), place) in enumerate(zip(numbers.items(), axes, strict=True)):
         for part, style in styles.items():
             if f"{name}{part}" in curves:
                 place.plot(curves["x"], curves[f"{name}{part}"], **style)
@@ -309,9 +312,9 @@ def draw(outcome: Outcome) -> Figure:
         bumps = f"{summary['bumps']} bump{'' if summary['bumps'] == 1 else 's'}, range {summary['range']:.2g}"
         verdict = "" if name == "base" else f", {summary['verdict']}"
         place.set_xlabel(f"{bumps}{verdict}\nlargest slope {summary['largest_slope']:.3g}")
-    figure.supxlabel("pre-activation", fontsize=10)
-    if axes[0].get_legend_handles_labels()[0]:
-        axes[0].legend(frameon=False, fontsize=8, loc="upper left")
+        if number >= last_row:
+            place.set_xlabel(f"{place.get_xlabel()}\npre-activation")
+    legend_of_figure(figure, axes[0])
     return figure
 
 

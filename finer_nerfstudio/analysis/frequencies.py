@@ -30,6 +30,7 @@ from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr.activations import Activation, Sine, VariablePeriodic
 from finer_nerfstudio.inr.initialization import weight_bound
 from finer_nerfstudio.inr.network import CoordinateNetwork
+from finer_nerfstudio.tasks.axes import legend_below, whole_decades
 from finer_nerfstudio.tasks.progress import Stage
 
 if TYPE_CHECKING:
@@ -265,8 +266,6 @@ def study(options: FrequenciesOptions, stage: Stage) -> Outcome:
 
 def draw(outcome: Outcome) -> Figure:
     """Densities of local frequencies, measured against analytic ones, and the highest factor against 2k + 1."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
     networks: dict[str, dict[str, Any]] = outcome.numbers["networks"]
     table = outcome.tables["neurons"].columns
     measured = {name: [] for name in networks}
@@ -294,25 +293,21 @@ def draw(outcome: Outcome) -> Figure:
                 densities.plot(
                     [value] * 2, [row, row + 0.85], color="black", linestyle=style, linewidth=1.1, label=label
                 )
-        scatter.loglog(analytic[name], measured[name], ".", color=color, markersize=3, alpha=0.6, label=name)
+        scatter.plot(analytic[name], measured[name], ".", color=color, markersize=3, alpha=0.6, label=name)
     densities.set(
-        xscale="log",
         xlabel="local frequency, repeats per unit",
         title=f"neurons by frequency, {outcome.numbers['method']}",
         yticks=[row + 0.3 for row in range(len(networks))],
         yticklabels=list(networks),
-        ylim=(-0.1, len(networks) + 0.55),
+        ylim=(-0.1, len(networks)),
     )
-    densities.legend(frameon=False, loc="upper left", fontsize=8)
+    whole_decades(densities, "x")
+    legend_below(densities)
     line = [low, max(ends)]
     scatter.plot(line, line, color="grey", linewidth=0.8, zorder=0)
     scatter.set(xlabel="by the formula", ylabel="measured", title="local frequency, repeats per unit")
-    scatter.legend(frameon=False, markerscale=3)
-    for axis in (densities.xaxis, scatter.xaxis, scatter.yaxis):
-        # Less than a decade has labels this way too, and none that overlap.
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter(NullFormatter())
+    whole_decades(scatter, "x", "y")
+    legend_below(scatter, marker_scale=3.0)
     names = [name for name, summary in networks.items() if summary["highest_factor"] is not None]
     places = range(len(names))
     factors.bar(places, [networks[name]["highest_factor"] for name in names], color="C0", alpha=0.6, label="measured")
@@ -321,8 +316,7 @@ def draw(outcome: Outcome) -> Figure:
         limits = [math.nan if limit is None else limit for limit in limits]
         factors.plot(places, limits, "k_", markersize=24, label="2k + 1")
     factors.set(title="highest frequency over base frequency", xticks=list(places), xticklabels=names)
-    factors.margins(y=0.2)
-    factors.legend(frameon=False, loc="upper left")
+    legend_below(factors)
     return figure
 
 

@@ -42,6 +42,7 @@ from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr.activations import Activation, Custom, Gauss, Sine, Wavelet
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.inr.presets import preset
+from finer_nerfstudio.tasks.axes import legend_of_figure
 from finer_nerfstudio.tasks.grid import decode
 from finer_nerfstudio.tasks.image.fit import signal_of
 from finer_nerfstudio.tasks.image.spectrum import mean_centroid
@@ -242,13 +243,13 @@ def draw(outcome: Outcome) -> Figure:
     for place, p in zip(axes, gaps["p"], strict=False):
         for kind, label in labels.items():
             place.plot(curves["step"], finite_or_nan(curves[f"{kind} {p:g}"]), label=label)
-        place.set(title=f"{outcome.numbers['method']}, p = {p:g}", xlabel="step", ylabel="PSNR, dB")
+        place.set(title=f"{outcome.numbers['method']}, p = {p:g}", xlabel="step", ylabel="PSNR (dB)")
         place.sharey(axes[0])
-    axes[0].legend(frameon=False, fontsize=8)
+    legend_of_figure(figure, axes[0])
     place = axes[count]
     place.plot(gaps["p"], finite_or_nan(gaps["gap"]), "o-", color="black")
     place.axhline(0.0, color="grey", linewidth=0.8, linestyle="--")
-    place.set(title="gap after training", xlabel="p", ylabel="PSNR, dB")
+    place.set(title="gap after training", xlabel="p", ylabel="PSNR (dB)")
     return figure
 
 

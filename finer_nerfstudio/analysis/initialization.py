@@ -32,6 +32,7 @@ from finer_nerfstudio.analysis.subject import (
 from finer_nerfstudio.checkpoint import load_model
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.inr.network import CoordinateNetwork
+from finer_nerfstudio.tasks.axes import legend_below, whole_decades
 from finer_nerfstudio.tasks.grid import GridSignal, decode, psnr_of_loss, squared_error
 from finer_nerfstudio.tasks.image.files import SourceImage
 from finer_nerfstudio.tasks.image.fit import signal_of
@@ -274,8 +275,8 @@ def draw(outcome: Outcome) -> Figure:
     if curves is not None:
         for name, color in colors.items():
             axes[0].plot(curves.columns["step"], finite_or_nan(curves.columns[name]), color=color, label=name)
-        axes[0].set(title=f"training, {method}", xlabel="step", ylabel="PSNR, dB")
-        axes[0].legend(frameon=False)
+        axes[0].set(title=f"training, {method}", xlabel="step", ylabel="PSNR (dB)")
+        legend_below(axes[0])
     spectra = outcome.tables["spectra"].columns
     # Beyond half the pixels of the longer side there are diagonal waves alone, and at 0 is the mean.
     shown = slice(1, max(outcome.numbers["image"]["height"], outcome.numbers["image"]["width"]) // 2 + 1)
@@ -288,12 +289,13 @@ def draw(outcome: Outcome) -> Figure:
         for column, label, color, thickness in lines:
             # No logarithm for the powers of a constant.
             power = [max(value, _LOWEST_POWER) for value in spectra[column][shown]]
-            place.loglog(frequency, power, color=color, linewidth=thickness, label=label)
+            place.plot(frequency, power, color=color, linewidth=thickness, label=label)
         place.axvline(cutoff, color="grey", linewidth=0.8, linestyle="--")
+        whole_decades(place, "x", "y")
         title = "spectra of fits" if kind == "fit" else "spectra of errors"
         place.set(title=title, xlabel="cycles per longer side", ylabel="mean power")
         if kind == "fit":  # the colours are the same everywhere
-            place.legend(frameon=False, loc="lower left", fontsize=8)
+            legend_below(place)
     place = axes[plots - 1]
     kinds = {"psnr": "all", "psnr_low": f"below {cutoff:g} cycles", "psnr_high": f"{cutoff:g} cycles and above"}
     for index, (kind, label) in enumerate(kinds.items()):
@@ -306,9 +308,7 @@ def draw(outcome: Outcome) -> Figure:
         xticks=range(len(networks)),
         xticklabels=list(networks),
     )
-    # Room for the legend above the bars.
-    place.set_ylim(0.0, 1.35 * place.get_ylim()[1])
-    place.legend(frameon=False, loc="upper center", fontsize=8)
+    legend_below(place)
     maps = {
         name: torch.tensor(list(outcome.tables[f"errors {name}"].columns.values()), dtype=torch.float64).T
         for name in networks

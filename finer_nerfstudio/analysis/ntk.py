@@ -22,6 +22,7 @@ from finer_nerfstudio.analysis.subject import NetworkOptions, bias_ranges_of, na
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr.activations import VariablePeriodic
 from finer_nerfstudio.inr.network import CoordinateNetwork
+from finer_nerfstudio.tasks.axes import legend_below, whole_decades
 from finer_nerfstudio.tasks.progress import Stage
 
 if TYPE_CHECKING:
@@ -209,8 +210,9 @@ def draw(outcome: Outcome) -> Figure:
         # Below the precision of the sums is noise.
         values = torch.tensor(spectra[name])
         shown = values > 1e-14 * values[0]
-        place.semilogy(torch.tensor(spectra["index"])[shown], values[shown], label=name)
+        place.plot(torch.tensor(spectra["index"])[shown], values[shown], label=name)
     place.axhline(1.0, color="grey", linewidth=0.8, linestyle="--")
     place.set(title=f"eigenvalues, {outcome.numbers['method']}", xlabel="index")
-    place.legend(frameon=False)
+    whole_decades(place, "y")
+    legend_below(place)
     return figure

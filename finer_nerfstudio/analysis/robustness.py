@@ -20,6 +20,7 @@ from torch import Tensor
 from finer_nerfstudio.analysis.outcome import Outcome, Table, panels
 from finer_nerfstudio.analysis.subject import ImageSource, image_of
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.tasks.axes import legend_below, whole_decades
 from finer_nerfstudio.tasks.image.files import SourceImage
 from finer_nerfstudio.tasks.image.fit import ImageOptions, fit_image, measure, require_possible
 from finer_nerfstudio.tasks.options import Method, preset_of
@@ -318,21 +319,20 @@ def draw(outcome: Outcome) -> Figure:
         label = f"{method}: best {row['best_psnr']:.1f} dB, {bound}{row['octaves']:.1f} octaves"
         if row["diverged"]:
             label += f", {row['diverged']} diverged"
-        place.semilogx(curves["scale"], curves[method], "o-", color=color, markersize=4, label=label)
+        place.plot(curves["scale"], curves[method], "o-", color=color, markersize=4, label=label)
         single = [run for run in outcome.tables["runs"].rows() if run["method"] == method and run["psnr"] is not None]
         place.plot([run["scale"] for run in single], [run["psnr"] for run in single], ".", color=color, alpha=0.4)
         level = row["best_psnr"] - numbers["within_decibels"]
         ends = [row["lowest_scale"], row["highest_scale"]]
         place.plot(ends, [level] * 2, "|-", color=color, linewidth=2.5, alpha=0.5)
     place.axhline(numbers["psnr_of_constant"], color="grey", linewidth=0.8, linestyle="--", label="one colour")
-    place.set_xticks(curves["scale"], [f"{scale:g}" for scale in curves["scale"]])
+    whole_decades(place, "x")
+    ticks = sorted({*curves["scale"], *place.get_xlim()})
+    place.set_xticks(ticks, [f"{scale:g}" for scale in ticks])
     place.minorticks_off()
-    place.set(xlabel=numbers["parameter"], ylabel="PSNR, dB")
+    place.set(xlabel=numbers["parameter"], ylabel="PSNR (dB)")
     place.set_title(f"{outcome.settings['steps']} steps; bars: within {numbers['within_decibels']:g} dB of the best")
-    low, high = place.get_ylim()
-    # Room for the legend.
-    place.set_ylim(low, high + 0.3 * (high - low))
-    place.legend(frameon=False, loc="upper left", fontsize=9)
+    legend_below(place)
     return figure
 
 

@@ -27,6 +27,7 @@ from finer_nerfstudio.analysis.subject import ImageSource, NetworkOptions, Subje
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr.activations import Activation, Sine, VariablePeriodic, base_of
 from finer_nerfstudio.inr.network import CoordinateNetwork
+from finer_nerfstudio.tasks.axes import legend_of_figure
 from finer_nerfstudio.tasks.grid import psnr_of_loss, squared_error
 from finer_nerfstudio.tasks.image.files import SourceImage
 from finer_nerfstudio.tasks.image.fit import signal_of
@@ -378,9 +379,7 @@ def draw(outcome: Outcome) -> Figure:
                 label=f"{quantity.replace('_', ' ')}, {state}",
             )
         place.set(ylim=(0, 1), xticks=range(1, depths[method] + 1), xlabel="layer", title="shares")
-    legends = [axes[place].get_legend_handles_labels() for place in (0, across - 1)]
-    handles, labels = ([*first, *last] for first, last in zip(*legends, strict=True))
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    legend_of_figure(figure, axes[0], axes[across - 1])
     return figure
 
 

@@ -58,6 +58,9 @@ _FOREIGN = (
     (0, b"%PDF", "PDF"),
     (0, b"<svg", "SVG"),
 )
+# What Python says where a decoder runs into a value that it did not expect; it means nothing to a user.
+_OF_PYTHON = (TypeError, LookupError, AttributeError, ArithmeticError, UnicodeError)
+_ABOUT_NUMBERS = ("invalid literal for", "could not convert")
 # Pillow's limit on pixels is one number for the whole process, and scenes are read by many threads.
 _OPENING = threading.Lock()
 
@@ -159,9 +162,14 @@ def _in_a_sentence(path: Path) -> Iterator[None]:
             reason = "no known kind of image"
         if isinstance(error, MemoryError):
             reason = "it asks for more memory than there is"
+        if isinstance(error, _OF_PYTHON) or reason.startswith(_ABOUT_NUMBERS):
+            reason = "what it says of itself makes no sense"
         reason = reason.replace(str(path), "it").rstrip(".")
         name = str(path) if len(str(path)) <= 1000 else f"{str(path)[:200]} ..."
-        raise InputError(f"{name} cannot be read as an image ({reason}): is it damaged, or something else?") from error
+        raise InputError(
+            f"{name} cannot be read as an image ({reason}): it is damaged or something else. Where another program "
+            "opens it, save it there as PNG; else name another file."
+        ) from error
 
 
 def _start(path: Path) -> bytes:

@@ -14,7 +14,11 @@ from finer_nerfstudio.nerf.field import FinerFieldConfig
 from finer_nerfstudio.nerf.growing_field import GrowingFieldConfig
 from finer_nerfstudio.nerf.model import FinerModelConfig
 from finer_nerfstudio.nerf.pipeline import FinerPipelineConfig
+from finer_nerfstudio.nerf.terminal import name_missing_config
 from finer_nerfstudio.nerf.trainer import AdamConfig, DecayOverTrainingConfig, FinerTrainerConfig
+
+# Every command of Nerfstudio loads the methods of plugins first.
+name_missing_config()
 
 
 def method_specification(

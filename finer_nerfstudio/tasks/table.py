@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finer_nerfstudio.atomic_files import replacing, write_json, write_text
+from finer_nerfstudio.tasks.axes import legend_below
 from finer_nerfstudio.tasks.published import FAMILIES
 from finer_nerfstudio.tasks.report import drawing_png
 
@@ -192,8 +193,8 @@ def _bars(title: str, rows: Sequence[Row], quantity: str, heading: str) -> bytes
         bars = axis.bar([index + offset for index in range(len(rows))], heights, 0.38, label=label)
         axis.bar_label(bars, ["" if value is None else _number(value) for value in values], fontsize=7)
     axis.set_xticks(range(len(rows)), [row.name.replace(" ", "\n") for row in rows], fontsize=8)
-    axis.set(ylabel=heading, title=title)
-    axis.legend()
+    axis.set(ylabel=heading, title=title, xlim=(-0.5, len(rows) - 0.5))
+    legend_below(axis)
     return drawing_png(drawing)
 
 

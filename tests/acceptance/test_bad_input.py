@@ -491,3 +491,31 @@ def test_comparison_does_not_overwrite_what_it_did_not_write(small_scene: Path, 
     assert "Traceback" not in done.stdout
     assert str(foreign) in done.stdout
     assert foreign.read_text() == '{"x":'
+
+
+@pytest.mark.parametrize("given", [["--load-config", "./nowhere.yml"], ["--load-config=nowhere.yml"]])
+def test_a_config_that_is_not_there(
+    given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Uncaught, as every command of Nerfstudio lets it be."""
+    from nerfstudio.utils.eval_utils import eval_setup
+
+    def said(path: Path) -> str:
+        try:
+            eval_setup(path)
+        except OSError as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+        return capsys.readouterr().err
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ns-eval", *given])
+    sentence = "error: --load-config nowhere.yml cannot be read (No such file or directory): name the config.yml in"
+    assert said(Path("nowhere.yml")).startswith(sentence)
+    assert "Traceback" in said(Path("another.yml")), "other files are none of our business"
+    monkeypatch.setattr(sys, "argv", ["ns-eval", "--load-config", str(tmp_path)])
+    assert said(tmp_path).startswith(f"error: --load-config {tmp_path} is a folder: name the config.yml in")
+
+
+def test_a_shell_sees_that_a_config_is_not_there(run: Run, tmp_path: Path) -> None:
+    done = run("ns-eval", "--load-config", tmp_path / "nowhere.yml")
+    assert_sentence((done.returncode, done.stdout), 1, f"--load-config {tmp_path / 'nowhere.yml'} cannot be read")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -17,6 +19,8 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+
+ROOT = Path(__file__).parents[2]
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -97,6 +101,23 @@ def test_render_interpolate_writes_a_video(run: Run, trained_run: Path, tmp_path
     )
     assert done.returncode == 0, done.stdout[-3000:]
     assert video.stat().st_size > 1000
+
+
+@needs_ffmpeg
+def test_a_video_of_odd_size_is_made_one_for_every_player(
+    run: Run, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the command in the documentation; 48 pixels, cut by a factor, are 47."""
+    config = trained_run / "config.yml"
+    monkeypatch.chdir(tmp_path)
+    options = ["--output-path", "renders/flight.mp4", "--interpolation-steps", "1", "--frame-rate", "4"]
+    done = run("ns-render", "interpolate", "--load-config", config, *options, "--downscale-factor", str(48 / 47))
+    assert done.returncode == 0, done.stdout[-3000:]
+    (command,) = re.findall(r"^ffmpeg .*$", (ROOT / "docs" / "captures.md").read_text(), re.MULTILINE)
+    assert run(*shlex.split(command)).returncode == 0
+    about = ["-v", "error", "-show_entries", "stream=width,height,pix_fmt", "-of", "csv=p=0"]
+    assert run("ffprobe", *about, "renders/flight.mp4").stdout.strip() == "47,47,yuv444p"
+    assert run("ffprobe", *about, "renders/even.mp4").stdout.strip() == "46,46,yuv420p"
 
 
 @needs_ffmpeg

@@ -301,8 +301,14 @@ def test_what_is_wrong_with_a_shape_run_is_said(
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--model", "missing.safetensors"], 1, "no file"),
-        (["--model", "text.safetensors"], 1, "cannot be read"),
+        (
+            ["--model", "missing.safetensors"],
+            1,
+            "there is no file missing.safetensors: name the model.safetensors that",
+        ),
+        (["--model", "text.safetensors"], 1, "text.safetensors cannot be read"),
+        (["--model", "picture.png"], 1, "picture.png cannot be read"),
+        (["--model", "empty"], 1, "there is no file empty/model.safetensors: name the model.safetensors that"),
         (["--model", "model.safetensors", "--scale", "0"], 2, "--scale"),
         (["--model", "model.safetensors", "--scale", "2", "--width", "10"], 2, "exclude"),
         (["--model", "model.safetensors", "--height", "0"], 2, "--height"),
@@ -319,6 +325,8 @@ def test_what_is_wrong_with_a_rendering_is_said(
     from finer_nerfstudio import preset, save_model
 
     (tmp_path / "text.safetensors").write_text("no model")
+    (tmp_path / "empty").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "picture.png")
     network = preset("siren", "image").network(2, 3, width=8, depth=1)
     signal = {"height": 16, "width": 16, "maximum": 255}
     save_model(tmp_path / "model.safetensors", network, task="image", signal=signal, configuration={})

@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -39,7 +39,7 @@ from finer_nerfstudio.stream_format import (
     write_stream,
 )
 from finer_nerfstudio.tasks.image.files import sample_image, write_image
-from finer_nerfstudio.tasks.streaming.serve import serving
+from finer_nerfstudio.tasks.streaming.serve import original_of, serving
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -102,6 +102,7 @@ def test_encoding_leaves_stream_pictures_numbers_and_report(streams: Path) -> No
         assert row["rounding_loss_db"] < 0.1
         assert row["bits_per_pixel"] == pytest.approx(8 * row["bytes"] / (40 * 33))
         assert row["jpeg_psnr_at_these_bytes"] > 10
+    assert np.array_equal(np.asarray(Image.open(folder / "original.png"), np.float64), truth)
     assert metrics["configuration"]["widths"] == [8, 16, 25]
     assert (folder / "report.html").read_text().count("data:image/png;base64,") == 3
 
@@ -261,6 +262,9 @@ def bad_inputs() -> dict[str, tuple[int, str, list[str]]]:
         "nothing to serve": (1, "cannot be read", ["serve", "missing.finer"]),
         "serving something else": (1, "no finer stream", ["serve", "picture.png", "--port", "0"]),
         "a port that is none": (2, "--port", ["serve", "stream.finer", "--port", "70000"]),
+        "a truth that is none": (1, "cannot be read as an image", ["serve", "stream.finer", "--truth", "stream.finer"]),
+        "another picture": (1, "it is another picture", ["serve", "stream.finer", "--truth", "picture.png"]),
+        "no such truth": (1, "there is no image missing.png", ["serve", "stream.finer", "--truth", "missing.png"]),
         "no speed": (2, "--kilobytes", ["serve", "stream.finer", "--kilobytes", "0"]),
     }
 
@@ -356,6 +360,37 @@ def test_five_hundred_visitors_at_once_are_all_served(address: str, streams: Pat
     with ThreadPoolExecutor(500) as visitors:
         answers = list(visitors.map(lambda _: fetched(f"{address}/stream.finer")[1], range(500)))
     assert all(answer == content for answer in answers)
+
+
+@pytest.mark.parametrize(("dtype", "channels"), [(np.uint8, 1), (np.uint8, 4), (np.uint16, 1), (np.uint16, 3)])
+def test_the_original_is_served_in_8_bits(streams: Path, tmp_path: Path, dtype: type, channels: int) -> None:
+    """The stream's picture has 33x40 pixels; one twice as large, and one of a camera, are shown as well."""
+    header = read_stream((streams / "colour" / "colour.finer").read_bytes()).header
+    full = np.iinfo(dtype).max
+    pixels = np.random.default_rng(0).integers(0, full, (80, 66, channels), dtype=dtype, endpoint=True)
+    write_image(tmp_path / "truth.png", pixels)
+    with Image.open(io.BytesIO(original_of(header, tmp_path / "truth.png"))) as shown:
+        assert shown.format == "PNG"
+        assert shown.size == (66, 80)
+        values = np.asarray(shown).reshape(pixels.shape)
+    assert values.dtype == np.uint8
+    assert np.abs(values / 255.0 - pixels / full).max() <= 0.5 / 255.0 + 1e-12
+    write_image(tmp_path / "large.png", np.full((2400, 1980, 3), 40, np.uint8))
+    with Image.open(io.BytesIO(original_of(header, tmp_path / "large.png"))) as shown:
+        assert shown.size == (845, 1024)
+
+
+def test_an_original_that_does_not_fit_is_left_out(streams: Path, tmp_path: Path) -> None:
+    shutil.copy(streams / "colour" / "colour.finer", tmp_path / "stream.finer")
+    shutil.copy(streams / "grey.png", tmp_path / "original.png")
+    command = [sys.executable, str(ROOT / "scripts" / "stream.py"), "serve", "stream.finer", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as server:
+        assert server.stdout is not None
+        assert "original.png has 32x32 pixels, and the stream's picture 33x40" in server.stdout.readline()
+        address = server.stdout.readline().split()[0]
+        assert fetched(f"{address}original.png")[0] == 404
+        assert fetched(f"{address}stream.finer")[0] == 200
+        server.kill()
 
 
 @pytest.fixture
@@ -472,6 +507,98 @@ def test_the_browser_decodes_what_python_decodes(page: Page, streams: Path, name
         for stage in range(3):
             assert difference(page, stream.parent, stage) <= 1.0
         server.shutdown()
+    assert not errors
+
+
+@contextmanager
+def shown(page: Page, stream: Path, *, original: Path | None, query: str = "") -> Iterator[str]:
+    """The page with all stages of a stream, and its address."""
+    header = read_stream(stream.read_bytes()).header
+    content = None if original is None else original_of(header, original)
+    with serving(stream, original=content) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/"
+        page.goto(address + query)
+        last = str(len(header.stages) - 1)
+        page.wait_for_function("last => document.body.dataset.shown === last", arg=last, timeout=60_000)
+        page.wait_for_load_state("networkidle")
+        yield address
+        server.shutdown()
+
+
+@needs_browser
+def test_the_original_is_shown_beside_every_stage(page: Page, streams: Path) -> None:
+    folder = streams / "colour"
+    rows = json.loads((folder / "metrics.json").read_text())["stages"]
+    with shown(page, folder / "colour.finer", original=folder / "original.png"):
+        for stage, row in enumerate(rows):
+            canvas(page, stage)
+            caption = f"stage {stage}, {row['bytes']:,} bytes, PSNR {row['psnr']:.2f} dB"
+            assert page.inner_text("#caption") == caption
+            cells = page.locator(f"#stages tr:nth-child({stage + 1}) td").all_inner_texts()
+            assert cells[2] == f"{row['bytes']:,}"
+            assert cells[4].startswith(f"PSNR {row['psnr']:.2f} dB, SSIM {row['ssim']:.3f}")
+        assert page.inner_text("#truth figcaption") == "original"
+        script = """() => {
+            const image = document.getElementById("original"), canvas = document.createElement("canvas");
+            [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+            canvas.getContext("2d").drawImage(image, 0, 0);
+            return canvas.toDataURL();
+        }"""
+        served = Image.open(io.BytesIO(base64.b64decode(page.evaluate(script).split(",")[1]))).convert("RGB")
+        assert np.array_equal(np.asarray(served), np.asarray(Image.open(streams / "colour.png")))
+        for width, beside in ((1280, True), (420, False)):
+            page.set_viewport_size({"width": width, "height": 900})
+            decoded, truth = (page.locator(name).bounding_box() for name in ("#picture", "#original"))
+            assert decoded is not None
+            assert truth is not None
+            assert (decoded["width"], decoded["height"]) == (truth["width"], truth["height"])
+            assert decoded["width"] / decoded["height"] == pytest.approx(33 / 40, rel=1e-2)
+            assert (decoded["y"] == truth["y"]) is beside
+            assert (decoded["x"] == truth["x"]) is not beside
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.set_viewport_size({"width": 1280, "height": 720})
+
+
+@needs_browser
+def test_without_an_original_the_picture_stands_alone(page: Page, streams: Path) -> None:
+    stream = streams / "colour" / "colour.finer"
+    with shown(page, stream, original=None) as address:
+        assert fetched(f"{address}original.png")[0] == 404
+        assert not page.locator("#original").is_visible()
+        assert not page.locator("figcaption").first.is_visible()
+        box = page.locator("#picture").bounding_box()
+        assert box is not None
+        assert (box["width"], box["height"]) == (396, 480)  # decoded pixels, one by one
+    # Nothing is known of a stream that a visitor names.
+    with shown(page, stream, original=streams / "colour.png", query="?stream=stream.finer"):
+        assert not page.locator("#original").is_visible()
+
+
+@needs_browser
+def test_qualities_that_nobody_measured_or_knows(page: Page, tmp_path: Path) -> None:
+    network = GrowingNetwork(2, 3, depth=2, activation=Sine(30.0))
+    qualities = [{}, {"mean_error": 0.01234, "constructor": 2.0}, {"psnr": 31.234, "ssim": 0.9123, "iou": 0.98765}]
+    rows, payloads = [], []
+    stages = []
+    for i, quality in enumerate(qualities):
+        stages.append(network.grow(4 * (i + 1), generator=torch.Generator().manual_seed(i)))
+        rows.append(StreamedStage([4 * (i + 1)], 0, "float32", quality))
+        payloads.append(pack_stage([stages[-1]], "float32"))
+    signal = {"height": 20, "width": 30, "maximum": 255}
+    content, ends = write_stream(StreamHeader([describe_network("image", network)], "image", signal, rows), payloads)
+    (tmp_path / "measured.finer").write_bytes(content)
+    write_image(tmp_path / "truth.png", np.zeros((20, 30, 3), np.uint8))
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    with shown(page, tmp_path / "measured.finer", original=tmp_path / "truth.png"):
+        texts = [page.locator(f"#stages tr:nth-child({i}) td").last.inner_text() for i in (1, 2, 3)]
+        assert texts[0] == ""
+        assert set(texts[1].split(", ")) == {"mean error 0.01234", "constructor 2.000"}
+        assert set(texts[2].split(", ")) == {"PSNR 31.23 dB", "SSIM 0.912", "IoU 0.9877"}
+        assert page.inner_text("#caption") == f"stage 2, {ends[2]:,} bytes, PSNR 31.23 dB"
+        canvas(page, 0)
+        assert page.inner_text("#caption") == f"stage 0, {ends[0]:,} bytes"
     assert not errors
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import threading
 import warnings
@@ -374,6 +375,17 @@ def examples() -> list[bytes]:
 EXAMPLES = examples()
 
 
+@pytest.mark.parametrize("name", ["it", "my picture.png", "it's.tif"])
+def test_what_is_no_picture_is_named_with_what_to_do(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text("hello")
+    for read in (read_header, lambda path: read_stored_image(path, upright=True)):
+        with pytest.raises(InputError) as caught:
+            read(path)
+        assert str(caught.value).startswith(f"{path} cannot be read as an image (no known kind of image): ")
+        assert str(caught.value).endswith("save it there as PNG; else name another file.")
+
+
 @given(
     st.sampled_from(EXAMPLES),
     st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), max_size=8),
@@ -398,6 +410,10 @@ def test_damaged_files_are_pictures_or_sentences(content: bytes, changes: list[t
             assert message is not None
             assert str(path) in message
             assert "\n" not in message
+            # Neither a file called 'it' nor what Python says to programmers.
+            assert not re.search(
+                r"'it'|invalid literal|object is not|not supported between|unsupported operand", message
+            )
             return
         header = read_header(path)
         assert stored.values.ndim == 3

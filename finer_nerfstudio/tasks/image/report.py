@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from finer_nerfstudio.tasks.axes import legend_below
 from finer_nerfstudio.tasks.report import Figure, Section, Table, drawing_png, flat_table, measured_table, write_report
 from finer_nerfstudio.tasks.summary import as_text, heading, measured_text
 
@@ -227,7 +228,7 @@ def _curves(curves: dict[str, Sequence[tuple[int, float]]]) -> Figure:
     axis.set(xlabel="step", ylabel="PSNR (dB)")
     axis.grid(alpha=0.3)
     if len(curves) > 1:
-        axis.legend()
+        legend_below(axis)
     return Figure(drawing_png(drawing), "PSNR of each step's batch before the step.")
 
 

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
 
 from finer_nerfstudio.atomic_files import replacing, write_json
+from finer_nerfstudio.files.images import read_stored_image
 from finer_nerfstudio.tasks.radiance.programs import run_program
 from finer_nerfstudio.tasks.report import drawing_png
 
@@ -20,11 +21,15 @@ _FRAMES = 120
 FLIGHT = "flight.mp4"
 
 
-def truth_and_rendering(path: Path) -> tuple[Image.Image, Image.Image]:
-    """The two halves of one of ns-eval's pictures."""
-    with Image.open(path) as pair:
-        width, height = pair.width // 2, pair.height
-        return pair.crop((0, 0, width, height)), pair.crop((width, 0, 2 * width, height))
+def truth_and_rendering(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The two halves of one of ns-eval's pictures, ``[height, width, channels]`` each.
+
+    Raises:
+        InputError: for what is missing or damaged.
+    """
+    pair = read_stored_image(path, upright=False).values
+    width = pair.shape[1] // 2
+    return pair[:, :width], pair[:, width : 2 * width]
 
 
 def write_comparison(path: Path, pictures: Mapping[str, Path]) -> None:
@@ -33,14 +38,17 @@ def write_comparison(path: Path, pictures: Mapping[str, Path]) -> None:
     Args:
         path: of the PNG.
         pictures: for each title, a picture of ns-eval; all of the same view.
+
+    Raises:
+        InputError: for a picture that is missing or damaged.
     """
     from matplotlib.figure import Figure as Drawing
 
-    tiles: list[tuple[str, Image.Image]] = []
+    tiles: list[tuple[str, np.ndarray]] = []
     for title, picture in pictures.items():
         truth, rendering = truth_and_rendering(picture)
         tiles += [*([] if tiles else [("truth", truth)]), (title, rendering)]
-    height = 4.0 * tiles[0][1].height / tiles[0][1].width
+    height = 4.0 * tiles[0][1].shape[0] / tiles[0][1].shape[1]
     drawing = Drawing(figsize=(4.0 * len(tiles), height + 0.5), layout="constrained")
     for axis, (title, tile) in zip(drawing.subplots(1, len(tiles)), tiles, strict=True):
         axis.imshow(tile, interpolation="nearest")

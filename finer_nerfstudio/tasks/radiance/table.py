@@ -104,10 +104,12 @@ def write_pictures(
                 f"{scene.name}: the test views of {', '.join(gone)} are gone from {cells}, and so is its picture"
             )
         elif pictures:
-            write_comparison(
-                folder / scene.name / "test_view.png", {name: views[0] for name, views in pictures.items()}
-            )
-            console.print(str(folder / scene.name / "test_view.png"), markup=False)
+            picture = folder / scene.name / "test_view.png"
+            try:
+                write_comparison(picture, {name: views[0] for name, views in pictures.items()})
+                console.print(str(picture), markup=False)
+            except InputError as error:
+                failures.append(f"{scene.name}: no {picture.name}, as {error}")
         if video and any(result["views"] < 2 for result in found.values()):
             console.print(f"{scene.name}: no {FLIGHT}, since there is only one test view to fly along", markup=False)
         elif video and found:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from finer_nerfstudio.tasks.axes import whole_decades
 from finer_nerfstudio.tasks.progress import Stage
 from finer_nerfstudio.tasks.report import Figure, Section, drawing_png, flat_table, measured_table, write_report
 from finer_nerfstudio.tasks.sdf.shading import VIEWS, Scalars, radius_in_view, render
@@ -94,7 +95,8 @@ def _curve(curve: Sequence[tuple[int, float]]) -> Figure:
 
     drawing = Drawing(figsize=(8, 3.6), layout="constrained")
     axis = drawing.subplots()
-    axis.semilogy(*zip(*curve, strict=True))
+    axis.plot(*zip(*curve, strict=True))
     axis.set(xlabel="step", ylabel="loss")
     axis.grid(alpha=0.3)
+    whole_decades(axis, "y")
     return Figure(drawing_png(drawing), "Loss of each step's batch before the step.")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from finer_nerfstudio.tasks.axes import legend_below, whole_decades
 from finer_nerfstudio.tasks.report import Figure, Section, Table, drawing_png, flat_table, write_report
 from finer_nerfstudio.tasks.summary import as_text
 
@@ -136,9 +137,10 @@ def rate_figure(
     for name, curve in codecs.items():
         if curve:
             axis.plot([p["bytes"] for p in curve], [p["psnr"] for p in curve], linestyle="--", label=name)
-    axis.set(xlabel="bytes", ylabel="PSNR (dB)", xscale="log")
+    axis.set(xlabel="bytes", ylabel="PSNR (dB)")
     axis.grid(alpha=0.3, which="both")
-    axis.legend()
+    whole_decades(axis, "x")
+    legend_below(axis)
     return Figure(drawing_png(drawing), "Quality of what has arrived, over the bytes that have.")
 
 
@@ -185,9 +187,10 @@ def _training(curves: Sequence[Sequence[tuple[int, float]]]) -> Figure:
         if curve:
             axis.plot([start + step for step, _ in curve], [loss for _, loss in curve], label=f"stage {i}")
             start += curve[-1][0]
-    axis.set(xlabel="step", ylabel="loss", yscale="log")
+    axis.set(xlabel="step", ylabel="loss")
     axis.grid(alpha=0.3)
-    axis.legend()
+    whole_decades(axis, "y")
+    legend_below(axis)
     return Figure(drawing_png(drawing), "Loss of each step's batch before the step, stage after stage.")
 
 

@@ -26,6 +26,7 @@ from finer_nerfstudio.tasks.streaming.encode import (
 )
 from finer_nerfstudio.tasks.streaming.rate import CODECS, RatePoint, bytes_at, codec_curve, psnr_at
 from finer_nerfstudio.tasks.streaming.report import stream_report
+from finer_nerfstudio.tasks.streaming.serve import ORIGINAL_NAME
 from finer_nerfstudio.tasks.streaming.subjects import image_subject, picture_of, shape_subject, surface_in_units
 from finer_nerfstudio.tasks.training import Report, output_folder
 
@@ -44,8 +45,8 @@ def run_encode(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Encode an image or a shape and write ``<name>.finer``, what every stage shows, ``metrics.json`` and
-    ``report.html`` to ``folder``.
+    """Encode an image or a shape and write ``<name>.finer``, what every stage shows, of images ``original.png``,
+    ``metrics.json`` and ``report.html`` to ``folder``.
 
     Args:
         signal: what to encode.
@@ -92,6 +93,7 @@ def _run_encode(
         pictures: list[np.ndarray] = []
         curves: dict[str, list[RatePoint]] = {}
         if isinstance(signal, SourceImage):
+            write_image(folder / ORIGINAL_NAME, signal.pixels)
             for i in range(stream.stages):
                 stage("decoding", i, stream.stages)
                 picture = picture_of(stream, stages=i + 1, largest=1 << 30)

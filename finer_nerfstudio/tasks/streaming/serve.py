@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 import time
@@ -13,13 +14,23 @@ from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.files.images import read_header
+from finer_nerfstudio.stream_format import StreamHeader
+from finer_nerfstudio.tasks.image.files import read_image
+from finer_nerfstudio.tasks.streaming.subjects import image_size
 
 STREAM_NAME = "stream.finer"
+ORIGINAL_NAME = "original.png"
+"""Of the picture beside the stream's, both as encoding leaves it in a folder and as it is served."""
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".finer": "application/cbor-seq",
+    ".png": "image/png",
 }
 _TICKS_PER_SECOND = 20
 # Of a visitor who says nothing, or takes nothing.
@@ -27,6 +38,8 @@ _SECONDS_OF_PATIENCE = 30.0
 # Visitors who are answered at the same time; more wait until it is their turn.
 _MOST_VISITORS = 128
 _MOST_WAITING = 1024
+# The longer side of a picture on the page.
+_LARGEST_SIDE = 1024
 
 
 def page_files() -> dict[str, bytes]:
@@ -35,9 +48,42 @@ def page_files() -> dict[str, bytes]:
     return {entry.name: entry.read_bytes() for entry in folder.iterdir() if Path(entry.name).suffix in _TYPES}
 
 
+def original_of(header: StreamHeader, path: Path) -> bytes:
+    """Read the picture that a stream was made of, to be shown beside it.
+
+    Args:
+        header: of the stream.
+        path: an image of the stream's size, or a larger one of the same proportions.
+
+    Returns:
+        A PNG file of 8 bits, averaged down as far as the page does.
+
+    Raises:
+        InputError: for an image that cannot be read, and for one of another shape.
+    """
+    height, width, _ = image_size(header)
+    found = read_header(path)
+    image = read_image(path, size=min(_LARGEST_SIDE, max(found.height, found.width)))
+    shorter = min(height, width, image.height, image.width)
+    if abs(image.width * height / (image.height * width) - 1.0) > 1.0 / shorter:
+        raise InputError(
+            f"{path} has {found.width}x{found.height} pixels, and the stream's picture {width}x{height}: it is "
+            "another picture."
+        )
+    pixels = image.pixels if image.maximum == 255 else (image.pixels / 257.0).round().astype(np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if image.channels == 1 else pixels).save(content, "PNG")
+    return content.getvalue()
+
+
 @contextmanager
 def serving(
-    path: Path, *, host: str = "127.0.0.1", port: int = 0, kilobytes: float | None = None
+    path: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    kilobytes: float | None = None,
+    original: bytes | None = None,
 ) -> Iterator[ThreadingHTTPServer]:
     """A server for the stream in ``path``; run it by ``serve_forever()``.
 
@@ -46,23 +92,18 @@ def serving(
         host: address to listen on.
         port: 0 for any free one.
         kilobytes: of the stream per second and connection (1,000 bytes), as over a slow link; None for no limit.
+        original: a PNG file to show beside the stream's picture.
 
     Raises:
         UsageError: for a speed that is not positive, and for a port that cannot be had.
-        InputError: where the file cannot be read.
     """
     if kilobytes is not None and not kilobytes > 0:
         raise UsageError(f"--kilobytes must be a positive number, not {kilobytes}.")
-    try:
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}).") from error
 
     class Handler(_Handler):
         stream_path = path
         speed = None if kilobytes is None else 1000.0 * kilobytes
-        page = page_files()
+        page = page_files() | ({} if original is None else {ORIGINAL_NAME: original})
 
     try:
         server = _Server((host, port), Handler)

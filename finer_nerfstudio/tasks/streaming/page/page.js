@@ -9,6 +9,15 @@ const ROWS_AT_ONCE = 8;
 const element = (id) => document.getElementById(id);
 const asked = new URLSearchParams(location.search);
 const address = asked.get("stream") ?? "stream.finer";
+// The original, where it lies beside the stream. Of another stream that one names, nothing is known.
+const original = asked.has("stream") ? null : "original.png";
+// What a quality is called, its digits, and its unit.
+const QUANTITIES = new Map([
+  ["psnr", ["PSNR", 2, " dB"]],
+  ["ssim", ["SSIM", 3, ""]],
+  ["lpips", ["LPIPS", 3, ""]],
+  ["iou", ["IoU", 4, ""]],
+]);
 
 let reader, received, controller, pictures, following;
 
@@ -71,22 +80,30 @@ function gridOf(header) {
 
 function showBytes() {
   const header = reader.header;
-  const total = header ? reader.headerBytes + header.stages.reduce((sum, stage) => sum + stage.bytes, 0) : 0;
+  const total = header ? bytesUpTo(header.stages.length - 1) : 0;
   element("bytes").textContent = header ? `${received.toLocaleString("en")} of ${total.toLocaleString("en")} bytes` : `${received} bytes`;
   element("progress").max = total || 1;
   element("progress").value = received;
 }
 
+function qualityText(name, value) {
+  const [heading, digits, unit] = QUANTITIES.get(name) ?? [name.replaceAll("_", " "), null, ""];
+  return `${heading} ${digits === null ? value.toPrecision(4) : value.toFixed(digits)}${unit}`;
+}
+
+function bytesUpTo(index) {
+  return reader.header.stages.slice(0, index + 1).reduce((sum, stage) => sum + stage.bytes, reader.headerBytes);
+}
+
 function showTable() {
   const body = element("stages");
   body.replaceChildren();
-  let bytes = reader.headerBytes;
   reader.header.stages.forEach((stage, index) => {
-    bytes += stage.bytes;
     const row = body.insertRow();
     row.className = index < reader.stages.length ? "here" : "";
-    const quality = Object.entries(stage.quality).map(([name, value]) => `${name} ${value.toPrecision(4)}`).join(", ");
-    for (const text of [index, stage.widths.join(" "), bytes.toLocaleString("en"), stage.precision, quality]) row.insertCell().textContent = text;
+    const quality = Object.entries(stage.quality).map(([name, value]) => qualityText(name, value)).join(", ");
+    const bytes = bytesUpTo(index).toLocaleString("en");
+    for (const text of [index, stage.widths.join(" "), bytes, stage.precision, quality]) row.insertCell().textContent = text;
   });
 }
 
@@ -100,6 +117,10 @@ async function show(index) {
   const context = canvas.getContext("2d");
   element("shown").textContent = `stage ${index}`;
   element("stage").value = index;
+  const { psnr } = reader.header.stages[index].quality;
+  const parts = [`stage ${index}`, `${bytesUpTo(index).toLocaleString("en")} bytes`];
+  if (psnr !== undefined) parts.push(qualityText("psnr", psnr));
+  element("caption").textContent = parts.join(", ");
   if (!pictures[index]) {
     const picture = new ImageData(grid.columns, grid.rows);
     const current = reader;
@@ -112,6 +133,31 @@ async function show(index) {
   }
   context.putImageData(pictures[index], 0, 0);
   document.body.dataset.shown = index;
+}
+
+// Puts the original beside the picture, if there is one and it has the picture's shape.
+function compare(header) {
+  if (original === null) return;
+  const { columns, rows } = gridOf(header), { height, width } = header.signal;
+  const pictures = element("pictures"), picture = element("original");
+  const showOriginal = (isShown) => {
+    if (header !== reader.header) return;
+    element("truth").hidden = element("caption").hidden = !isShown;
+    pictures.classList.toggle("compared", isShown);
+  };
+  picture.onload = () => {
+    pictures.style.setProperty("--columns", `${columns}px`);
+    pictures.style.setProperty("--shape", `${columns} / ${rows}`);
+    // Its pixels are what there is of it: larger ones, and nothing made up between them.
+    picture.style.imageRendering = picture.naturalWidth < columns ? "pixelated" : "auto";
+    const shorter = Math.min(height, width, picture.naturalHeight, picture.naturalWidth);
+    // A smaller copy has a whole number of pixels too.
+    showOriginal(Math.abs((picture.naturalWidth * height) / (picture.naturalHeight * width) - 1) <= 1 / shorter);
+  };
+  picture.onerror = () => showOriginal(false);
+  // What arrives of the stream comes first.
+  picture.fetchPriority = "low";
+  picture.src = original;
 }
 
 // Stages are drawn one after the other, but a stage that a newer one has overtaken is not waited for.
@@ -168,7 +214,7 @@ async function load() {
       const count = reader.feed(portion);
       if (isNew && reader.header) {
         if (reader.header.task !== "image") throw new Error("this stream is no image: decode it with scripts/stream.py");
-        gridOf(reader.header);
+        compare(reader.header);
         showTable();
       }
       showBytes();

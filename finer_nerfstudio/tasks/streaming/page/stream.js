@@ -89,6 +89,13 @@ function requireWhole(value, smallest, largest, what) {
   if (!Number.isInteger(value) || value < smallest || value > largest) throw new Error(`${what} is ${value}`);
 }
 
+// What was measured, as a map of finite numbers; empty where nobody did.
+function qualityOf({ quality }) {
+  const entries = Object.entries(quality ?? {});
+  if (entries.some(([, value]) => typeof value !== "number")) throw new Error("a stage's quality is no map of numbers");
+  return Object.fromEntries(entries.filter(([, value]) => Number.isFinite(value)));
+}
+
 function checkHeader(header) {
   if (!Array.isArray(header.networks) || header.networks.length < 1 || header.networks.length > 16) throw new Error("it has no networks");
   if (!Array.isArray(header.stages) || header.stages.length < 1 || header.stages.length > 256) throw new Error("it has no stages");
@@ -102,6 +109,7 @@ function checkHeader(header) {
     if (!(stage.precision in SIZES)) throw new Error(`its precision ${stage.precision} is not known`);
     if (stage.widths?.length !== header.networks.length) throw new Error("a stage lacks widths");
     stage.widths.forEach((width) => requireWhole(width, 1, LARGEST.width, "a width"));
+    stage.quality = qualityOf(stage);
   });
 }
 
