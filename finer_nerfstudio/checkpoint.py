@@ -15,7 +15,7 @@ from torch import Tensor
 
 import finer_nerfstudio
 from finer_nerfstudio.atomic_files import replacing
-from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.errors import InputError, in_one_line
 from finer_nerfstudio.inr.description import describe, network_of
 from finer_nerfstudio.inr.network import CoordinateNetwork
 
@@ -140,7 +140,7 @@ def _load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{path} cannot be read, it may be cut short or no safetensors file ({_one_line(error)}): name one "
+            f"{path} cannot be read, it may be cut short or no safetensors file ({in_one_line(error)}): name one "
             "that this package wrote."
         ) from error
     if not isinstance(header, dict) or not isinstance(header.get("format"), int):
@@ -148,12 +148,6 @@ def _load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if header["format"] > FORMAT:
         raise InputError(f"{path} was written by a newer version ({header.get('version')!s:.40}): update this package.")
     return tensors, header
-
-
-def _one_line(error: Exception) -> str:
-    """What went wrong; errors of a parser quote the file that they parse."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _require_shapes(tensors: dict[str, Tensor], network: CoordinateNetwork) -> None:

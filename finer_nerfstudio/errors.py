@@ -16,5 +16,9 @@ class UsageError(InputError):
 
 
 def in_one_line(error: BaseException) -> str:
-    """Return what a library's error says in one line of at most 200 characters, or else its kind."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """Return what a library's error says in one line, or else its kind.
+
+    Errors of a parser may quote the file that they parse: 200 characters of it are enough.
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}…"

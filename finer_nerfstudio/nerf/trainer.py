@@ -30,7 +30,7 @@ from torch.optim.lr_scheduler import LambdaLR
 import finer_nerfstudio
 from finer_nerfstudio.atomic_files import move_in, write_json
 from finer_nerfstudio.command_line import sentence_instead_of_traceback
-from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.errors import InputError, UsageError, in_one_line
 from finer_nerfstudio.nerf import distributed, terminal
 from finer_nerfstudio.nerf.model import FinerModel
 from finer_nerfstudio.nerf.pipeline import CountedPipeline, FinerPipeline
@@ -544,7 +544,7 @@ class FinerTrainer(Trainer):
             ) from error
         except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
             raise InputError(
-                f"the checkpoint at {source} cannot be read, it may be cut short ({_one_line(error)})."
+                f"the checkpoint at {source} cannot be read, it may be cut short ({in_one_line(error)})."
             ) from error
         finally:
             self.grad_scaler.load_state_dict = load_scaler
@@ -569,7 +569,7 @@ class FinerTrainer(Trainer):
             # What there is of the file is of no use, and in the way where the disk is full.
             shutil.rmtree(partial_dir, ignore_errors=True)
             # torch's own writer of checkpoints knows no OSError.
-            reason = error.strerror if isinstance(error, OSError) else f"{_one_line(error)}; is the disk full?"
+            reason = error.strerror if isinstance(error, OSError) else f"{in_one_line(error)}; is the disk full?"
             raise InputError(f"cannot save a checkpoint to {final_dir} ({reason or error}).") from error
         finally:
             self.checkpoint_dir = final_dir
@@ -584,8 +584,3 @@ class FinerTrainer(Trainer):
             for path in final_dir.glob("*.ckpt"):
                 if path not in moved:
                     path.unlink()
-
-
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
