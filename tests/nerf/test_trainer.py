@@ -179,7 +179,9 @@ def test_a_decay_out_of_range_is_refused(
     parts = {"optimizer": AdamConfig(), "scheduler": DecayOverTrainingConfig()}
     trainer = make_trainer(optimizers={"fields": parts})
     trainer.setup()
-    parts["scheduler"] = DecayOverTrainingConfig(**{option.replace("-", "_"): value})
+    scheduler = DecayOverTrainingConfig()
+    setattr(scheduler, option.replace("-", "_"), value)
+    parts["scheduler"] = scheduler
     with pytest.raises(SystemExit) as stop:
         trainer.setup()
     assert stop.value.code == 2
