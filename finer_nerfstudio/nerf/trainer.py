@@ -494,7 +494,10 @@ class FinerTrainer(Trainer):
             f"{pipeline.trained_rays / seconds:,.0f} rays/s."
         )
         if isinstance(pipeline, FinerPipeline):
-            terminal.say(str(pipeline.test_quality(seconds=min(_SECONDS_OF_MEASURING, seconds))))
+            try:
+                terminal.say(str(pipeline.test_quality(seconds=min(_SECONDS_OF_MEASURING, seconds))))
+            except InputError as error:  # what was trained is saved, even if the scene has gone meanwhile
+                terminal.say(f"Test views were not measured: {error}")
         config = terminal.quoted(self.base_dir / "config.yml")
         report = terminal.quoted(self.base_dir / "evaluation.json")
         rows = [
