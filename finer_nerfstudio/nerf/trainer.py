@@ -556,24 +556,37 @@ class FinerTrainer(Trainer):
     @check_main_thread
     def save_checkpoint(self, step: int) -> None:
         """Write beside the checkpoints first and move the finished file in: the last one stays whole meanwhile."""
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.pipeline.parameters()):
+            raise Diverged("weights are NaN or infinite")
+        try:
+            try:
+                self._write_checkpoint(step)
+            except (OSError, RuntimeError):
+                if self._has_folder():
+                    raise
+                self._write_checkpoint(step)  # somebody deleted the folder while it was written
+        except (OSError, RuntimeError) as error:
+            # torch's own writer of checkpoints knows no OSError.
+            reason = error.strerror if isinstance(error, OSError) else f"{in_one_line(error)}; is the disk full?"
+            raise InputError(f"cannot save a checkpoint to {self.checkpoint_dir} ({reason or error}).") from error
+
+    def _has_folder(self) -> bool:
+        return (self.base_dir / "config.yml").exists()
+
+    def _write_checkpoint(self, step: int) -> None:
         final_dir = self.checkpoint_dir
         # Not inside it: Nerfstudio takes every name in the folder of checkpoints for a step number.
         partial_dir = final_dir.with_name(final_dir.name + ".partial")
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.pipeline.parameters()):
-            raise Diverged("weights are NaN or infinite")
-        if not (self.base_dir / "config.yml").exists():  # somebody deleted the folder
+        if not self._has_folder():
             self.config.save_config()
         try:
             self.checkpoint_dir = partial_dir
             super().save_checkpoint(step)
-            self.checkpoint_dir = final_dir
             self._move_in(partial_dir, final_dir)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError):
             # What there is of the file is of no use, and in the way where the disk is full.
             shutil.rmtree(partial_dir, ignore_errors=True)
-            # torch's own writer of checkpoints knows no OSError.
-            reason = error.strerror if isinstance(error, OSError) else f"{in_one_line(error)}; is the disk full?"
-            raise InputError(f"cannot save a checkpoint to {final_dir} ({reason or error}).") from error
+            raise
         finally:
             self.checkpoint_dir = final_dir
 

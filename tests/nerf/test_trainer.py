@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -145,6 +146,33 @@ def test_a_full_disk_is_said_in_one_sentence(tmp_path: Path) -> None:
     # The next one, when there is room again, is whole.
     trainer.save_checkpoint(8)
     assert [path.name for path in trainer.checkpoint_dir.iterdir()] == ["step-000000008.ckpt"]
+
+
+def test_a_folder_that_is_deleted_while_a_checkpoint_is_written_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer()
+    folder = tmp_path / "run"
+    trainer.base_dir, trainer.checkpoint_dir = folder, folder / "nerfstudio_models"
+    trainer.pipeline = torch.nn.Linear(2, 2)  # pyright: ignore[reportAttributeAccessIssue]
+    write, deleted = Trainer.save_checkpoint, []
+
+    def deleted_once(self: Trainer, step: int) -> None:
+        write(self, step)
+        if not deleted:
+            deleted.append(step)
+            shutil.rmtree(folder)
+
+    def save_config(self: FinerTrainerConfig) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yml").touch()
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", deleted_once)
+    monkeypatch.setattr(FinerTrainerConfig, "save_config", save_config)
+    trainer.save_checkpoint(7)
+    assert deleted == [7]
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yml", "nerfstudio_models"]
+    assert [path.name for path in trainer.checkpoint_dir.iterdir()] == ["step-000000007.ckpt"]
 
 
 def test_training_starts_in_a_hurry_and_is_as_ever_after_400_steps() -> None:
