@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 CLIENTS = 50
 SECONDS = 60.0
-MOST_MEGABYTES = 1000
+MOST_MEGABYTES = 500
 
 
 def camera(angle: float) -> bytes:
