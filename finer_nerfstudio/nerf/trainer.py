@@ -69,7 +69,7 @@ class DecayOverTrainingConfig(SchedulerConfig):
     start_lr: float = 0.0
     """Learning rate of the very first step if that is higher than optimizer.lr, to which it falls by start_steps."""
     start_steps: int = 400
-    """Steps of a higher learning rate at the start."""
+    """Steps of a higher learning rate at the start, or half of a shorter training."""
 
 
 def _require_possible(scheduler: DecayOverTrainingConfig, option: str) -> None:
@@ -101,7 +101,7 @@ class ExponentialDecay:
     Attributes:
         final_fraction: what remains of the learning rate at the end.
         start_factor: what the first step's learning rate is multiplied by, at least 1.
-        start_steps: step from which on nothing is multiplied.
+        start_steps: step from which on nothing is multiplied; half of a training that is shorter than twice as many.
         progress: of the training, in [0, 1].
         restarts: progress at which the learning rate begins anew, to fall to ``final_fraction`` by the next one.
     """
@@ -114,7 +114,7 @@ class ExponentialDecay:
         self.restarts: tuple[float, ...] = ()
 
     def __call__(self, step: int) -> float:
-        hurry = self.start_factor ** max(0.0, 1.0 - step / self.start_steps)
+        hurry = self.start_factor ** max(0.0, 1.0 - max(step / self.start_steps, 2.0 * self.progress))
         start = max((time for time in self.restarts if time <= self.progress), default=0.0)
         stop = min((time for time in self.restarts if time > self.progress), default=1.0)
         return hurry * self.final_fraction ** ((self.progress - start) / (stop - start))

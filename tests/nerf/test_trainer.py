@@ -20,6 +20,7 @@ from finer_nerfstudio.nerf.terminal import TrainingProgress
 from finer_nerfstudio.nerf.trainer import (
     AdamConfig,
     DecayOverTrainingConfig,
+    ExponentialDecay,
     FinerTrainer,
     FinerTrainerConfig,
     Stopwatch,
@@ -180,8 +181,16 @@ def test_training_starts_in_a_hurry_and_is_as_ever_after_400_steps() -> None:
     schedule = DecayOverTrainingConfig(start_lr=8e-4).setup().get_scheduler(optimizer, 2e-4)
     (decay,) = schedule.lr_lambdas
     assert [2e-4 * decay(step) for step in (0, 200, 400, 10_000)] == pytest.approx([8e-4, 4e-4, 2e-4, 2e-4])
-    decay.progress = 0.5
-    assert 2e-4 * decay(200) == pytest.approx(4e-4 * 0.1**0.5)
+    decay.progress = 0.01
+    assert 2e-4 * decay(200) == pytest.approx(4e-4 * 0.1**0.01)
+
+
+def test_a_short_training_hurries_for_half_of_it() -> None:
+    decay = ExponentialDecay(0.1, start_factor=4.0, start_steps=400)
+    rates = []
+    for decay.progress, step in ((0.0, 0), (0.25, 5), (0.5, 10), (1.0, 20)):
+        rates.append(decay(step))
+    assert rates == pytest.approx([4.0, 2.0 * 0.1**0.25, 0.1**0.5, 0.1])
 
 
 def test_no_start_is_slower_than_what_follows() -> None:
