@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from finer_nerfstudio.errors import InputError
+
+
+def ignore_library_warnings() -> None:
+    """Keep warnings that only Nerfstudio or torch could do something about off the terminal, for this process."""
+    for module in ("nerfstudio", "torch", "torchmetrics", "torchvision", "viser"):
+        for category in (FutureWarning, DeprecationWarning, UserWarning):
+            warnings.filterwarnings("ignore", category=category, module=rf"{module}(\.|$)")
+    # Nerfstudio's trainer, data manager and metrics call what torch will rename; torch blames the caller's caller.
+    warnings.filterwarnings("ignore", message=r".*torch\.(cuda\.amp|jit)\.", category=FutureWarning)
 
 
 @contextmanager
@@ -43,6 +53,7 @@ def run_command(main: Callable[[Any], None], options: Any, description: str | No
     """
     import tyro
 
+    ignore_library_warnings()
     chosen = tyro.cli(options, description=description)
     try:
         with sentence_instead_of_traceback():

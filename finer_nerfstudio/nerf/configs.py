@@ -14,11 +14,11 @@ from finer_nerfstudio.nerf.field import FinerFieldConfig
 from finer_nerfstudio.nerf.growing_field import GrowingFieldConfig
 from finer_nerfstudio.nerf.model import FinerModelConfig
 from finer_nerfstudio.nerf.pipeline import FinerPipelineConfig
-from finer_nerfstudio.nerf.terminal import name_missing_config
 from finer_nerfstudio.nerf.trainer import AdamConfig, DecayOverTrainingConfig, FinerTrainerConfig
+from finer_nerfstudio.nerf.uncaught import say_uncaught
 
 # Every command of Nerfstudio loads the methods of plugins first.
-name_missing_config()
+say_uncaught()
 
 
 def method_specification(

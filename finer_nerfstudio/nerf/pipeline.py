@@ -18,7 +18,7 @@ from torch.cuda.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from finer_nerfstudio import metrics
-from finer_nerfstudio.command_line import sentence_instead_of_traceback
+from finer_nerfstudio.command_line import ignore_library_warnings, sentence_instead_of_traceback
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.nerf import distributed, terminal
 from finer_nerfstudio.nerf.batches import SceneBatches
@@ -91,7 +91,7 @@ class FinerPipeline(DynamicBatchPipeline):
         grad_scaler: GradScaler | None = None,
     ) -> None:
         prepare_processor()
-        terminal.ignore_library_warnings()
+        ignore_library_warnings()
         with sentence_instead_of_traceback():
             for name in ("target_num_samples", "max_num_samples_per_ray", "max_num_rays"):
                 if getattr(config, name) < 1:

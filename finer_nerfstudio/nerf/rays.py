@@ -86,6 +86,7 @@ def camera_rays(camera: Cameras, crop: OrientedBox | None = None) -> RayBundle:
     """
     camera = camera if camera.shape else camera.reshape((1,))
     rays = _with_axis(camera.generate_rays(camera_indices=0, keep_shape=True), camera)
+    rays.origins = rays.origins.to(rays.directions)  # a camera path of whole numbers has whole-numbered poses
     if crop is not None:
         nears, fars = intersect_obb(rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3), crop)
         rays.nears, rays.fars = nears.reshape(*rays.shape, 1), fars.reshape(*rays.shape, 1)

@@ -7,60 +7,19 @@ import io
 import os
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import TextIO
 
 import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from finer_nerfstudio.command_line import sentence_instead_of_traceback
-from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.tasks.progress import progress_bar, progress_lines
 from finer_nerfstudio.tasks.training import Report
 
 # A look at the loss waits for a GPU.
 _SECONDS_BETWEEN_REPORTS = 0.5
-
-
-def ignore_library_warnings() -> None:
-    """Keep warnings that only Nerfstudio or torch could do something about off the terminal, for this process."""
-    for module in ("nerfstudio", "torch", "torchmetrics", "torchvision", "viser"):
-        for category in (FutureWarning, DeprecationWarning, UserWarning):
-            warnings.filterwarnings("ignore", category=category, module=rf"{module}(\.|$)")
-    # Nerfstudio's trainer, data manager and metrics call what torch will rename; torch blames the caller's caller.
-    warnings.filterwarnings("ignore", message=r".*torch\.(cuda\.amp|jit)\.", category=FutureWarning)
-
-
-def name_missing_config() -> None:
-    """Have a sentence said, in place of a traceback, of a ``--load-config`` that cannot be read.
-
-    Nerfstudio's commands read it before they know whose run it is, and let the error end the process.
-    """
-    before = sys.excepthook
-
-    def say_or_trace(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        asked = _load_config()
-        if asked is None or not isinstance(error, OSError) or Path(str(error.filename)) != asked:
-            before(kind, error, trace)
-            return
-        reason = "is a folder" if asked.is_dir() else f"cannot be read ({error.strerror})"
-        with contextlib.suppress(SystemExit), sentence_instead_of_traceback():
-            raise InputError(f"--load-config {asked} {reason}: name the config.yml in the folder of a run.")
-
-    sys.excepthook = say_or_trace
-
-
-def _load_config() -> Path | None:
-    """What the command line gives as ``--load-config``."""
-    for i, word in enumerate(sys.argv):
-        option, is_joined, value = word.partition("=")
-        if option.replace("_", "-") == "--load-config":
-            return Path(value if is_joined else "".join(sys.argv[i + 1 : i + 2]))
-    return None
 
 
 # Where standard output goes while a block is silent; None while none is.

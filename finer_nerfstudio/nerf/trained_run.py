@@ -51,8 +51,8 @@ def load_run(config: Path) -> tuple[str, int, FinerModel, VanillaDataManager]:
     except InputError:
         raise
     except (
-        OSError,
-        EOFError,
+        FileNotFoundError,
+        PermissionError,
         ArithmeticError,
         AssertionError,
         AttributeError,
@@ -61,9 +61,10 @@ def load_run(config: Path) -> tuple[str, int, FinerModel, VanillaDataManager]:
         ValueError,
     ) as error:
         raise InputError(f"the run of {config} cannot be loaded ({in_one_line(error)}).") from error
-    except (RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise InputError(
-            f"the checkpoint of {config} cannot be read, it may be damaged ({in_one_line(error)})."
+            f"the checkpoint of {config} cannot be read, it may be cut short or damaged ({in_one_line(error)}): move "
+            f"it away, and the one before it is taken."
         ) from error
     model, data = pipeline.model, pipeline.datamanager
     if not isinstance(model, FinerModel) or not isinstance(data, VanillaDataManager):

@@ -29,7 +29,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 import finer_nerfstudio
 from finer_nerfstudio.atomic_files import move_in, write_json
-from finer_nerfstudio.command_line import sentence_instead_of_traceback
+from finer_nerfstudio.command_line import ignore_library_warnings, sentence_instead_of_traceback
 from finer_nerfstudio.errors import InputError, UsageError, in_one_line
 from finer_nerfstudio.nerf import distributed, terminal
 from finer_nerfstudio.nerf.model import FinerModel
@@ -155,7 +155,7 @@ class FinerTrainerConfig(TrainerConfig):
 
     def print_to_terminal(self) -> None:
         """Say what is going to be trained, on what, for how long, and where it goes."""
-        terminal.ignore_library_warnings()
+        ignore_library_warnings()
         length = f"{self.max_num_iterations:,} steps"
         if self.max_minutes is not None:
             length = f"{self.max_minutes:g} minutes, or {length}"
@@ -268,7 +268,7 @@ class FinerTrainer(Trainer):
         # Nerfstudio's constructor sets the training state, which starts and stops the clock.
         self._clock = Stopwatch()
         self._trained_steps = 0
-        terminal.ignore_library_warnings()
+        ignore_library_warnings()
         with terminal.silence():
             super().__init__(*args, **kwargs)
         self.train_lock = Turns(  # pyright: ignore[reportAttributeAccessIssue]
@@ -540,14 +540,15 @@ class FinerTrainer(Trainer):
             super()._load_checkpoint()
         except InputError:
             raise
-        except (OSError, AssertionError, IndexError, ValueError) as error:
+        except (FileNotFoundError, NotADirectoryError, AssertionError, IndexError, ValueError) as error:
             raise InputError(
                 f"no checkpoint could be found at {source} ({error}): --load-dir takes a run's nerfstudio_models "
                 f"folder, --load-checkpoint one .ckpt file."
             ) from error
-        except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
             raise InputError(
-                f"the checkpoint at {source} cannot be read, it may be cut short ({in_one_line(error)})."
+                f"the checkpoint at {source} cannot be read, it may be cut short ({in_one_line(error)}): move it away, "
+                f"and the one before it is taken."
             ) from error
         finally:
             self.grad_scaler.load_state_dict = load_scaler

@@ -1,0 +1,77 @@
+"""One sentence for errors that Nerfstudio's commands let end the process before they know whose run it is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType, TracebackType
+
+from finer_nerfstudio.command_line import sentence_instead_of_traceback
+from finer_nerfstudio.errors import InputError, in_one_line
+
+# Options that name a file, what Nerfstudio reads where they are not given, and what to do.
+_FILES = {
+    "--load-config": (None, "name the config.yml in the folder of a run"),
+    "--camera-path-filename": (Path("camera_path.json"), "name a file of the viewer's Render tab"),
+}
+
+
+def say_uncaught() -> None:
+    """Have a sentence said, in place of a traceback, of files that Nerfstudio cannot read, and nothing of Ctrl-C."""
+    before = sys.excepthook
+
+    def say_or_trace(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            print("interrupted.", file=sys.stderr)
+            return
+        sentence = _sentence(error, trace)
+        if sentence is None:
+            before(kind, error, trace)
+            return
+        with contextlib.suppress(SystemExit), sentence_instead_of_traceback():
+            raise InputError(sentence)
+
+    sys.excepthook = say_or_trace
+
+
+def _sentence(error: BaseException, trace: TracebackType | None) -> str | None:
+    if isinstance(error, OSError) and error.filename is not None:
+        for option, (default, advice) in _FILES.items():
+            asked = _given(option) or default
+            if asked is not None and Path(str(error.filename)) == asked:
+                reason = "is a folder" if asked.is_dir() else f"cannot be read ({error.strerror})"
+                return f"{option} {asked} {reason}: {advice}."
+    frames = [frame for frame, _ in traceback.walk_tb(trace)]
+    for frame in frames:
+        if frame.f_code.co_name == "eval_load_checkpoint":
+            path = frame.f_locals.get("load_path") or frame.f_locals["config"].load_dir
+            return (
+                f"the checkpoint {path} cannot be read, it may be cut short or damaged ({in_one_line(error)}): move it "
+                f"away, and the one before it is taken."
+            )
+    if any(_reads_camera_path(frame) for frame in frames) and isinstance(error, (ValueError, LookupError, TypeError)):
+        option = "--camera-path-filename"
+        default, advice = _FILES[option]
+        reason = "is not valid JSON" if isinstance(error, json.JSONDecodeError) else "is no camera path"
+        return f"{option} {_given(option) or default} {reason} ({in_one_line(error)}): {advice}."
+    return None
+
+
+def _reads_camera_path(frame: FrameType) -> bool:
+    """Whether this is where Nerfstudio reads the file, or takes a camera path from it."""
+    name = frame.f_code.co_name
+    return name in ("get_path_from_json", "get_crop_from_json") or (
+        name == "load" and frame.f_globals.get("__name__") == "json" and _given("--camera-path-filename") is not None
+    )
+
+
+def _given(option: str) -> Path | None:
+    """What the command line gives as the value of ``option``."""
+    for i, word in enumerate(sys.argv):
+        name, is_joined, value = word.partition("=")
+        if name.replace("_", "-") == option:
+            return Path(value if is_joined else "".join(sys.argv[i + 1 : i + 2]))
+    return None
