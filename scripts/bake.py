@@ -10,6 +10,8 @@ and a picture beside either say how much it looks like the field.
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,6 +101,8 @@ def _finish(command: Bake, found: dict[str, Any]) -> None:
     print(f"{command.output_path}, and beside it {picture_file(command.output_path).name}")
     if command.view:
         view(View(command.output_path, command.host, command.port))
+    else:
+        print(f"next: python scripts/bake.py view {shlex.quote(str(command.output_path))}")
 
 
 def _likeness(found: dict[str, Any]) -> str:
@@ -110,8 +114,9 @@ def view(command: View) -> None:
 
     server = show(command.file, host=command.host, port=command.port, note=print)
     print(f"http://{command.host}:{server.get_port()}/ shows {command.file}; Ctrl-C ends it", flush=True)
-    while True:
-        time.sleep(3600.0)
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(3600.0)
 
 
 Command = (

@@ -10,6 +10,7 @@ scripts/render_image.py), reconstruction.png, metrics.json, curve.csv and report
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated
@@ -68,11 +69,13 @@ def main(command: FitImage) -> None:
         results = {command.method: run_image(image, options, folder, **how)}
     for place in (folder, *(folder / method for method in command.compare)):
         clear_scratch(place)
+    larger = f"python scripts/render_image.py --model {shlex.quote(str(folder))} --scale 4 --output large.png"
     print_summary(
         results,
         {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS", "bits_per_pixel": "bits/pixel", "seconds": "seconds"},
         notes=image.notes,
         files=(folder / "report.html", folder / "metrics.json"),
+        next_command=None if command.compare else larger,
     )
 
 

@@ -88,13 +88,18 @@ def main(command: RenderImage) -> None:
         raise InputError(f"{command.model} is of no image: {width}x{height} pixels of values up to {maximum}.")
     inputs, outputs = saved.network.in_dim, saved.network.out_dim
     if inputs != 2 or not 1 <= outputs <= 4:
-        raise InputError(f"{command.model} is of no image: it maps {inputs} coordinates to {outputs} values.")
+        raise InputError(
+            f"{command.model} is of no image: it maps {inputs} coordinates to {outputs} values. Name one that "
+            f"fit_image.py wrote."
+        )
     left, top, right, bottom = command.crop or (0.0, 0.0, float(width), float(height))
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise UsageError(f"--crop must lie inside the image, which is {width} wide and {height} high.")
     rows, columns = resolution_of(command, right - left, bottom - top)
     if command.output.is_dir():
         raise UsageError(f"--output {command.output} is a folder: name a file.")
+    if command.output.suffix.lower() not in (".png", ""):
+        raise UsageError(f"--output {command.output}: PNG is what is written; give the name the ending .png.")
     network = saved.network.to(device_named(command.device))
     with tempfile.TemporaryDirectory() as scratch, Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task("decoding", total=rows * columns)

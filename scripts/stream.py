@@ -12,6 +12,8 @@ server can serve the file, and any client can stop reading at any byte.
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,7 +24,7 @@ import tyro
 from finer_nerfstudio.command_line import printable, run_command
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.processor import prepare_processor
-from finer_nerfstudio.stream_format import Precision, StreamHeader
+from finer_nerfstudio.stream_format import Precision, StreamHeader, StreamReader
 from finer_nerfstudio.tasks.streaming.encode import StreamOptions
 
 _SHAPES = (".obj", ".ply", ".stl", ".off", ".glb", ".gltf", ".3mf", ".dae", ".xyz", ".asc", ".csv", ".pts", ".txt")
@@ -126,6 +128,7 @@ class Serve:
 
 
 def encode(command: Encode) -> None:
+    from finer_nerfstudio.tasks.image.files import SourceImage
     from finer_nerfstudio.tasks.streaming.run import run_encode
 
     name, folder, options, signal = _prepared(command, "outputs/stream")
@@ -133,8 +136,7 @@ def encode(command: Encode) -> None:
     for note in signal.notes:
         print(f"note: {note}")
     _print_stages(metrics["stages"])
-    for file in (f"{name}.finer", "report.html", "metrics.json"):
-        print(folder / file)
+    _print_files(folder, f"{name}.finer", "serve" if isinstance(signal, SourceImage) else "decode")
 
 
 def compare(command: Compare) -> None:
@@ -174,6 +176,7 @@ def _prepared(command: Encode, folders: str) -> tuple[str, Path, StreamOptions, 
         return name, folder, options, image
     if command.size is not None and command.size < 1:
         raise UsageError(f"--size must be at least 1, not {command.size}.")
+    print("note: no file is named, so that a generated picture is encoded.", flush=True)
     return name, folder, options, sample_image(256 if command.size is None else command.size)
 
 
@@ -203,12 +206,11 @@ def pack(command: Pack) -> None:
         )
         metrics = write_packed(folder, name, packed, seed=command.seed, report=stage)
     _print_stages(metrics["stages"])
-    for file in (f"{name}.finer", "report.html", "metrics.json"):
-        print(folder / file)
+    _print_files(folder, f"{name}.finer", "decode")
 
 
 def decode(command: Decode) -> None:
-    from finer_nerfstudio.stream_format import Stream, StreamReader
+    from finer_nerfstudio.stream_format import Stream
     from finer_nerfstudio.tasks.image.files import write_image
     from finer_nerfstudio.tasks.options import device_named
     from finer_nerfstudio.tasks.sdf.run import require_resolution, write_mesh
@@ -227,7 +229,7 @@ def decode(command: Decode) -> None:
     reader = StreamReader(device_named(command.device), most_stages=wanted)
     folder = command.output_dir or Path("outputs/decoded") / Path(command.source.rstrip("/")).stem
     for portion in portions_of(command.source, max_bytes=command.max_bytes):
-        for index in reader.feed(portion):
+        for index in _fed(reader, portion, command.source):
             assert reader.header is not None
             stream = Stream(reader.header, reader.networks, index + 1, reader.header_bytes, None)
             if reader.header.task == "sdf":
@@ -272,6 +274,25 @@ def decode(command: Decode) -> None:
         )
 
 
+def _fed(reader: StreamReader, portion: bytes, source: str) -> list[int]:
+    """The stages that a portion completes; an error says of which file it speaks."""
+    try:
+        return list(reader.feed(portion))
+    except InputError as error:
+        raise InputError(f"{source}: {error} Name a file that encode or pack wrote.") from error
+
+
+def _in_words(values: dict[str, Any]) -> str:
+    """The entries of a header, those within others too, without what is not set."""
+    entries = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            entries.append(f"{printable(name)} ({_in_words(value)})")
+        elif value is not None:
+            entries.append(f"{printable(name)} {printable(str(value))}")
+    return ", ".join(entries)
+
+
 def _bytes_of(header: StreamHeader, header_bytes: int, stage: int) -> int:
     """Where in the file a stage is complete."""
     return header_bytes + sum(row.bytes for row in header.stages[: stage + 1])
@@ -281,13 +302,12 @@ def inspect(command: Inspect) -> None:
     import json
     from dataclasses import asdict
 
-    from finer_nerfstudio.stream_format import StreamReader
     from finer_nerfstudio.tasks.streaming.decode import portions_of
 
     reader, read = StreamReader(), 0
     for portion in portions_of(command.source):
         read += len(portion)
-        reader.feed(portion)
+        _fed(reader, portion, command.source)
         if reader.is_done:
             break
     if reader.header is None:
@@ -308,10 +328,10 @@ def inspect(command: Inspect) -> None:
         return
     arrived = f"{reader.stages} of {len(header.stages)} stages"
     print(f"{printable(header.task)} by {printable(header.encoder)}: {read:,} of {total:,} bytes, {arrived}")
-    print(f"signal: {json.dumps(header.signal)}")
+    print(f"signal: {_in_words(header.signal)}")
     for network in header.networks:
         layers = f"{network.in_dim} -> {network.depth} hidden layers -> {network.out_dim}"
-        print(f"network {printable(network.name)}: {layers}, {json.dumps(network.activation)}")
+        print(f"network {printable(network.name)}: {layers}, {_in_words(network.activation)}")
     so_far, rows = reader.header_bytes, []
     for stage in header.stages:
         so_far += stage.bytes
@@ -345,7 +365,14 @@ def serve(command: Serve) -> None:
         host, port = server.server_address[:2]
         shown = command.source if original is None else f"{command.source} beside {command.truth or beside}"
         print(f"http://{host}:{port}/ shows {shown}; Ctrl-C ends it", flush=True)
-        server.serve_forever()
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+
+def _print_files(folder: Path, stream: str, verb: str) -> None:
+    for file in (stream, "report.html", "metrics.json"):
+        print(folder / file)
+    print(f"next: python scripts/stream.py {verb} {shlex.quote(str(folder / stream))}")
 
 
 def _print_stages(rows: list[dict[str, Any]]) -> None:

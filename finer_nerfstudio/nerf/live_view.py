@@ -147,7 +147,7 @@ class LiveView(ViewerControl):
         host = viewer.config.websocket_host
         self.address = f"http://{'localhost' if host == '0.0.0.0' else host}:{port}"
         # Nerfstudio names the port that was asked for, which another program may have had.
-        viewer.viewer_info = [f"Viewer at {self.address}"]
+        viewer.viewer_info = [f"Viewer at {self.address}, until Ctrl-C"]
         # A line for everybody who comes and goes would break the bar of the training's progress.
         viewer.viser_server._websock_server._verbose = False
         dataset = viewer.pipeline.datamanager.train_dataset

@@ -32,6 +32,7 @@ from finer_nerfstudio.atomic_files import move_in, write_json
 from finer_nerfstudio.command_line import ignore_library_warnings, sentence_instead_of_traceback
 from finer_nerfstudio.errors import InputError, UsageError, in_one_line
 from finer_nerfstudio.nerf import distributed, terminal
+from finer_nerfstudio.nerf.growing_field import GrowingField
 from finer_nerfstudio.nerf.model import FinerModel
 from finer_nerfstudio.nerf.pipeline import CountedPipeline, FinerPipeline
 from finer_nerfstudio.nerf.sampler import Diverged
@@ -308,9 +309,9 @@ class FinerTrainer(Trainer):
             return
         cameras = dataset.cameras
         sizes = {(int(width), int(height)) for width, height in zip(cameras.width, cameras.height, strict=True)}
-        size = "{}x{}".format(*sizes.pop()) if len(sizes) == 1 else f"{len(sizes)} sizes"
+        size = "{}x{} pixels".format(*sizes.pop()) if len(sizes) == 1 else f"{len(sizes)} sizes"
         parameters = sum(parameter.numel() for parameter in self.pipeline.model.get_param_groups()["fields"])
-        rows = [("views", f"{len(dataset)} of {size} pixels"), ("network", f"{parameters:,} parameters")]
+        rows = [("views", f"{len(dataset)} of {size}"), ("network", f"{parameters:,} parameters")]
         if self._start_step:
             rows.append(("goes on", f"from step {self._start_step:,}"))
         if self.viewer_state is not None and isinstance(self.pipeline.model, FinerModel):
@@ -504,7 +505,9 @@ class FinerTrainer(Trainer):
             ("measure it on all test views", f"ns-eval --load-config {config} --output-path {report}"),
             ("look at it again", f"ns-viewer --load-config {config}"),
         ]
-        if isinstance(pipeline.model, FinerModel) and not pipeline.model.unbounded:
+        if isinstance(pipeline.model, FinerModel) and isinstance(pipeline.model.field, GrowingField):
+            rows.append(("make a stream of it", f"python scripts/stream.py pack {terminal.quoted(self.base_dir)}"))
+        elif isinstance(pipeline.model, FinerModel) and not pipeline.model.unbounded:
             rows.append(("bake it into splats", f"python scripts/bake.py splats --load-config {config}"))
         else:
             rows.append(("fly from view to view", f"ns-render interpolate --load-config {config}"))

@@ -13,6 +13,7 @@ def print_summary(
     *,
     notes: Sequence[str] = (),
     files: Sequence[Path] = (),
+    next_command: str | None = None,
 ) -> None:
     """Print a table of results with a row per method, what there is to know about the input, and where files are.
 
@@ -21,19 +22,22 @@ def print_summary(
         columns: which of the numbers to show, and under what heading.
         notes: sentences.
         files: what to open next.
+        next_command: what to type next.
     """
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     console = Console(highlight=False, soft_wrap=True)
     for note in notes:
         console.print(f"note: {note}", markup=False)
-    table = Table("method", *columns.values())
+    table = Table(Column("method", no_wrap=True), *columns.values())
     for method, numbers in results.items():
         table.add_row(method, *(as_text(numbers.get(name)) for name in columns))
     console.print(table)
     for path in files:
         console.print(str(path), markup=False)
+    if next_command is not None:
+        console.print(f"next: {next_command}", markup=False)
 
 
 # Heading and format of what runs measure; what is not here is shown by its name.

@@ -116,3 +116,12 @@ def test_a_crop_bounds_the_axis_of_a_fish_eye_too() -> None:
     torch.testing.assert_close(rays.fars.squeeze(-1), reach)
     expected = fisheye((7.49, 5.49))[1:].generate_rays(camera_indices=0, keep_shape=True, obb_box=box)
     torch.testing.assert_close(rays.nears, expected.nears)
+
+
+def test_a_pose_of_whole_numbers_has_rays_of_fractions() -> None:
+    whole = Cameras(
+        camera_to_worlds=torch.tensor([[[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 3]]]), fx=9.0, fy=9.0, cx=2.0, cy=2.0
+    )
+    rays = camera_rays(whole)
+    assert rays.origins.dtype == rays.directions.dtype == torch.float32
+    assert (rays.origins == torch.tensor([0.0, 0.0, 3.0])).all()

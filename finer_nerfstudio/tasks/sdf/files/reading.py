@@ -56,6 +56,8 @@ def _read_by_trimesh(path: Path) -> RawShape:
             # A scene's parts, each where the scene puts it.
             geometry = loaded.to_geometry() if isinstance(loaded, trimesh.Scene) else loaded
     except Exception as error:  # trimesh's readers raise whatever their format's parser raises
+        if isinstance(error, NotImplementedError):
+            raise ValueError(f"files ending in {path.suffix} are no meshes or point clouds that can be read") from error
         lines = str(error).strip().splitlines() or [""]
         raise ValueError(f"{type(error).__name__}: {lines[0][:120]}") from error
     finally:
