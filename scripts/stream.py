@@ -277,7 +277,7 @@ def decode(command: Decode) -> None:
 def _fed(reader: StreamReader, portion: bytes, source: str) -> list[int]:
     """The stages that a portion completes; an error says of which file it speaks."""
     try:
-        return list(reader.feed(portion))
+        return reader.feed(portion)
     except InputError as error:
         raise InputError(f"{source}: {error} Name a file that encode or pack wrote.") from error
 

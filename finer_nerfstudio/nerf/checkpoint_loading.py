@@ -7,6 +7,8 @@ from importlib import import_module
 import numpy as np
 import torch
 
+from finer_nerfstudio.errors import InputError, in_one_line
+
 # numpy 2 moved the module that numpy's own pickles name; neither address is public.
 try:
     _multiarray = import_module("numpy._core.multiarray")
@@ -23,4 +25,17 @@ def allow_nerfstudio_checkpoints() -> None:
     # Checkpoints name the function by its numpy 1 address, whichever numpy reads them.
     torch.serialization.add_safe_globals(
         [(_multiarray.scalar, "numpy.core.multiarray.scalar"), _multiarray.scalar, np.dtype, type(np.dtype(np.float64))]
+    )
+
+
+def damaged_checkpoint(which: str, error: BaseException) -> InputError:
+    """Return the error for a checkpoint that is there and cannot be read.
+
+    Args:
+        which: its path, or of what it is, after "the checkpoint".
+        error: of the library that tried.
+    """
+    return InputError(
+        f"the checkpoint {which} cannot be read, it may be cut short or damaged ({in_one_line(error)}): move it away, "
+        f"and the one before it is taken."
     )

@@ -11,6 +11,7 @@ from nerfstudio.utils.eval_utils import eval_load_checkpoint
 
 from finer_nerfstudio.errors import InputError, in_one_line
 from finer_nerfstudio.nerf import terminal
+from finer_nerfstudio.nerf.checkpoint_loading import damaged_checkpoint
 from finer_nerfstudio.nerf.model import FinerModel
 from finer_nerfstudio.nerf.run_file import read_run_config
 
@@ -62,10 +63,7 @@ def load_run(config: Path) -> tuple[str, int, FinerModel, VanillaDataManager]:
     ) as error:
         raise InputError(f"the run of {config} cannot be loaded ({in_one_line(error)}).") from error
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise InputError(
-            f"the checkpoint of {config} cannot be read, it may be cut short or damaged ({in_one_line(error)}): move "
-            f"it away, and the one before it is taken."
-        ) from error
+        raise damaged_checkpoint(f"of {config}", error) from error
     model, data = pipeline.model, pipeline.datamanager
     if not isinstance(model, FinerModel) or not isinstance(data, VanillaDataManager):
         raise InputError(f"{config} is a run of {loaded.method_name}, not of this package.")

@@ -32,6 +32,7 @@ from finer_nerfstudio.atomic_files import move_in, write_json
 from finer_nerfstudio.command_line import ignore_library_warnings, sentence_instead_of_traceback
 from finer_nerfstudio.errors import InputError, UsageError, in_one_line
 from finer_nerfstudio.nerf import distributed, terminal
+from finer_nerfstudio.nerf.checkpoint_loading import damaged_checkpoint
 from finer_nerfstudio.nerf.growing_field import GrowingField
 from finer_nerfstudio.nerf.model import FinerModel
 from finer_nerfstudio.nerf.pipeline import CountedPipeline, FinerPipeline
@@ -549,10 +550,7 @@ class FinerTrainer(Trainer):
                 f"folder, --load-checkpoint one .ckpt file."
             ) from error
         except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-            raise InputError(
-                f"the checkpoint at {source} cannot be read, it may be cut short ({in_one_line(error)}): move it away, "
-                f"and the one before it is taken."
-            ) from error
+            raise damaged_checkpoint(f"at {source}", error) from error
         finally:
             self.grad_scaler.load_state_dict = load_scaler
         self._loaded_progress = max((decay.progress for decay in self._decays()), default=0.0)

@@ -11,6 +11,7 @@ from types import FrameType, TracebackType
 
 from finer_nerfstudio.command_line import sentence_instead_of_traceback
 from finer_nerfstudio.errors import InputError, in_one_line
+from finer_nerfstudio.nerf.checkpoint_loading import damaged_checkpoint
 
 # Options that name a file, what Nerfstudio reads where they are not given, and what to do.
 _FILES = {
@@ -48,10 +49,7 @@ def _sentence(error: BaseException, trace: TracebackType | None) -> str | None:
     for frame in frames:
         if frame.f_code.co_name == "eval_load_checkpoint":
             path = frame.f_locals.get("load_path") or frame.f_locals["config"].load_dir
-            return (
-                f"the checkpoint {path} cannot be read, it may be cut short or damaged ({in_one_line(error)}): move it "
-                f"away, and the one before it is taken."
-            )
+            return str(damaged_checkpoint(str(path), error))
     if any(_reads_camera_path(frame) for frame in frames) and isinstance(error, (ValueError, LookupError, TypeError)):
         option = "--camera-path-filename"
         default, advice = _FILES[option]
