@@ -43,6 +43,15 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
+def value_on_command_line(option: str) -> str | None:
+    """Return what the command line of this process gives as the value of ``option``, such as "--load-config"."""
+    for i, word in enumerate(sys.argv):
+        name, is_joined, value = word.partition("=")
+        if name.replace("_", "-") == option:
+            return value if is_joined else "".join(sys.argv[i + 1 : i + 2])
+    return None
+
+
 def run_command(main: Callable[[Any], None], options: Any, description: str | None) -> None:
     """Read a script's options from the command line, run it, and end with an exit code.
 

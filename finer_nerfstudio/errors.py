@@ -16,9 +16,10 @@ class UsageError(InputError):
 
 
 def in_one_line(error: BaseException) -> str:
-    """Return what a library's error says in one line, or else its kind.
+    """Return what a library's or the system's error says in one line, or else its kind.
 
-    Errors of a parser may quote the file that they parse: 200 characters of it are enough.
+    Errors of a parser may quote the file that they parse: 200 characters of it are enough. Errors of the system repeat
+    the path, which the caller's sentence names already: their reason alone is returned.
     """
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:200]}…"

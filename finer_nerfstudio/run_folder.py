@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.errors import InputError, in_one_line
 
 _LOCK = ".lock"
 
@@ -50,7 +50,7 @@ def claim(folder: Path) -> FileLock:
     except NotImplementedError:  # a file system without locks
         pass
     except OSError as error:
-        raise InputError(f"cannot write to {folder} ({error.strerror or error}): choose another folder.") from error
+        raise InputError(f"cannot write to {folder} ({in_one_line(error)}): choose another folder.") from error
     sweep(folder)
     return lock
 

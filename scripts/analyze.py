@@ -9,7 +9,6 @@ Every analysis writes its figure (PNG and SVG), its numbers (JSON) and its table
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,10 @@ from finer_nerfstudio.analysis.outcome import write_outcome
 from finer_nerfstudio.analysis.robustness import RobustnessOptions
 from finer_nerfstudio.analysis.utilization import UtilizationOptions
 from finer_nerfstudio.command_line import run_command
-from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.errors import InputError, UsageError, in_one_line
 from finer_nerfstudio.processor import prepare_processor
 from finer_nerfstudio.tasks.progress import stages
+from finer_nerfstudio.tasks.summary import print_numbers
 
 # Each is a module of finer_nerfstudio.analysis with a study, which gives numbers, and a drawing of them.
 ANALYSES: dict[str, type] = {
@@ -60,9 +60,6 @@ def _command(verb: str, options: type) -> Any:
     return command()
 
 
-# Of more, only what is not nested is printed.
-_LINES_SHOWN = 16
-
 COMMANDS = {verb: _command(verb, options) for verb, options in ANALYSES.items()}
 
 
@@ -76,17 +73,14 @@ def main(command: Any) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)  # now, and not after minutes of training
     except OSError as error:
-        raise InputError(f"{folder} cannot be made ({error.strerror}).") from error
+        raise InputError(f"{folder} cannot be made ({in_one_line(error)}).") from error
     prepare_processor()
     analysis = importlib.import_module(f"finer_nerfstudio.analysis.{verb}")
     with stages() as stage:
         outcome = analysis.study(command, stage)
     files = write_outcome(folder, outcome, analysis.draw(outcome))
-    lines = list(_lines(outcome.numbers))
-    if len(lines) > _LINES_SHOWN:
-        lines = list(_lines({name: _shortened(value) for name, value in outcome.numbers.items()}))
-    print("\n".join(lines))
-    print(f"\n{files[0]}, and beside it {', '.join(file.name for file in files[1:])}")
+    print_numbers(outcome.numbers)
+    print(f"{files[0]}, and beside it {', '.join(file.name for file in files[1:])}")
 
 
 def _free_folder(parent: Path, verb: str, *, overwrite: bool) -> Path:
@@ -96,19 +90,6 @@ def _free_folder(parent: Path, verb: str, *, overwrite: bool) -> Path:
         number += 1
         folder = parent / f"{verb}-{number}"
     return folder
-
-
-def _shortened(value: Any) -> Any:
-    return f"{len(list(_lines(value)))} lines in the JSON" if isinstance(value, dict) else value
-
-
-def _lines(numbers: dict[str, Any], indent: str = "") -> Iterator[str]:
-    for name, value in numbers.items():
-        if isinstance(value, dict):
-            yield f"{indent}{name}"
-            yield from _lines(value, indent + "  ")
-        else:
-            yield f"{indent}{name}: {f'{value:.4g}' if isinstance(value, float) else value}"
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 import finer_nerfstudio
+from finer_nerfstudio.errors import in_one_line
 from finer_nerfstudio.inr.presets import RADIANCE_TUNING
 from finer_nerfstudio.tasks.radiance.pictures import write_comparison
 from finer_nerfstudio.tasks.radiance.programs import (
@@ -91,7 +92,7 @@ def _compare(config: Comparison) -> int:
         tempfile.TemporaryFile(dir=config.output_dir).close()
     except OSError as error:
         return _fail(
-            f"cannot write to --output-dir {config.output_dir} ({error.strerror}): choose another one.", code=1
+            f"cannot write to --output-dir {config.output_dir} ({in_one_line(error)}): choose another one.", code=1
         )
     shared = {
         "data": str(config.data.resolve()),

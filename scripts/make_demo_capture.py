@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -371,6 +372,7 @@ def main(options: DemoCapture) -> None:
     names = ["transforms.json", *_names(options)]
     if make_folder(options, names, functools.partial(_write_capture, options)):
         print(f"Wrote {options.output_dir}: {options.views} images of {options.width}x{options.height} pixels.")
+        print(f"next: ns-train finer-sine --data {shlex.quote(str(options.output_dir))} nerfstudio-data")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import functools
 import json
 import math
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -842,7 +843,7 @@ def _is_complete(folder: Path, options: Recipe, names: list[str]) -> bool:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(message, file=sys.stderr)
+    print(f"error: {message}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -886,6 +887,7 @@ def main(options: DemoScene) -> None:
     if make_folder(options, names, functools.partial(_write_scene, options)):
         counts = ", ".join(f"{views} {split}" for split, views in options.views.items())
         print(f"Wrote {options.output_dir}: {counts} images of {options.size}x{options.size} pixels.")
+        print(f"next: ns-train finer-sine --data {shlex.quote(str(options.output_dir))}")
 
 
 def _stop(signum: int, frame: FrameType | None) -> NoReturn:

@@ -31,7 +31,7 @@ from typing import Any
 from finer_nerfstudio.analysis.outcome import read_outcome, save_figure
 from finer_nerfstudio.atomic_files import write_text
 from finer_nerfstudio.command_line import run_command
-from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.errors import InputError, in_one_line
 
 # Not across the beginning of another one, should the end of the first be missing.
 _BLOCK = re.compile(r"(<!-- results\n(.*?)\n-->\n)((?:(?!<!-- results).)*?)(<!-- end -->)", re.DOTALL)
@@ -150,7 +150,9 @@ def main(command: MakeResults) -> None:
         try:
             text = page.read_text()
         except OSError as error:
-            raise InputError(f"{page} cannot be read ({error.strerror}): is --root the project's folder?") from error
+            raise InputError(
+                f"{page} cannot be read ({in_one_line(error)}): is --root the project's folder?"
+            ) from error
         new = filled_in(text, results, page)
         if new == text:
             continue

@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from finer_nerfstudio.command_line import printable, run_command
-from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.errors import InputError, UsageError, in_one_line
 from finer_nerfstudio.processor import prepare_processor
 from finer_nerfstudio.stream_format import Precision, StreamHeader, StreamReader
 from finer_nerfstudio.tasks.streaming.encode import StreamOptions
@@ -261,7 +261,7 @@ def decode(command: Decode) -> None:
         print(folder / "orbit.webp")
     if reader.damage is not None:
         kept = f"the {reader.stages} stages before it are decoded" if reader.stages else "nothing can be decoded"
-        raise InputError(f"{command.source}: {reader.damage}; {kept}.")
+        raise InputError(f"{command.source}: {reader.damage}; {kept}. Fetch the file again, or encode it anew.")
     if wanted is not None and wanted > len(reader.header.stages):
         raise UsageError(f"--stage {command.stage}: the stream has stages 0 to {len(reader.header.stages) - 1}.")
     if not reader.stages:
@@ -349,7 +349,7 @@ def serve(command: Serve) -> None:
     try:
         header = read_stream(command.source.read_bytes()).header
     except OSError as error:
-        raise InputError(f"{command.source} cannot be read ({error.strerror or error}).") from error
+        raise InputError(f"{command.source} cannot be read ({in_one_line(error)}).") from error
     if header.task != "image":
         raise InputError(f"{command.source} is no image: the page shows images; use decode.")
     original, beside = None, command.source.with_name(ORIGINAL_NAME)

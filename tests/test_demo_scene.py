@@ -224,7 +224,7 @@ def assert_one_sentence(result: subprocess.CompletedProcess[str], code: int) -> 
     """Check that the command failed with ``code`` and nothing but one line on stderr."""
     assert result.returncode == code, result.stderr
     assert result.stdout == ""
-    assert re.fullmatch(r"[^\n]+\.\n", result.stderr), result.stderr
+    assert re.fullmatch(r"error: [^\n]+\.\n", result.stderr), result.stderr
 
 
 def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> None:

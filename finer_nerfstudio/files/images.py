@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.errors import InputError, in_one_line
 from finer_nerfstudio.memory import available_memory, gigabytes
 
 _LARGEST = 1 << 30
@@ -157,7 +157,7 @@ def _in_a_sentence(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # decoders raise whatever they come across in a damaged file
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        reason = in_one_line(error)
         if isinstance(error, UnidentifiedImageError):
             reason = "no known kind of image"
         if isinstance(error, MemoryError):

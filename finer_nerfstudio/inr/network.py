@@ -23,7 +23,12 @@ def positional_encoding(x: Float[Tensor, "*batch dim"], frequencies: int) -> Flo
     Args:
         x: coordinates ``[*batch, dim]``, usually in [-1, 1].
         frequencies: number of octaves; the result has ``dim * (1 + 2 * frequencies)`` features.
+
+    Raises:
+        ValueError: for a negative number of octaves.
     """
+    if frequencies < 0:
+        raise ValueError(f"the number of frequencies must not be negative, it is {frequencies}")
     octaves = 2.0 ** torch.arange(frequencies, dtype=x.dtype, device=x.device)
     angles = (x[..., None, :] * octaves[:, None]).flatten(-2)
     return torch.cat([x, angles.sin(), angles.cos()], dim=-1)

@@ -16,7 +16,7 @@ from nerfstudio.data.datamanagers.base_datamanager import (
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
 
-from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.errors import InputError, in_one_line
 from finer_nerfstudio.memory import available_memory, gigabytes
 from finer_nerfstudio.nerf.captures import checked_captures
 from finer_nerfstudio.nerf.images import SceneImages
@@ -42,7 +42,7 @@ class SceneBatches(VanillaDataManager[SceneImages]):
             # A folder that may not be entered, or a name that is too long, for which Python has no answer but this.
             name = str(error.filename or config.data)
             name = name if len(name) <= 200 else f"{name[:200]} ..."
-            raise InputError(f"the scene cannot be read ({error.strerror or error}): {name}.") from error
+            raise InputError(f"the scene cannot be read ({in_one_line(error)}): {name}.") from error
 
     def setup_train(self) -> None:
         datasets = (self.train_dataset, self.eval_dataset)

@@ -35,6 +35,8 @@ def damaged_checkpoint(which: str, error: BaseException) -> InputError:
         which: its path, or of what it is, after "the checkpoint".
         error: of the library that tried.
     """
+    if isinstance(error, PermissionError):
+        return InputError(f"the checkpoint {which} cannot be read ({in_one_line(error)}): make it readable.")
     return InputError(
         f"the checkpoint {which} cannot be read, it may be cut short or damaged ({in_one_line(error)}): move it away, "
         f"and the one before it is taken."

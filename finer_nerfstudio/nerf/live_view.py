@@ -19,6 +19,8 @@ from nerfstudio.viewer.viewer_elements import ViewerControl
 from torch import Tensor
 from viser import ClientHandle
 
+from finer_nerfstudio.nerf import terminal
+
 Result = TypeVar("Result")
 
 # Seconds that a picture may take while the camera moves, and while it rests and training goes on.
@@ -148,6 +150,9 @@ class LiveView(ViewerControl):
         self.address = f"http://{'localhost' if host == '0.0.0.0' else host}:{port}"
         # Nerfstudio names the port that was asked for, which another program may have had.
         viewer.viewer_info = [f"Viewer at {self.address}, until Ctrl-C"]
+        asked = viewer.config.websocket_port
+        if asked is not None and asked != port:
+            terminal.note(f"Port {asked} is taken by another program: the viewer is on port {port}.")
         # A line for everybody who comes and goes would break the bar of the training's progress.
         viewer.viser_server._websock_server._verbose = False
         dataset = viewer.pipeline.datamanager.train_dataset

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from typing import TextIO
 import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from finer_nerfstudio.tasks.progress import progress_bar, progress_lines
+from finer_nerfstudio.tasks.progress import training_progress
 from finer_nerfstudio.tasks.training import Report
 
 # A look at the loss waits for a GPU.
@@ -134,6 +133,5 @@ class TrainingProgress:
 
         self._quantity = quantity
         if self._report is None:
-            bar = progress_bar if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else progress_lines
-            self._report = self._stack.enter_context(bar(self._title, lambda psnr: self._quantity(psnr)))
+            self._report = self._stack.enter_context(training_progress(self._title, lambda psnr: self._quantity(psnr)))
         self._report(done, step, psnr)

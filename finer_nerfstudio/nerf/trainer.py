@@ -29,7 +29,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 import finer_nerfstudio
 from finer_nerfstudio.atomic_files import move_in, write_json
-from finer_nerfstudio.command_line import ignore_library_warnings, sentence_instead_of_traceback
+from finer_nerfstudio.command_line import ignore_library_warnings, sentence_instead_of_traceback, value_on_command_line
 from finer_nerfstudio.errors import InputError, UsageError, in_one_line
 from finer_nerfstudio.nerf import distributed, terminal
 from finer_nerfstudio.nerf.checkpoint_loading import damaged_checkpoint
@@ -142,6 +142,16 @@ class FinerTrainerConfig(TrainerConfig):
             value.websocket_host = LOOPBACK
         super().__setattr__(name, value)
 
+    def get_base_dir(self) -> Path:
+        """Return the run's folder: where its config.yml is opened from, or else where the options say.
+
+        A run may be copied or moved, and commands that are given its config.yml mean that folder's weights.
+        """
+        opened = value_on_command_line("--load-config")
+        if opened is not None and (Path(opened).parent / self.relative_model_dir).is_dir():
+            return Path(opened).parent.resolve()
+        return super().get_base_dir()
+
     def set_timestamp(self) -> None:
         chosen_by_clock = self.timestamp == "{timestamp}"
         super().set_timestamp()
@@ -196,7 +206,7 @@ class FinerTrainerConfig(TrainerConfig):
                     super().save_config()
             except OSError as error:
                 raise InputError(
-                    f"cannot write to the output folder {folder} ({error.strerror}): choose another one with "
+                    f"cannot write to the output folder {folder} ({in_one_line(error)}): choose another one with "
                     f"--output-dir."
                 ) from error
 
@@ -278,22 +288,29 @@ class FinerTrainer(Trainer):
         )
 
     def setup(self, *args: Any, **kwargs: Any) -> None:
-        config = self.config
         with sentence_instead_of_traceback():
-            if config.max_num_iterations < 1:
-                raise UsageError(f"--max-num-iterations must be at least 1, not {config.max_num_iterations}.")
-            if config.max_minutes is not None and not config.max_minutes > 0:
-                raise UsageError(f"--max-minutes must be positive, not {config.max_minutes}.")
-            for name, parts in config.optimizers.items():
-                if not 0 < parts["optimizer"].lr < math.inf:
-                    raise UsageError(f"--optimizers.{name}.optimizer.lr must be positive, not {parts['optimizer'].lr}.")
-                scheduler = parts["scheduler"]
-                if isinstance(scheduler, DecayOverTrainingConfig):
-                    _require_possible(scheduler, f"--optimizers.{name}.scheduler")
             self._claim_folder()
-            with terminal.silence():
-                super().setup(*args, **kwargs)
-            self._say_what_is_trained()
+            try:
+                self._require_possible_options()
+                with terminal.silence():
+                    super().setup(*args, **kwargs)
+                self._say_what_is_trained()
+            except BaseException:
+                self._discard_folder()
+                raise
+
+    def _require_possible_options(self) -> None:
+        config = self.config
+        if config.max_num_iterations < 1:
+            raise UsageError(f"--max-num-iterations must be at least 1, not {config.max_num_iterations}.")
+        if config.max_minutes is not None and not config.max_minutes > 0:
+            raise UsageError(f"--max-minutes must be positive, not {config.max_minutes}.")
+        for name, parts in config.optimizers.items():
+            if not 0 < parts["optimizer"].lr < math.inf:
+                raise UsageError(f"--optimizers.{name}.optimizer.lr must be positive, not {parts['optimizer'].lr}.")
+            scheduler = parts["scheduler"]
+            if isinstance(scheduler, DecayOverTrainingConfig):
+                _require_possible(scheduler, f"--optimizers.{name}.scheduler")
 
     @check_main_thread
     def _claim_folder(self) -> None:
@@ -302,6 +319,17 @@ class FinerTrainer(Trainer):
         if self.config.load_dir is not None and self.config.load_dir.parent.is_dir():
             with suppress(InputError):  # it still runs
                 release(claim(self.config.load_dir.parent))
+
+    @check_main_thread
+    def _discard_folder(self) -> None:
+        """Remove the folder of a run that was refused, or given up, before anything was trained."""
+        if self._claim is None:
+            return
+        release(self._claim)
+        (self.base_dir / "config.yml").unlink(missing_ok=True)
+        with suppress(OSError):  # it holds other files, or the method's folder other runs
+            for folder in (self.base_dir, self.base_dir.parent, self.base_dir.parent.parent):
+                folder.rmdir()
 
     @check_main_thread
     def _say_what_is_trained(self) -> None:
@@ -350,7 +378,7 @@ class FinerTrainer(Trainer):
                 # TensorBoard's, as a rule; what was trained is worth a folder made anew.
                 saved = self._saved_anyway()
                 raise InputError(
-                    f"cannot write to {self.base_dir} ({error.strerror or error}): was it deleted, or is the disk "
+                    f"cannot write to {self.base_dir} ({in_one_line(error)}): was it deleted, or is the disk "
                     f"full? {saved}"
                 ) from error
             finally:
@@ -393,8 +421,9 @@ class FinerTrainer(Trainer):
             f"--optimizers.{name.replace('_', '-')}.optimizer.lr {self.config.optimizers[name]['optimizer'].lr:g}"
             for name in groups
         )
-        start = self.config.optimizers["fields"]["scheduler"]
-        if isinstance(start, DecayOverTrainingConfig) and self._last_step() < start.start_steps and start.start_lr > 0:
+        lr, start = (self.config.optimizers["fields"][part] for part in ("optimizer", "scheduler"))
+        is_higher_first = isinstance(start, DecayOverTrainingConfig) and start.start_lr > lr.lr
+        if is_higher_first and self._last_step() < start.start_steps:
             rates += f", --optimizers.fields.scheduler.start-lr {start.start_lr:g}"
         model = self.pipeline.model
         scales = model.scale_options() if isinstance(model, FinerModel) else ""
@@ -569,8 +598,10 @@ class FinerTrainer(Trainer):
                 self._write_checkpoint(step)  # somebody deleted the folder while it was written
         except (OSError, RuntimeError) as error:
             # torch's own writer of checkpoints knows no OSError.
-            reason = error.strerror if isinstance(error, OSError) else f"{in_one_line(error)}; is the disk full?"
-            raise InputError(f"cannot save a checkpoint to {self.checkpoint_dir} ({reason or error}).") from error
+            cause = "" if isinstance(error, OSError) else "; is the disk full?"
+            raise InputError(
+                f"cannot save a checkpoint to {self.checkpoint_dir} ({in_one_line(error)}{cause})."
+            ) from error
 
     def _has_folder(self) -> bool:
         return (self.base_dir / "config.yml").exists()

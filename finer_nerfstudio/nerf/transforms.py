@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from nerfstudio.cameras.cameras import CAMERA_MODEL_TO_TYPE, Cameras, CameraType
 
-from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.errors import InputError, in_one_line
 from finer_nerfstudio.files.images import read_header
 
 Matrix = npt.NDArray[np.float64]
@@ -303,7 +303,7 @@ def _json(path: Path) -> Any:
             raise InputError(f"{path} has more than {_LARGEST_FILE >> 20} MB, which is no list of cameras.")
         return json.loads(path.read_bytes().decode("utf-8-sig"))  # Windows' editors begin with a mark
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+        raise InputError(f"{path} cannot be read: {in_one_line(error)}.") from error
     except RecursionError as error:
         raise InputError(f"{path} is not valid JSON: it is nested too deeply.") from error
     except ValueError as error:

@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from types import FrameType, TracebackType
 
-from finer_nerfstudio.command_line import sentence_instead_of_traceback
+from finer_nerfstudio.command_line import sentence_instead_of_traceback, value_on_command_line
 from finer_nerfstudio.errors import InputError, in_one_line
 from finer_nerfstudio.nerf.checkpoint_loading import damaged_checkpoint
 
@@ -21,7 +21,12 @@ _FILES = {
 
 
 def say_uncaught() -> None:
-    """Have a sentence said, in place of a traceback, of files that Nerfstudio cannot read, and nothing of Ctrl-C."""
+    """Have a sentence said, in place of a traceback, of files that Nerfstudio cannot read, and nothing of Ctrl-C.
+
+    Programs of other people that import the package keep their tracebacks.
+    """
+    if not _runs_command_of_nerfstudio():
+        return
     before = sys.excepthook
 
     def say_or_trace(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -38,12 +43,17 @@ def say_uncaught() -> None:
     sys.excepthook = say_or_trace
 
 
+def _runs_command_of_nerfstudio() -> bool:
+    program = Path(sys.argv[0])
+    return program.name.startswith("ns-") or "nerfstudio" in program.parts
+
+
 def _sentence(error: BaseException, trace: TracebackType | None) -> str | None:
     if isinstance(error, OSError) and error.filename is not None:
         for option, (default, advice) in _FILES.items():
             asked = _given(option) or default
             if asked is not None and Path(str(error.filename)) == asked:
-                reason = "is a folder" if asked.is_dir() else f"cannot be read ({error.strerror})"
+                reason = "is a folder" if asked.is_dir() else f"cannot be read ({in_one_line(error)})"
                 return f"{option} {asked} {reason}: {advice}."
     frames = [frame for frame, _ in traceback.walk_tb(trace)]
     for frame in frames:
@@ -67,9 +77,5 @@ def _reads_camera_path(frame: FrameType) -> bool:
 
 
 def _given(option: str) -> Path | None:
-    """What the command line gives as the value of ``option``."""
-    for i, word in enumerate(sys.argv):
-        name, is_joined, value = word.partition("=")
-        if name.replace("_", "-") == option:
-            return Path(value if is_joined else "".join(sys.argv[i + 1 : i + 2]))
-    return None
+    value = value_on_command_line(option)
+    return None if value is None else Path(value)

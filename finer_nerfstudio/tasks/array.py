@@ -20,7 +20,7 @@ from finer_nerfstudio.inr.presets import Preset, preset
 from finer_nerfstudio.tasks.bias_range import bias_range_for
 from finer_nerfstudio.tasks.grid import BatchSize, GridSignal, decode, psnr_of_loss, squared_error
 from finer_nerfstudio.tasks.options import device_named
-from finer_nerfstudio.tasks.progress import progress_bar
+from finer_nerfstudio.tasks.progress import training_progress
 from finer_nerfstudio.tasks.training import Schedule, Training, train
 
 
@@ -201,7 +201,7 @@ def fit_array(
     network = chosen.network(len(signal.shape), signal.channels, width=width, depth=depth, generator=generator)
     network.to(place)
     schedule = Schedule(steps, chosen.learning_rate)
-    with progress_bar("fit_array", lambda loss: f"{psnr_of_loss(loss):.2f} dB", quiet=not progress) as report:
+    with training_progress("fit_array", lambda loss: f"{psnr_of_loss(loss):.2f} dB", quiet=not progress) as report:
         error = squared_error(network, signal, batch_size)
         training = train(network, error, schedule, generator=generator, report=report)
     return FittedArray(network, signal.shape, signal.low, signal.high, training, _psnr(network, signal))

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from finer_nerfstudio.tasks.training import Report
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Stage = Callable[[str, int, int], None]
 """Told what is going on, and how much of how much of it is done."""
 
 
 @contextmanager
-def progress_bar(title: str, quantity: Callable[[float], str], *, quiet: bool = False) -> Iterator[Report]:
-    """A bar with the share done, the time left and the current loss in words.
+def training_progress(title: str, quantity: Callable[[float], str], *, quiet: bool = False) -> Iterator[Report]:
+    """Show how far training is: a bar on a terminal, a line for each tenth in a file or a pipe.
 
     Args:
         title: what is going on.
         quantity: the loss as text, such as "31.2 dB".
-        quiet: show nothing, as for one of many parallel runs.
+        quiet: show nothing.
     """
     from rich.console import Console
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if quiet:
+        yield lambda done, step, loss: None
+    elif multiprocessing.parent_process() is not None or not console.is_terminal or console.is_dumb_terminal:
+        yield _lines(console, title, quantity)
+    else:
+        with _bar(console, title, quantity) as report:
+            yield report
+
+
+@contextmanager
+def _bar(console: Console, title: str, quantity: Callable[[float], str]) -> Iterator[Report]:
+    """The share done, the time left and the current loss in words."""
     from rich.progress import (
         BarColumn,
         Progress,
@@ -39,27 +58,16 @@ def progress_bar(title: str, quantity: Callable[[float], str], *, quiet: bool = 
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
-        bar = progress.add_task(title, total=1.0, step=0, quantity="")
+    with Progress(*columns, console=console) as bars:
+        bar = bars.add_task(title, total=1.0, step=0, quantity="")
 
         def report(done: float, step: int, loss: float) -> None:
-            if not quiet:
-                progress.update(bar, completed=done, step=step, quantity=quantity(loss))
+            bars.update(bar, completed=done, step=step, quantity=quantity(loss))
 
         yield report
 
 
-@contextmanager
-def progress_lines(title: str, quantity: Callable[[float], str]) -> Iterator[Report]:
-    """What :func:`progress_bar` says, in a line for each tenth: for a file, or for one of many parallel runs.
-
-    Args:
-        title: what is going on.
-        quantity: the loss as text.
-    """
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+def _lines(console: Console, title: str, quantity: Callable[[float], str]) -> Report:
     tenths = -1
 
     def report(done: float, step: int, loss: float) -> None:
@@ -68,7 +76,7 @@ def progress_lines(title: str, quantity: Callable[[float], str]) -> Iterator[Rep
             tenths = int(10 * done)
             console.print(f"{title}: {done:.0%}, step {step:,} {quantity(loss)}".rstrip(), markup=False)
 
-    yield report
+    return report
 
 
 @contextmanager

@@ -40,6 +40,39 @@ def print_summary(
         console.print(f"next: {next_command}", markup=False)
 
 
+def print_numbers(numbers: Mapping[str, Any]) -> None:
+    """Print what was measured: single numbers in lines, numbers of several networks or methods in a table each.
+
+    Args:
+        numbers: by name; mappings of mappings become tables with a column for each, which leave out what is nested
+            further.
+    """
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    for name, value in numbers.items():
+        if not isinstance(value, dict):
+            console.print(f"{heading(name)}: {_plain(value)}", markup=False)
+    for name, value in numbers.items():
+        if not isinstance(value, dict):
+            continue
+        columns = {key: column if isinstance(column, dict) else {"": column} for key, column in value.items()}
+        quantities = list(dict.fromkeys(quantity for column in columns.values() for quantity in column))
+        table = Table(Column(heading(name), no_wrap=True), *(Column(str(key), overflow="fold") for key in columns))
+        for quantity in quantities:
+            cells = [column.get(quantity) for column in columns.values()]
+            if not any(isinstance(cell, (dict, list)) for cell in cells):
+                table.add_row(heading(quantity), *map(_plain, cells))
+        console.print(table)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return as_text(value) if isinstance(value, (int, float)) or value is None else str(value)
+
+
 # Heading and format of what runs measure; what is not here is shown by its name.
 _QUANTITIES: dict[str, tuple[str, str]] = {
     "psnr": ("PSNR", "{:.2f} dB"),
@@ -63,8 +96,14 @@ _QUANTITIES: dict[str, tuple[str, str]] = {
 }
 
 
+# Hyper-parameters go by the names that options have.
+_SYMBOLS = ("omega_0", "omega_f", "s_0")
+
+
 def heading(name: str) -> str:
     """Return what a quantity is called in a table."""
+    if name in _SYMBOLS:
+        return name
     return _QUANTITIES.get(name, (name.replace("_", " "), ""))[0]
 
 

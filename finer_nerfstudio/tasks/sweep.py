@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from finer_nerfstudio.atomic_files import write_json
-from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.errors import InputError, UsageError, in_one_line
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ def run_cells(
         folder.mkdir(parents=True, exist_ok=True)  # now, and not after the first cell
     except OSError as error:
         raise InputError(
-            f"{folder}, which keeps finished runs, cannot be made ({error.strerror}): choose another --output-dir (or "
-            "--cells-dir)."
+            f"{folder}, which keeps finished runs, cannot be made ({in_one_line(error)}): choose another --output-dir "
+            "(or --cells-dir)."
         ) from error
     results: dict[str, dict[str, Any]] = {}
     missing = []

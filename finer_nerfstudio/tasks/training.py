@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from finer_nerfstudio.checkpoint import load_training, save_training
-from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.errors import InputError, UsageError, in_one_line
 from finer_nerfstudio.inr.growth import GrowthStage
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.run_folder import claimed
@@ -238,8 +238,17 @@ def difference(before: dict[str, Any], now: dict[str, Any], keys: Sequence[str])
     """
     signals = [key for key in keys if isinstance(before.get(key), dict) and "blake2" in before[key]]
     words = [f"another {key}" for key in signals]
-    options = [f"{key} was {before.get(key)}, is {now.get(key)}" for key in keys if key not in signals]
+    # A method brings its activation and rates along.
+    others = ["method"] if "method" in keys else [key for key in keys if key not in signals]
+    options = [change for key in others for change in _changes(key, before.get(key), now.get(key))]
     return " and ".join([*words, *([f"other options ({'; '.join(options)})"] if options else [])])
+
+
+def _changes(name: str, before: Any, now: Any) -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        return [change for key in keys for change in _changes(f"{name} {key}", before.get(key), now.get(key))]
+    return [f"{name} was {before}, is {now}"]
 
 
 def require_not_written(source: Path | None, folder: Path) -> None:
@@ -270,7 +279,9 @@ def output_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[No
     except FileExistsError as error:
         raise InputError(f"--output-dir {folder} is a file: name a folder.") from error
     except OSError as error:
-        raise InputError(f"cannot make the folder {folder} ({error.strerror}): choose another --output-dir.") from error
+        raise InputError(
+            f"cannot make the folder {folder} ({in_one_line(error)}): choose another --output-dir."
+        ) from error
     if not os.access(folder, os.W_OK):
         raise InputError(f"cannot write to {folder}: choose another --output-dir.")
     there = [name for name in ("checkpoint.safetensors", "metrics.json") if (folder / name).exists()]
@@ -287,6 +298,6 @@ def output_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[No
                     os.replace(folder / name, folder / f"{name}.previous")
                 except OSError as error:
                     raise InputError(
-                        f"cannot write to {folder} ({error.strerror or error}): choose another --output-dir."
+                        f"cannot write to {folder} ({in_one_line(error)}): choose another --output-dir."
                     ) from error
         yield

@@ -31,7 +31,10 @@ SHORT = ["--max-num-iterations", "2", "--pipeline.model.field.width", "16", "--v
 
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Train:
-    """``ns-train`` in this process: exit code and what went to standard error."""
+    """``ns-train`` in this process: exit code and what went to standard error. What it refuses leaves no folder."""
+
+    def runs() -> set[Path]:
+        return {path for path in (tmp_path / "outputs").rglob("*") if path.is_dir()}
 
     def call(*arguments: str | Path, data: Path | None = None, method: str = "finer-sine") -> Outcome:
         from nerfstudio.scripts.train import entrypoint
@@ -40,11 +43,13 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         if data is not None:
             command += ["--data", str(data)]
         monkeypatch.setattr(sys, "argv", [*command, *map(str, arguments)])
+        before = runs()
         try:
             entrypoint()
             code = 0
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
+        assert code != 2 or runs() == before
         return code, capsys.readouterr().err
 
     return call

@@ -36,17 +36,21 @@ def test_training_leaves_a_run_that_learned_something(run: Run, trained_run: Pat
 
     report = tmp_path / "evaluation.json"
     renders = tmp_path / "renders"
+    copied = tmp_path / "copied"
+    shutil.copytree(trained_run, copied)
     done = run(
         "ns-eval",
         "--load-config",
-        trained_run / "config.yml",
+        copied / "config.yml",
         "--output-path",
         report,
         "--render-output-path",
         renders,
     )
     assert done.returncode == 0, done.stdout[-3000:]
-    results = json.loads(report.read_text())["results"]
+    evaluation = json.loads(report.read_text())
+    assert Path(evaluation["checkpoint"]).parent == copied / "nerfstudio_models", "a copied run has weights of its own"
+    results = evaluation["results"]
     pictures = sorted(renders.glob("*_img_*.png"))
     assert len(pictures) == 4, "all test views are evaluated"
     # A white picture, the best that can be had without learning anything, sets the bar.

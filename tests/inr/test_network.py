@@ -130,6 +130,8 @@ def test_positional_encoding() -> None:
             expected += [function(2**i * 0.25), function(2**i * -0.5)]
     torch.testing.assert_close(positional_encoding(x, 3), torch.tensor([expected]))
     assert positional_encoding(torch.rand(4, 5, 3), 10).shape == (4, 5, 63)
+    with pytest.raises(ValueError, match="must not be negative"):
+        positional_encoding(x, -1)
 
 
 @pytest.mark.parametrize("method", METHODS)

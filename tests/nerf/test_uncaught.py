@@ -14,12 +14,15 @@ import torch
 from nerfstudio.cameras.camera_paths import get_path_from_json
 from nerfstudio.utils.eval_utils import eval_load_checkpoint
 
-import finer_nerfstudio.nerf.configs  # noqa: F401  every command of Nerfstudio imports it first
+from finer_nerfstudio.nerf.uncaught import say_uncaught
 
 
 @pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Callable[[Callable[[], Any]], str]:
-    """What is on standard error after something went wrong that nobody caught."""
+def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], str]:
+    """What is on standard error after something went wrong in a command of Nerfstudio that nobody caught."""
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/ns-eval"])
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    say_uncaught()
 
     def say(action: Callable[[], Any]) -> str:
         try:
@@ -81,3 +84,14 @@ def test_an_interruption_needs_no_traceback(said: Callable[[Callable[[], Any]], 
 
 def test_errors_of_others_keep_their_traceback(said: Callable[[Callable[[], Any]], str]) -> None:
     assert "ZeroDivisionError" in said(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize(
+    ("program", "is_one"),
+    [("/usr/bin/ns-export", True), ("/lib/nerfstudio/scripts/eval.py", True), ("mine.py", False), ("", False)],
+)
+def test_other_programs_keep_their_hook(program: str, is_one: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [program])
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    say_uncaught()
+    assert (sys.excepthook is not sys.__excepthook__) == is_one

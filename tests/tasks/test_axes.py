@@ -144,7 +144,7 @@ def test_figures_of_reports(drawn: list[Figure]) -> None:
     steps = range(0, 500, 10)
     curve = [(step, float(loss)) for step, loss in zip(steps, 0.23 * 0.98 ** np.arange(50), strict=True)]
     ways = {f"finer-sine, {kind}": [(900 * i, 20.0 + i) for i in (1, 2, 5)] for kind in ("shells", "single networks")}
-    codecs = {"JPEG": [{"bytes": 340 + 100 * i, "psnr": 18.0 + i} for i in range(20)], "WEBP": []}
+    codecs = {"JPEG": [{"bytes": 340 + 100 * i, "psnr": 18.0 + i} for i in range(20)], "WebP": []}
     streaming.rate_figure(ways, codecs)
     streaming._training([curve, curve, []])
     sdf._curve(curve)

@@ -97,7 +97,7 @@ def read_grid(path: Path) -> SparseGrid:
     try:
         content = _arrays_of(path)
     except Exception as error:  # the unpackers of zip files raise whatever they come across in a damaged one
-        reason = getattr(error, "strerror", None) or in_one_line(error)
+        reason = in_one_line(error)
         raise InputError(f"{path} cannot be read as an npz file ({reason}).") from error
     if str(content.get("format")) != FORMAT or not {*_ARRAYS, *_COUNTS} <= set(content):
         raise InputError(f"{path} holds no baked grid.")

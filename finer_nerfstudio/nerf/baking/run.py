@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from finer_nerfstudio.atomic_files import write_json
-from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.errors import InputError, UsageError, in_one_line
 from finer_nerfstudio.nerf.baking.comparison import Comparison, compare, likeness, write_comparison
 from finer_nerfstudio.nerf.baking.grid import GridRenderer, read_grid, write_grid
 from finer_nerfstudio.nerf.baking.grid_baking import bake_grid, picture_of_grid
@@ -99,7 +99,7 @@ def prepare_file(path: Path, suffix: str, *, overwrite: bool) -> None:
         trial.touch()
         trial.unlink()
     except OSError as error:
-        raise InputError(f"cannot write {path} ({error.strerror or error}): choose another --output-path.") from error
+        raise InputError(f"cannot write {path} ({in_one_line(error)}): choose another --output-path.") from error
 
 
 def picture_file(path: Path) -> Path:

@@ -53,7 +53,7 @@ def read_splats(path: Path) -> tuple[Splats, list[str]]:
         content = PlyData.read(str(path))
         rows = content["vertex"].data if "vertex" in content else np.empty(0, [("x", "f4")])
     except Exception as error:  # its reader raises whatever it comes across in a damaged file
-        reason = getattr(error, "strerror", None) or in_one_line(error)
+        reason = in_one_line(error)
         if isinstance(error, MemoryError):
             reason = "it asks for more memory than there is"
         raise InputError(f"{path} cannot be read as a PLY file ({reason}).") from error

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from viser import ClientHandle, ViserServer
 
-from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.errors import InputError, UsageError, in_one_line
 from finer_nerfstudio.nerf.baking import harmonics
 from finer_nerfstudio.nerf.baking.display import (
     DisplayedSplats,
@@ -68,7 +68,7 @@ def read_baked(path: Path) -> tuple[Splats | SparseGrid, list[str]]:
             start = file.read(4)
         compressed = compressed_format(path)
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}).") from error
+        raise InputError(f"{path} cannot be read ({in_one_line(error)}).") from error
     if compressed:
         raise InputError(how_to_convert(path, compressed))
     if start.startswith(b"ply"):
@@ -176,6 +176,4 @@ def _free_port(host: str, port: int) -> int:
             probe.bind((host, port))
             return probe.getsockname()[1]
     except OSError as error:
-        raise UsageError(
-            f"cannot listen on {host}:{port} ({error.strerror or error}): choose another --port."
-        ) from error
+        raise UsageError(f"cannot listen on {host}:{port} ({in_one_line(error)}): choose another --port.") from error

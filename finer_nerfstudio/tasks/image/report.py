@@ -180,7 +180,8 @@ def _worst_crops(truth: np.ndarray, reconstruction: np.ndarray) -> Figure:
         corner = (columns.start - 0.5, rows.start - 0.5)
         sides = (columns.stop - columns.start, rows.stop - rows.start)
         whole.add_patch(Rectangle(corner, *sides, fill=False, edgecolor="red", linewidth=1.5))
-        whole.text(*corner, str(number + 1), color="red", va="bottom", fontweight="bold")
+        label = {"facecolor": "red", "edgecolor": "none", "pad": 1.5}
+        whole.text(*corner, str(number + 1), color="white", bbox=label, va="top", fontsize=8, fontweight="bold")
         pictures = (_visible(truth)[rows, columns], _visible(reconstruction)[rows, columns])
         for axis, picture in zip(axes[number], pictures, strict=False):
             axis.imshow(picture, interpolation="nearest")

@@ -25,7 +25,7 @@ from finer_nerfstudio.tasks.image.fit import (
 )
 from finer_nerfstudio.tasks.image.report import FittedMethod, comparison_report, image_report
 from finer_nerfstudio.tasks.options import Method
-from finer_nerfstudio.tasks.progress import progress_bar, stages
+from finer_nerfstudio.tasks.progress import stages, training_progress
 from finer_nerfstudio.tasks.results import finish_run, finished_run, read_curve, request_of, write_curve
 from finer_nerfstudio.tasks.training import output_folder
 
@@ -74,7 +74,7 @@ def _run_image(
     request = request_of(options, image=image.description)
     if resume and (finished := finished_run(folder, request)) is not None:
         return finished
-    with progress_bar(options.method, lambda loss: f"{psnr_of_loss(loss):.2f} dB", quiet=quiet) as report:
+    with training_progress(options.method, lambda loss: f"{psnr_of_loss(loss):.2f} dB", quiet=quiet) as report:
         fitted = fit_image(image, options, checkpoint=folder / "checkpoint.safetensors", resume=resume, report=report)
     network, training = fitted.network, fitted.training
     save_model(

@@ -13,7 +13,7 @@ from finer_nerfstudio.tasks.grid import psnr_of_loss
 from finer_nerfstudio.tasks.image.files import SourceImage, read_image
 from finer_nerfstudio.tasks.image.fit import ImageOptions, fit_image, measure
 from finer_nerfstudio.tasks.options import Method
-from finer_nerfstudio.tasks.progress import progress_bar
+from finer_nerfstudio.tasks.progress import training_progress
 from finer_nerfstudio.tasks.sweep import Cell
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -94,7 +94,7 @@ def image_cell(path: Path, options: ImageOptions, *, size: int | None) -> Cell:
 
 def fit_and_measure(name: str, image: SourceImage, options: ImageOptions) -> dict[str, Any]:
     """The numbers of a cell."""
-    with progress_bar(name, lambda loss: f"{psnr_of_loss(loss):.2f} dB") as report:
+    with training_progress(name, lambda loss: f"{psnr_of_loss(loss):.2f} dB") as report:
         fitted = fit_image(image, options, report=report)
     quality, _ = measure(fitted.network, image)
     return {

@@ -7,7 +7,7 @@ import multiprocessing
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,7 +17,7 @@ from finer_nerfstudio.atomic_files import write_json
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.inr.presets import RADIANCE_TUNING
 from finer_nerfstudio.tasks.options import Method
-from finer_nerfstudio.tasks.progress import progress_bar, progress_lines, stages
+from finer_nerfstudio.tasks.progress import stages, training_progress
 from finer_nerfstudio.tasks.radiance.programs import (
     ProgramFailed,
     evaluate,
@@ -189,7 +189,7 @@ def _trained(run: RadianceRun, attempt: Path) -> Path:
     if run.device != "auto":
         options += ["--machine.device-type", run.device]
     log = attempt / "training.log"
-    with _progress(run.name) as report, _named(run, log):
+    with training_progress(run.name, "{:.2f} dB".format) as report, _named(run, log):
         train(
             run.method,
             run.scene.folder,
@@ -235,15 +235,6 @@ class TrainingLog:
             step = int(progress[2].replace(",", ""))
             share = float(progress[1]) / 100 if self._steps is None else step / self._steps
             self._report(min(1.0, share), step, float(progress[3]))
-
-
-def _progress(title: str) -> AbstractContextManager[Report]:
-    """A bar for somebody who watches, lines where output goes elsewhere or several cells run at once."""
-
-    def quantity(psnr: float) -> str:
-        return f"{psnr:.2f} dB"
-
-    return progress_bar(title, quantity) if _is_watched() else progress_lines(title, quantity)
 
 
 def _is_watched() -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from finer_nerfstudio.atomic_files import replacing
 from finer_nerfstudio.checkpoint import save_model
 from finer_nerfstudio.errors import UsageError
-from finer_nerfstudio.tasks.progress import progress_bar, stages
+from finer_nerfstudio.tasks.progress import stages, training_progress
 from finer_nerfstudio.tasks.results import finish_run, finished_run, request_of, write_curve
 from finer_nerfstudio.tasks.sdf.effort import Effort, effort_after
 from finer_nerfstudio.tasks.sdf.fit import (
@@ -83,7 +83,7 @@ def _run_shape(
     request = request_of(options, shape=shape.description, resolution=resolution, double=double)
     if resume and (finished := finished_run(folder, request)) is not None:
         return finished
-    with progress_bar(options.method, lambda loss: f"loss {loss:.3e}", quiet=quiet) as report:
+    with training_progress(options.method, lambda loss: f"loss {loss:.3e}", quiet=quiet) as report:
         fitted = fit_shape(shape, options, checkpoint=folder / "checkpoint.safetensors", resume=resume, report=report)
     network, training = fitted.network, fitted.training
     save_model(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.errors import InputError, in_one_line
 from finer_nerfstudio.tasks.sdf.cleaning import merged, without_doubles, without_flat
 from finer_nerfstudio.tasks.sdf.cloud import disagree, look_inward
 from finer_nerfstudio.tasks.sdf.files.raw import RawShape
@@ -118,7 +118,7 @@ def read_shape(path: Path) -> Shape:
         if len(raw.sizes):
             return _mesh(path, raw)
     except OSError as error:  # also for paths that are too long
-        raise InputError(f"{str(path)[:200]} cannot be opened ({error.strerror or error}).") from error
+        raise InputError(f"{str(path)[:200]} cannot be opened ({in_one_line(error)}).") from error
     except ValueError as error:
         reason = "".join(letter if letter.isprintable() else "?" for letter in str(error))
         if len(reason) > _LONGEST_REASON:

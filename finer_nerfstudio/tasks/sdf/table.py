@@ -9,7 +9,7 @@ from typing import Any
 
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.tasks.options import Method
-from finer_nerfstudio.tasks.progress import progress_bar, stages
+from finer_nerfstudio.tasks.progress import stages, training_progress
 from finer_nerfstudio.tasks.sdf.fit import ShapeOptions, fit_shape, measure_shape, surface_of
 from finer_nerfstudio.tasks.sdf.shape import Shape, read_shape
 from finer_nerfstudio.tasks.sweep import Cell
@@ -58,7 +58,7 @@ def read_shapes(paths: Sequence[Path]) -> list[tuple[str, Shape]]:
 
 def fit_and_measure(name: str, shape: Shape, options: ShapeOptions, resolution: int) -> dict[str, Any]:
     """The numbers of a cell. Of a network that has no surface, the worst ones that there are."""
-    with progress_bar(name, lambda loss: f"loss {loss:.3e}") as report:
+    with training_progress(name, lambda loss: f"loss {loss:.3e}") as report:
         fitted = fit_shape(shape, options, report=report)
     network, training = fitted.network, fitted.training
     try:

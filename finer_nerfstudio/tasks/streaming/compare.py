@@ -16,7 +16,7 @@ from finer_nerfstudio.tasks.grid import decode, points_per_step, sample_centers
 from finer_nerfstudio.tasks.image.files import SourceImage
 from finer_nerfstudio.tasks.image.fit import signal_of
 from finer_nerfstudio.tasks.options import Method, device_named, preset_of
-from finer_nerfstudio.tasks.progress import progress_bar
+from finer_nerfstudio.tasks.progress import training_progress
 from finer_nerfstudio.tasks.results import finish_run, request_of
 from finer_nerfstudio.tasks.streaming.encode import StreamOptions, Subject, require_possible
 from finer_nerfstudio.tasks.streaming.rate import CODECS, codec_curve
@@ -125,7 +125,7 @@ def _slimmable(image: SourceImage, options: StreamOptions, folder: Path, *, resu
     minutes = options.minutes
     schedule = Schedule(len(widths) * protocol.steps, chosen.learning_rate, minutes=minutes)
     settings = {"steps": schedule.steps, "widths": list(widths), "input": image.description, "seed": options.seed}
-    with progress_bar("slimmable", lambda loss: f"{loss:.3g}") as bar:
+    with training_progress("slimmable", lambda loss: f"{loss:.3g}") as bar:
         training = train(
             network,
             backward,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.errors import InputError, UsageError, in_one_line
 
 _PORTION = 1 << 14
 _SECONDS_TO_ANSWER = 30.0
@@ -36,7 +36,7 @@ def portions_of(source: str, *, max_bytes: int | None = None) -> Iterator[bytes]
                 left = None if left is None else left - len(portion)
                 yield portion
     except OSError as error:
-        raise InputError(f"{source} cannot be read ({error.strerror or error}).") from error
+        raise InputError(f"{source} cannot be read ({in_one_line(error)}).") from error
 
 
 def _from_address(address: str, max_bytes: int | None) -> Iterator[bytes]:
@@ -60,4 +60,6 @@ def _from_address(address: str, max_bytes: int | None) -> Iterator[bytes]:
                 yield portion
     except (OSError, HTTPException, ValueError) as error:
         if not arrived:
-            raise InputError(f"{address} cannot be read ({error}).") from error
+            raise InputError(
+                f"{address} cannot be read ({in_one_line(error)}): is the server running, and the address right?"
+            ) from error

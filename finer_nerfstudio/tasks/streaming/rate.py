@@ -10,7 +10,7 @@ import numpy as np
 
 from finer_nerfstudio.tasks.image.files import SourceImage
 
-CODECS = ("JPEG", "WEBP")
+CODECS = ("JPEG", "WebP")
 _QUALITIES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 30, 35, 40, 45, 50, 55, 60, 65, 70, 75, 80, 85, 90, 93, 96)
 # Larger images take minutes at all qualities.
 _LARGEST = 1 << 24
@@ -40,7 +40,7 @@ def codec_curve(image: SourceImage, codec: str) -> list[RatePoint]:
 
     if image.channels not in (1, 3) or image.maximum != 255 or image.height * image.width > _LARGEST:
         return []
-    if codec == "WEBP" and (not features.check("webp") or max(image.height, image.width) > 16383):
+    if codec == "WebP" and (not features.check("webp") or max(image.height, image.width) > 16383):
         return []
     picture = Image.fromarray(image.pixels[..., 0] if image.channels == 1 else np.ascontiguousarray(image.pixels))
     mode = picture.mode

@@ -186,7 +186,7 @@ def _training(curves: Sequence[Sequence[tuple[int, float]]]) -> Figure:
     for i, curve in enumerate(curves):
         if curve:
             axis.plot([start + step for step, _ in curve], [loss for _, loss in curve], label=f"stage {i}")
-            start += curve[-1][0]
+            start += curve[-1][0] + 1
     axis.set(xlabel="step", ylabel="loss")
     axis.grid(alpha=0.3)
     whole_decades(axis, "y")

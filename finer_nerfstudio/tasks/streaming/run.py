@@ -13,7 +13,7 @@ from finer_nerfstudio.inr.growth import GrowingNetwork
 from finer_nerfstudio.stream_format import read_stream
 from finer_nerfstudio.tasks.grid import psnr_of_loss
 from finer_nerfstudio.tasks.image.files import SourceImage, write_image
-from finer_nerfstudio.tasks.progress import progress_bar, stages
+from finer_nerfstudio.tasks.progress import stages, training_progress
 from finer_nerfstudio.tasks.results import finish_run, finished_run, request_of
 from finer_nerfstudio.tasks.sdf.shape import Shape
 from finer_nerfstudio.tasks.streaming.encode import (
@@ -140,7 +140,7 @@ def encode_with_progress(
     _, _, widths = require_possible(options, subject)
     in_decibels = subject.task == "image"
     label = f"{options.method} {widths[0]}"
-    with progress_bar(
+    with training_progress(
         label, lambda loss: f"{psnr_of_loss(loss):.2f} dB" if in_decibels else f"{loss:.3g}", quiet=quiet
     ) as bar:
 
