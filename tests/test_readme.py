@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ SMALL_CAPTURE = "--width 48 --views 12 --supersampling 1"
 
 
 def shell(command: str, folder: Path, **variables: str) -> str:
-    environment = {**os.environ, **variables, "TERM": "dumb", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    environment = {**os.environ, **variables, "TERM": "dumb"}
     done = subprocess.run(
         ["bash", "-c", command],
         cwd=folder,
@@ -66,6 +67,14 @@ def shell(command: str, folder: Path, **variables: str) -> str:
     )
     assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}"
     return done.stdout
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs(nerfstudio_commands: Path) -> Iterator[None]:
+    """Have the commands of this environment found first."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", os.pathsep.join([str(nerfstudio_commands), str(BIN), os.environ["PATH"]]))
+        yield
 
 
 def place_of(command: str) -> str:
@@ -207,7 +216,7 @@ def test_command(command: str, workplace: Path) -> None:
             port = probe.getsockname()[1]
         option = "--viewer.websocket-port" if command.startswith("ns-viewer") else "--port"
         arguments = f"exec {shortened(command)} {option} {port}"
-        environment = {**os.environ, **variables(workplace), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+        environment = {**os.environ, **variables(workplace)}
         with subprocess.Popen(["bash", "-c", arguments], cwd=workplace, env=environment) as server:
             try:
                 deadline = time.monotonic() + 300

@@ -20,32 +20,33 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Command = Callable[..., "tuple[int, str]"]
 
 
-def run_command(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, outputs joined; a bare name is looked up beside this Python."""
-    environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    program, *rest = map(str, arguments)
-    return subprocess.run(
-        [shutil.which(program, path=environment["PATH"]) or program, *rest],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-    )
-
-
 @pytest.fixture(scope="session")
-def run() -> Run:
+def run(nerfstudio_commands: Path) -> Run:
+    """Run a program to its end, outputs joined; a bare name is one of Nerfstudio's, or stands beside this Python."""
+
+    def run_command(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join([str(nerfstudio_commands), str(BIN), os.environ["PATH"]])
+        environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb", "PATH": path}
+        program, *rest = map(str, arguments)
+        return subprocess.run(
+            [shutil.which(program, path=path) or program, *rest],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+        )
+
     return run_command
 
 
 @pytest.fixture(scope="session")
-def small_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_scene(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo scene at 48x48: 16 train, 3 val and 4 test views."""
     folder = tmp_path_factory.mktemp("scene") / "small"
     command = [sys.executable, ROOT / "scripts" / "make_demo_scene.py", "--output-dir", folder, "--size", "48"]
-    done = run_command(*command, "--train-views", "16", "--val-views", "3", "--test-views", "4", "--supersampling", "2")
+    done = run(*command, "--train-views", "16", "--val-views", "3", "--test-views", "4", "--supersampling", "2")
     assert done.returncode == 0, done.stdout
     return folder
 
@@ -59,10 +60,10 @@ def scene_copy(small_scene: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained_run(small_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_run(run: Run, small_scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a short ``ns-train finer-wavelet`` run on the small scene, with its config.yml and checkpoint."""
     output = tmp_path_factory.mktemp("outputs")
-    done = run_command(
+    done = run(
         "ns-train",
         "finer-wavelet",
         "--data",

@@ -505,6 +505,8 @@ def test_a_config_that_is_not_there(
     """Uncaught, as every command of Nerfstudio lets it be."""
     from nerfstudio.utils.eval_utils import eval_setup
 
+    from finer_nerfstudio.nerf.uncaught import say_uncaught
+
     def said(path: Path) -> str:
         try:
             eval_setup(path)
@@ -514,6 +516,8 @@ def test_a_config_that_is_not_there(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["ns-eval", *given])
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    say_uncaught()
     sentence = "error: --load-config nowhere.yml cannot be read (No such file or directory): name the config.yml in"
     assert said(Path("nowhere.yml")).startswith(sentence)
     assert "Traceback" in said(Path("another.yml")), "other files are none of our business"
