@@ -35,8 +35,8 @@ $(ENV)/packages:
 	@touch $@
 
 demo: env
-	$(BIN)/python scripts/make_demo_scene.py --output-dir "$(DEMO_SCENE)"
-	$(BIN)/python scripts/compare_methods.py --data "$(DEMO_SCENE)" --methods finer-sine finer-wavelet --minutes $(MINUTES) \
+	$(BIN)/finer demo-scene --output-dir "$(DEMO_SCENE)"
+	$(BIN)/finer compare --data "$(DEMO_SCENE)" --methods finer-sine finer-wavelet --minutes $(MINUTES) \
 		--viewer --output-dir "$(DEMO_OUTPUT)"
 
 # One thread each: threads of several processes would wait for each other on the same cores.

@@ -1,34 +1,53 @@
 """FINER++: variable-periodic activations for neural fields, and a Nerfstudio method family built on them.
 
-Everything exported here is the public API. Nerfstudio itself is imported only by ``finer_nerfstudio.nerf``.
+Everything exported here is the public API. It is imported when it is first asked for: the command line and
+Nerfstudio's search for plugins start without PyTorch.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from finer_nerfstudio.checkpoint import SavedModel, load_model, save_model
-from finer_nerfstudio.inr import (
-    METHODS,
-    Activation,
-    CoordinateNetwork,
-    Custom,
-    Gauss,
-    GrowingNetwork,
-    Preset,
-    ReLU,
-    Sine,
-    VariablePeriodic,
-    Wavelet,
-    bias_shells,
-    positional_encoding,
-    preset,
-    variable_periodic,
-)
-from finer_nerfstudio.tasks.array import FittedArray, fit_array
+from finer_nerfstudio._version import __version__
 
-try:
-    __version__ = version("finer-nerfstudio")
-except PackageNotFoundError:  # running from a source tree that was never installed
-    __version__ = "0+unknown"
+if TYPE_CHECKING:
+    from finer_nerfstudio.files.checkpoint import SavedModel, load_model, save_model
+    from finer_nerfstudio.inr.activations import (
+        Activation,
+        Custom,
+        Gauss,
+        ReLU,
+        Sine,
+        VariablePeriodic,
+        Wavelet,
+        variable_periodic,
+    )
+    from finer_nerfstudio.inr.growth import GrowingNetwork, bias_shells
+    from finer_nerfstudio.inr.methods import METHODS, Preset, preset
+    from finer_nerfstudio.inr.network import CoordinateNetwork, positional_encoding
+    from finer_nerfstudio.tasks.signal.array import FittedArray, fit_array
+
+_ROOMS = {
+    "files.checkpoint": ("SavedModel", "load_model", "save_model"),
+    "inr": (
+        "METHODS",
+        "Activation",
+        "CoordinateNetwork",
+        "Custom",
+        "Gauss",
+        "GrowingNetwork",
+        "Preset",
+        "ReLU",
+        "Sine",
+        "VariablePeriodic",
+        "Wavelet",
+        "bias_shells",
+        "positional_encoding",
+        "preset",
+        "variable_periodic",
+    ),
+    "tasks.signal.array": ("FittedArray", "fit_array"),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "METHODS",
@@ -53,3 +72,15 @@ __all__ = [
     "save_model",
     "variable_periodic",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

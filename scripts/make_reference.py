@@ -21,9 +21,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from finer_nerfstudio.atomic_files import write_text
-from finer_nerfstudio.command_line import run_command
+from finer_nerfstudio.cli.command import run_command
 from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.files.atomic import write_text
 
 _PREFACE = """# Reference
 
@@ -328,4 +328,4 @@ def _assigned(statement: ast.stmt) -> list[str]:
 
 
 if __name__ == "__main__":
-    run_command(main, MakeReference, __doc__)
+    run_command(main, MakeReference, __doc__, program="make_reference.py", arguments=sys.argv[1:])

@@ -12,7 +12,7 @@ above it, in which ``results["NAME"]`` is the content of docs/results/NAME.json:
     The best of them reached 27.41 dB.
     <!-- end -->
 
-What scripts/analyze.py left in docs/results/analysis/NAME is drawn again beside its numbers. Figures are not checked:
+What finer analyze left in docs/results/analysis/NAME is drawn again beside its numbers. Figures are not checked:
 another version of matplotlib draws the same one with other bytes.
 """
 
@@ -29,9 +29,9 @@ from statistics import fmean
 from typing import Any
 
 from finer_nerfstudio.analysis.outcome import read_outcome, save_figure
-from finer_nerfstudio.atomic_files import write_text
-from finer_nerfstudio.command_line import run_command
+from finer_nerfstudio.cli.command import run_command
 from finer_nerfstudio.errors import InputError, in_one_line
+from finer_nerfstudio.files.atomic import write_text
 
 # Not across the beginning of another one, should the end of the first be missing.
 _BLOCK = re.compile(r"(<!-- results\n(.*?)\n-->\n)((?:(?!<!-- results).)*?)(<!-- end -->)", re.DOTALL)
@@ -168,4 +168,4 @@ def main(command: MakeResults) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, MakeResults, __doc__)
+    run_command(main, MakeResults, __doc__, program="make_results.py", arguments=sys.argv[1:])

@@ -13,7 +13,9 @@ import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-install_import_hook(["finer_nerfstudio.inr", "finer_nerfstudio.metrics", "finer_nerfstudio.tasks"], "beartype.beartype")
+install_import_hook(
+    ["finer_nerfstudio.inr", "finer_nerfstudio.runs.metrics", "finer_nerfstudio.tasks"], "beartype.beartype"
+)
 # No test is about time, and the first call of anything in torch takes long.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")

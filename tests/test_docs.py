@@ -39,7 +39,7 @@ REFERENCE_SCRIPT = ROOT / "scripts" / "make_reference.py"
 # What the tutorial's commands are run with instead, in seconds.
 SHORTER = {
     "--size 128 --steps 200": "--size 24 --steps 3 --width 16",
-    "make_demo_scene.py": "make_demo_scene.py --size 32 --train-views 8 --val-views 2 --test-views 2 --supersampling 1",
+    "finer demo-scene": "finer demo-scene --size 32 --train-views 8 --val-views 2 --test-views 2 --supersampling 1",
     "--max-minutes 1": "--max-num-iterations 20 --vis tensorboard --pipeline.model.field.width 32",
 }
 # What test_readme.py runs, as the README has the same command.

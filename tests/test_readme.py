@@ -23,14 +23,15 @@ import trimesh
 from PIL import Image
 
 from finer_nerfstudio import preset, save_model
-from finer_nerfstudio.nerf.baking.splat_file import write_splats
-from finer_nerfstudio.nerf.baking.splats import Splats
-from finer_nerfstudio.tasks.image.files import sample_image, write_image
+from finer_nerfstudio.files.png import write_image
+from finer_nerfstudio.nerf.export.splat_file import write_splats
+from finer_nerfstudio.nerf.export.splats import Splats
+from finer_nerfstudio.tasks.image.files import sample_image
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 README = (ROOT / "README.md").read_text()
-PROGRAMS = ("make", "python", "pip", "ns-train", "ns-eval", "ns-viewer", "ns-render", "ns-export")
+PROGRAMS = ("make", "finer", "pip", "ns-train", "ns-eval", "ns-viewer", "ns-render", "ns-export")
 
 
 def commands() -> list[str]:
@@ -47,6 +48,7 @@ ELSEWHERE = {
     "make help": "has its own test below",
     "ns-train finer-wavelet --data blender/lego": "the long form is in the table",
     "ns-train finer-sine --help": "test_commands.py reads ns-train's help",
+    "finer VERB --help": "stands for each verb; tests/cli/test_main.py reads their help",
 }
 SHORT_TRAINING = "--max-num-iterations 20 --vis tensorboard"
 SMALL_SCENE = "--size 48 --train-views 12 --val-views 2 --test-views 2 --supersampling 2"
@@ -93,27 +95,27 @@ def shortened(command: str) -> str:
         arguments[place:place] = SHORT_TRAINING.split()
         if "--downscale-factor" in arguments:  # steps of the paper's size take a CPU minutes
             arguments[place:place] = ["--pipeline.target-num-samples", "4096", "--pipeline.model.grid-resolution", "16"]
-    elif "compare_methods.py" in command:
+    elif command.startswith("finer compare"):
         arguments[arguments.index("--minutes") + 1] = "0.02"
         arguments += ["--methods", "finer-sine"]
-    elif "fit_image.py" in command or "fit_sdf.py" in command:
+    elif command.startswith("finer fit-"):
         # A shape needs a surface before it can be extracted.
-        steps = "3" if "fit_image.py" in command else "60"
+        steps = "3" if "fit-image" in command else "60"
         for option, value in (("--minutes", None), ("--steps", steps), ("--size", None)):
             if option in arguments:
                 place = arguments.index(option)
                 del arguments[place : place + 2]
             arguments += [option, value] if value else []
         arguments += ["--width", "32", "--output-dir", f"outputs/{place_of(command)}"]
-        if "fit_sdf.py" in command:
+        if "fit-sdf" in command:
             arguments += ["--batch-size", "500", "--learning-rate", "1e-3"]
-    elif "reproduce.py" in command:
+    elif command.startswith("finer reproduce"):
         arguments += ["--steps", "2", "--output-dir", f"outputs/{place_of(command)}"]
         # The IoU of a shape takes millions of points, however small the rest is.
         arguments += ["--methods", "siren", *(["finer-sine"] if "table1" in command else [])]
         sizes = {"table1": ["--size", "16"], "table2": ["--resolution", "16"], "table3": []}
         arguments += sizes[arguments[1]]
-    elif "benchmark.py" in command:
+    elif command.startswith("finer benchmark"):
         arguments += [
             "--points",
             "64",
@@ -127,15 +129,15 @@ def shortened(command: str) -> str:
             "16",
         ]
         arguments += ["--output-dir", f"outputs/{place_of(command)}"]
-    elif "stream.py" in command and arguments[1] in ("encode", "compare"):
+    elif command.startswith("finer stream") and arguments[1] in ("encode", "compare"):
         for option in ("--size", "--steps"):
             if option in arguments:
                 place = arguments.index(option)
                 del arguments[place : place + 2]
         arguments += ["--steps", "3", "--widths", "6", "12", "--output-dir", f"outputs/{place_of(command)}"]
-    elif "stream.py" in command and arguments[1] == "pack":
+    elif command.startswith("finer stream") and arguments[1] == "pack":
         arguments += ["--views", "1", "--precision", "float16", "--output-dir", f"outputs/{place_of(command)}"]
-    elif "analyze.py" in command:
+    elif command.startswith("finer analyze"):
         training = ["--size", "16", "--steps", "3", "--width", "16"]
         sizes = {
             "initialization": [*training, "--bias-ranges", "1", "5"],
@@ -145,7 +147,7 @@ def shortened(command: str) -> str:
             "ntk": ["--points", "32", "--width", "16"],
         }
         arguments += [*sizes.get(arguments[1], []), "--output-dir", f"outputs/{place_of(command)}"]
-    elif "bake.py" in command and arguments[1] != "view":
+    elif command.startswith("finer export"):
         arguments += ["--view-size", "32", "--held-out", "1"]
         sizes = {"splats": ["--splats", "1000", "--refine-steps", "5"], "grid": ["--resolution", "24"]}
         arguments += sizes[arguments[1]]
@@ -159,11 +161,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the README's scene and a run trained by the README's own command."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "scripts").symlink_to(ROOT / "scripts")
-    shell(f"python scripts/make_demo_scene.py --output-dir data/demo {SMALL_SCENE}", folder)
+    shell(f"finer demo-scene --output-dir data/demo {SMALL_SCENE}", folder)
     # Long enough for opaque surfaces: ns-export goes on until it has met as many points as it was asked for.
     shell("ns-train finer-wavelet --data data/demo --max-num-iterations 300 --vis tensorboard", folder)
     shell("ns-train finer-sine-stream --data data/demo --max-num-iterations 60 --vis tensorboard", folder)
-    shell(f"python scripts/make_demo_capture.py --output-dir data/capture {SMALL_CAPTURE}", folder)
+    shell(f"finer demo-capture --output-dir data/capture {SMALL_CAPTURE}", folder)
     shutil.copy(ROOT / "tests" / "streams" / "version-1-finer-sine-int8.finer", folder / "picture.finer")
     matrix = np.eye(4)
     matrix[2, 3] = 3.0
@@ -202,15 +204,15 @@ def variables(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("command", [command for command in commands() if command not in ELSEWHERE])
 def test_command(command: str, workplace: Path) -> None:
-    if "make_demo_scene.py" in command:
+    if command.startswith("finer demo-scene"):
         shell(f"{command} {SMALL_SCENE}", workplace)  # the scene that is there already
-    elif "make_demo_capture.py" in command:
+    elif command.startswith("finer demo-capture"):
         shell(f"{command} {SMALL_CAPTURE}", workplace)  # the capture that is there already
     elif "tiny-cuda-nn" in command:
         pytest.skip("building tiny-cuda-nn takes CUDA and a network")
-    elif command == "pip install .":
-        shell("pip install --dry-run --no-deps --no-build-isolation .", ROOT)
-    elif command.startswith("ns-viewer") or re.search("stream.py serve|bake.py view| --view$", command):
+    elif command.startswith("pip install "):
+        shell(command.replace("install", "install --dry-run --no-deps --no-build-isolation"), ROOT)
+    elif command.startswith("ns-viewer") or re.search("finer stream serve|finer view| --view$", command):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]

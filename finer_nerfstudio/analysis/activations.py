@@ -24,8 +24,8 @@ from finer_nerfstudio.analysis.outcome import Outcome, Table, panels
 from finer_nerfstudio.analysis.subject import NetworkOptions, name_of, subject_of
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr.activations import Activation, Sine, VariablePeriodic, base_of, variable_periodic
-from finer_nerfstudio.tasks.axes import legend_of_figure
-from finer_nerfstudio.tasks.progress import Stage
+from finer_nerfstudio.runs.axes import legend_of_figure
+from finer_nerfstudio.runs.progress import Stage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

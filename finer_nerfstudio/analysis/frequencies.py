@@ -30,8 +30,8 @@ from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr.activations import Activation, Sine, VariablePeriodic
 from finer_nerfstudio.inr.initialization import weight_bound
 from finer_nerfstudio.inr.network import CoordinateNetwork
-from finer_nerfstudio.tasks.axes import legend_below, whole_decades
-from finer_nerfstudio.tasks.progress import Stage
+from finer_nerfstudio.runs.axes import legend_below, whole_decades
+from finer_nerfstudio.runs.progress import Stage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

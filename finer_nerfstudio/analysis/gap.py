@@ -40,14 +40,14 @@ from finer_nerfstudio.analysis.subject import (
 )
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr.activations import Activation, Custom, Gauss, Sine, Wavelet
+from finer_nerfstudio.inr.methods import preset
 from finer_nerfstudio.inr.network import CoordinateNetwork
-from finer_nerfstudio.inr.presets import preset
-from finer_nerfstudio.tasks.axes import legend_of_figure
-from finer_nerfstudio.tasks.grid import decode
+from finer_nerfstudio.runs.axes import legend_of_figure
+from finer_nerfstudio.runs.options import Method, device_named
+from finer_nerfstudio.runs.progress import Stage
 from finer_nerfstudio.tasks.image.fit import signal_of
 from finer_nerfstudio.tasks.image.spectrum import mean_centroid
-from finer_nerfstudio.tasks.options import Method, device_named
-from finer_nerfstudio.tasks.progress import Stage
+from finer_nerfstudio.tasks.signal.grid import decode
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

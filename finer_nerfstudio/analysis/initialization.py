@@ -29,16 +29,16 @@ from finer_nerfstudio.analysis.subject import (
     preset_for,
     subject_of,
 )
-from finer_nerfstudio.checkpoint import load_model
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.files.checkpoint import load_model
 from finer_nerfstudio.inr.network import CoordinateNetwork
-from finer_nerfstudio.tasks.axes import legend_below, whole_decades
-from finer_nerfstudio.tasks.grid import GridSignal, decode, psnr_of_loss, squared_error
+from finer_nerfstudio.runs.axes import legend_below, whole_decades
+from finer_nerfstudio.runs.progress import Stage
+from finer_nerfstudio.runs.training import Schedule, train
 from finer_nerfstudio.tasks.image.files import SourceImage
 from finer_nerfstudio.tasks.image.fit import signal_of
 from finer_nerfstudio.tasks.image.spectrum import band_powers, mean_centroid, mean_spectrum
-from finer_nerfstudio.tasks.progress import Stage
-from finer_nerfstudio.tasks.training import Schedule, train
+from finer_nerfstudio.tasks.signal.grid import GridSignal, decode, psnr_of_loss, squared_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -343,7 +343,7 @@ def _image_for_model(options: InitializationOptions) -> SourceImage:
     assert options.model is not None
     saved = load_model(options.model)
     if saved.task != "image" or saved.network.in_dim != 2:
-        raise UsageError(f"{options.model} is no model of an image (scripts/fit_image.py), which is needed here.")
+        raise UsageError(f"{options.model} is no model of an image (finer fit-image), which is needed here.")
     (height, width), channels = image_shape(saved, options.model), saved.network.out_dim
     # A smaller image stays as it is.
     image = image_of(replace(options, size=max(16, height, width)))

@@ -10,11 +10,11 @@ import torch
 from finer_nerfstudio.analysis.outcome import Outcome, Table, panels
 from finer_nerfstudio.analysis.points import image_shape
 from finer_nerfstudio.analysis.subject import NetworkOptions, name_of, subject_of
-from finer_nerfstudio.checkpoint import load_model
 from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.files.checkpoint import load_model
 from finer_nerfstudio.inr.network import CoordinateNetwork
+from finer_nerfstudio.runs.progress import Stage
 from finer_nerfstudio.tasks.image.fit import extreme_neurons, responding_neurons
-from finer_nerfstudio.tasks.progress import Stage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,7 +78,7 @@ def study(options: NeuronsOptions, stage: Stage) -> Outcome:
         if saved.network.in_dim != 2 or saved.task != "image":
             raise UsageError(
                 f"{options.model} reads {saved.network.in_dim} coordinates: neurons are drawn as pictures, which takes "
-                "a model of an image (scripts/fit_image.py)."
+                "a model of an image (finer fit-image)."
             )
         shape = image_shape(saved, options.model)
     subject = subject_of(options, 2, 3)

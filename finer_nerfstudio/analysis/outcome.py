@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finer_nerfstudio.atomic_files import replacing, write_json, write_text
 from finer_nerfstudio.errors import InputError
-from finer_nerfstudio.tasks.results import software_versions
+from finer_nerfstudio.files.atomic import replacing, write_json, write_text
+from finer_nerfstudio.runs.results import software_versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from finer_nerfstudio.checkpoint import SavedModel, load_model
 from finer_nerfstudio.errors import InputError
-from finer_nerfstudio.tasks.grid import coordinates
+from finer_nerfstudio.files.checkpoint import SavedModel, load_model
+from finer_nerfstudio.tasks.signal.grid import coordinates
 
 
 def lattice(points: int, dimensions: int) -> Float[Tensor, "n dimensions"]:
@@ -45,7 +45,7 @@ def points_of_model(model: Path, most: int) -> Float[Tensor, "n dimensions"]:
     """Where a saved model's signal is: an image's pixels, or the box that shapes lie in.
 
     Args:
-        model: a file that :func:`finer_nerfstudio.checkpoint.save_model` wrote.
+        model: a file that :func:`finer_nerfstudio.files.checkpoint.save_model` wrote.
         most: about so many points.
 
     Raises:

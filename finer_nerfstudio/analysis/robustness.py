@@ -20,12 +20,12 @@ from torch import Tensor
 from finer_nerfstudio.analysis.outcome import Outcome, Table, panels
 from finer_nerfstudio.analysis.subject import ImageSource, image_of
 from finer_nerfstudio.errors import InputError, UsageError
-from finer_nerfstudio.tasks.axes import legend_below, whole_decades
+from finer_nerfstudio.runs.axes import legend_below, whole_decades
+from finer_nerfstudio.runs.options import Method, preset_of
+from finer_nerfstudio.runs.progress import Stage
+from finer_nerfstudio.runs.sweep import Cell, run_cells
 from finer_nerfstudio.tasks.image.files import SourceImage
 from finer_nerfstudio.tasks.image.fit import ImageOptions, fit_image, measure, require_possible
-from finer_nerfstudio.tasks.options import Method, preset_of
-from finer_nerfstudio.tasks.progress import Stage
-from finer_nerfstudio.tasks.sweep import Cell, run_cells
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

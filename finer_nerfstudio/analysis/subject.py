@@ -12,14 +12,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from finer_nerfstudio.checkpoint import load_model
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.files.checkpoint import load_model
 from finer_nerfstudio.inr.activations import variable_periodic
 from finer_nerfstudio.inr.description import LARGEST_SIZES, describe_activation
+from finer_nerfstudio.inr.methods import Preset, preset
 from finer_nerfstudio.inr.network import CoordinateNetwork
-from finer_nerfstudio.inr.presets import Preset, preset
+from finer_nerfstudio.runs.options import Method, device_named
 from finer_nerfstudio.tasks.image.files import SourceImage, read_image, sample_image
-from finer_nerfstudio.tasks.options import Method, device_named
 
 LEARNING_RATE_OF_OWN = 5e-4
 """Adam's at the first step, for activations that no learning rate was published for."""
@@ -62,7 +62,7 @@ class NetworkOptions:
     depth: int = 4
     """Hidden layers."""
     model: Path | None = None
-    """model.safetensors of a fit (scripts/fit_image.py, scripts/fit_sdf.py): its network after training, and before it,
+    """model.safetensors of a fit (finer fit-image, finer fit-sdf): its network after training, and before it,
     drawn again from its seed. The options above are then those of the fit."""
     seed: int = 0
     """Of everything random."""

@@ -27,13 +27,13 @@ from finer_nerfstudio.analysis.subject import ImageSource, NetworkOptions, Subje
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr.activations import Activation, Sine, VariablePeriodic, base_of
 from finer_nerfstudio.inr.network import CoordinateNetwork
-from finer_nerfstudio.tasks.axes import legend_of_figure
-from finer_nerfstudio.tasks.grid import psnr_of_loss, squared_error
+from finer_nerfstudio.runs.axes import legend_of_figure
+from finer_nerfstudio.runs.options import Method
+from finer_nerfstudio.runs.progress import Stage
+from finer_nerfstudio.runs.training import Schedule, train
 from finer_nerfstudio.tasks.image.files import SourceImage
 from finer_nerfstudio.tasks.image.fit import signal_of
-from finer_nerfstudio.tasks.options import Method
-from finer_nerfstudio.tasks.progress import Stage
-from finer_nerfstudio.tasks.training import Schedule, train
+from finer_nerfstudio.tasks.signal.grid import psnr_of_loss, squared_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +64,7 @@ class UtilizationOptions(ImageSource):
     """An activation of your own beside them, made variable-periodic: tanh, sinc or another function of torch, or
     module:function."""
     model: Path | None = None
-    """model.safetensors of a fit (scripts/fit_image.py, scripts/fit_sdf.py) to look at instead, before and after its
+    """model.safetensors of a fit (finer fit-image, finer fit-sdf) to look at instead, before and after its
     training."""
     steps: int = 300
     """Training steps."""

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from finer_nerfstudio.errors import InputError, in_one_line
-from finer_nerfstudio.memory import available_memory, gigabytes
+from finer_nerfstudio.files.memory import available_memory, gigabytes
 
 _LARGEST = 1 << 30
 # A few bytes can ask for gigabytes. Deflate makes at most 1032 bytes of one (RFC 1951), LZW and JPEG not many more, and

@@ -11,8 +11,8 @@ from finer_nerfstudio.inr.activations import (
     variable_periodic,
 )
 from finer_nerfstudio.inr.growth import GrowingNetwork, bias_shells
+from finer_nerfstudio.inr.methods import METHODS, Preset, preset
 from finer_nerfstudio.inr.network import CoordinateNetwork, positional_encoding
-from finer_nerfstudio.inr.presets import METHODS, Preset, preset
 
 __all__ = [
     "METHODS",

@@ -2,7 +2,7 @@
 
 import warnings
 
-from finer_nerfstudio.nerf.checkpoint_loading import allow_nerfstudio_checkpoints
+from finer_nerfstudio.nerf.training.checkpoint_loading import allow_nerfstudio_checkpoints
 
 # Nerfstudio asks for our parser of scenes before it imports its own fields, which call torch by names of yesterday.
 warnings.filterwarnings("ignore", message=r"`torch\.cuda\.amp\.custom_", category=FutureWarning)

@@ -1,7 +1,7 @@
 """Nerfstudio's ``nerfacto`` for synthetic scenes, with this package's data, clock and counts: what to compare with.
 
 Not among the methods that ``ns-train`` lists; ``NERFSTUDIO_METHOD_CONFIGS`` puts it there (see
-``scripts/compare_methods.py``).
+``finer compare``).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from nerfstudio.plugins.types import MethodSpecification
 from nerfstudio.utils import colormaps
 from torch import Tensor, nn
 
-from finer_nerfstudio.nerf.batches import SceneBatches
-from finer_nerfstudio.nerf.dataparser import BlenderViewsDataParserConfig
+from finer_nerfstudio.nerf.data.batches import SceneBatches
+from finer_nerfstudio.nerf.data.dataparser import BlenderViewsDataParserConfig
 from finer_nerfstudio.nerf.model import over_white, view_metrics
-from finer_nerfstudio.nerf.pipeline import CountedPipelineConfig
-from finer_nerfstudio.nerf.trainer import FinerTrainerConfig
+from finer_nerfstudio.nerf.training.pipeline import CountedPipelineConfig
+from finer_nerfstudio.nerf.training.trainer import FinerTrainerConfig
 
 
 @dataclass

@@ -7,18 +7,20 @@ from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
-from finer_nerfstudio.inr.presets import RADIANCE_TUNING
-from finer_nerfstudio.nerf.batches import SceneBatches
-from finer_nerfstudio.nerf.dataparser import BlenderViewsDataParserConfig
+from finer_nerfstudio.inr.methods import RADIANCE_TUNING
+from finer_nerfstudio.nerf.data.batches import SceneBatches
+from finer_nerfstudio.nerf.data.dataparser import BlenderViewsDataParserConfig
 from finer_nerfstudio.nerf.field import FinerFieldConfig
-from finer_nerfstudio.nerf.growing_field import GrowingFieldConfig
 from finer_nerfstudio.nerf.model import FinerModelConfig
-from finer_nerfstudio.nerf.pipeline import FinerPipelineConfig
-from finer_nerfstudio.nerf.trainer import AdamConfig, DecayOverTrainingConfig, FinerTrainerConfig
-from finer_nerfstudio.nerf.uncaught import say_uncaught
+from finer_nerfstudio.nerf.streaming.growing_field import GrowingFieldConfig
+from finer_nerfstudio.nerf.training.former_names import import_former_modules
+from finer_nerfstudio.nerf.training.pipeline import FinerPipelineConfig
+from finer_nerfstudio.nerf.training.trainer import AdamConfig, DecayOverTrainingConfig, FinerTrainerConfig
+from finer_nerfstudio.nerf.training.uncaught import say_uncaught
 
 # Every command of Nerfstudio loads the methods of plugins first.
 say_uncaught()
+import_former_modules()
 
 
 def method_specification(
@@ -78,13 +80,13 @@ wire = method_specification("wire", "Baseline: WIRE, complex Gabor wavelet activ
 pemlp = method_specification("pemlp", "Baseline: ReLU network with positional encoding (PEMLP).")
 finer_sine_stream = method_specification(
     "finer-sine",
-    "FINER++ Sine that grows in width while it trains, to be sent stage by stage (scripts/stream.py pack).",
+    "FINER++ Sine that grows in width while it trains, to be sent stage by stage (finer stream pack).",
     name="finer-sine-stream",
     field=GrowingFieldConfig,
 )
 finer_wavelet_stream = method_specification(
     "finer-wavelet",
-    "FINER++ Wavelet that grows in width while it trains, to be sent stage by stage (scripts/stream.py pack).",
+    "FINER++ Wavelet that grows in width while it trains, to be sent stage by stage (finer stream pack).",
     name="finer-wavelet-stream",
     field=GrowingFieldConfig,
 )

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr import CoordinateNetwork, GrowingNetwork, preset
-from finer_nerfstudio.inr.presets import Preset
-from finer_nerfstudio.nerf.contraction import contract
+from finer_nerfstudio.inr.methods import Preset
+from finer_nerfstudio.nerf.sampling.contraction import contract
 
 DirectionEncoding = Literal["raw", "spherical-harmonics"]
 DIRECTION_DIMS: dict[DirectionEncoding, int] = {"raw": 3, "spherical-harmonics": 16}

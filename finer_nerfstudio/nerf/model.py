@@ -22,18 +22,18 @@ from torch.nn import Parameter
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from finer_nerfstudio import metrics
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.inr.description import scales_of
 from finer_nerfstudio.nerf.field import FinerFieldConfig, RadianceField
-from finer_nerfstudio.nerf.growing_field import GrowingField, GrowingFieldConfig
-from finer_nerfstudio.nerf.live_view import LiveView
-from finer_nerfstudio.nerf.proposal import ProposalSampler, ProposedSegments
-from finer_nerfstudio.nerf.rays import camera_rays
 from finer_nerfstudio.nerf.rendering import ray_weights, render, sky
-from finer_nerfstudio.nerf.sampler import Diverged, OccupancyGrid
-from finer_nerfstudio.nerf.unbounded_grid import UnboundedGrid
-from finer_nerfstudio.nerf.viewer_panel import ViewerPanel, neuron_mask, viewer_thread
+from finer_nerfstudio.nerf.sampling.proposal import ProposalSampler, ProposedSegments
+from finer_nerfstudio.nerf.sampling.rays import camera_rays
+from finer_nerfstudio.nerf.sampling.sampler import Diverged, OccupancyGrid
+from finer_nerfstudio.nerf.sampling.unbounded_grid import UnboundedGrid
+from finer_nerfstudio.nerf.streaming.growing_field import GrowingField, GrowingFieldConfig
+from finer_nerfstudio.nerf.viewer.live_view import LiveView
+from finer_nerfstudio.nerf.viewer.panel import ViewerPanel, neuron_mask, viewer_thread
+from finer_nerfstudio.runs import metrics
 
 # Training steps between looks at whether the weights are still numbers.
 _LOOK_EVERY = 16

@@ -13,10 +13,10 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.model_components import renderers
 from torch import Tensor
 
-from finer_nerfstudio.nerf.contraction import distance_at, far_away, progress_at
 from finer_nerfstudio.nerf.field import FinerField
-from finer_nerfstudio.nerf.proposal import ProposalSampler
-from finer_nerfstudio.nerf.sampler import OccupancyGrid
+from finer_nerfstudio.nerf.sampling.contraction import distance_at, far_away, progress_at
+from finer_nerfstudio.nerf.sampling.proposal import ProposalSampler
+from finer_nerfstudio.nerf.sampling.sampler import OccupancyGrid
 
 # Evaluation looks at this many segments of every ray at a time and drops the rays that have become opaque.
 _EVALUATION_SLAB = 12

@@ -18,13 +18,13 @@ from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.scripts import train
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from finer_nerfstudio.command_line import sentence_instead_of_traceback
 from finer_nerfstudio.errors import UsageError
-from finer_nerfstudio.nerf.trainer import require_launchable
+from finer_nerfstudio.nerf.training.trainer import require_launchable
+from finer_nerfstudio.runs.command_line import exit_on_input_error
 
 
 def main() -> None:
-    with sentence_instead_of_traceback():
+    with exit_on_input_error():
         if not dist.is_torchelastic_launched():
             raise UsageError(
                 "this is started by torchrun: torchrun --nproc-per-node 2 -m finer_nerfstudio.nerf.train_distributed …"
@@ -40,7 +40,7 @@ def main() -> None:
     machine.machine_rank = machine_rank
     on_gpu = machine.device_type == "cuda"
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=train.DEFAULT_TIMEOUT)
-    with sentence_instead_of_traceback():
+    with exit_on_input_error():
         require_launchable(machine)
     if on_gpu:
         torch.cuda.set_device(local_rank)

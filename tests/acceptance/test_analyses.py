@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from finer_nerfstudio import preset, save_model
-from finer_nerfstudio.tasks.image.files import sample_image, write_image
+from finer_nerfstudio.files.png import write_image
+from finer_nerfstudio.tasks.image.files import sample_image
 
 Command = Callable[..., "tuple[int, str]"]
 

@@ -348,7 +348,7 @@ def test_two_runs_of_one_second_have_folders_of_their_own(
 
 def test_a_folder_that_another_run_writes_to_is_refused(train: Train, small_scene: Path, tmp_path: Path) -> None:
     folder = tmp_path / "outputs" / "small" / "finer-sine" / "mine"
-    holding = "import sys; from pathlib import Path; from finer_nerfstudio.run_folder import claim; "
+    holding = "import sys; from pathlib import Path; from finer_nerfstudio.runs.folder import claim; "
     holding += "lock = claim(Path(sys.argv[1])); print('mine', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", holding, str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
@@ -413,7 +413,7 @@ def test_a_checkpoint_of_nan_is_refused(train: Train, small_scene: Path, tmp_pat
 def test_a_run_folder_that_is_deleted_is_made_anew_with_what_was_trained(
     vis: str, train: Train, small_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from finer_nerfstudio.nerf.trainer import FinerTrainer
+    from finer_nerfstudio.nerf.training.trainer import FinerTrainer
 
     step_of_the_trainer = FinerTrainer.train_iteration
 
@@ -505,7 +505,7 @@ def test_a_config_that_is_not_there(
     """Uncaught, as every command of Nerfstudio lets it be."""
     from nerfstudio.utils.eval_utils import eval_setup
 
-    from finer_nerfstudio.nerf.uncaught import say_uncaught
+    from finer_nerfstudio.nerf.training.uncaught import say_uncaught
 
     def said(path: Path) -> str:
         try:

@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
-from finer_nerfstudio.nerf.baking.run import load_scene
-from finer_nerfstudio.nerf.baking.scene import pictures_of
-from finer_nerfstudio.nerf.baking.splat_file import read_splats
-from finer_nerfstudio.nerf.baking.viewing import show
+from finer_nerfstudio.nerf.export.run import load_scene
+from finer_nerfstudio.nerf.export.scene import pictures_of
+from finer_nerfstudio.nerf.export.splat_file import read_splats
+from finer_nerfstudio.nerf.export.viewing import show
 
 ROOT = Path(__file__).parents[2]
 SIDE = 280

@@ -17,7 +17,8 @@ import pytest
 import trimesh
 from PIL import Image
 
-from finer_nerfstudio.tasks.image.files import sample_image, write_image
+from finer_nerfstudio.files.png import write_image
+from finer_nerfstudio.tasks.image.files import sample_image
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"

@@ -30,7 +30,8 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from finer_nerfstudio import GrowingNetwork, Sine
-from finer_nerfstudio.stream_format import (
+from finer_nerfstudio.files.png import write_image
+from finer_nerfstudio.streams.container import (
     StreamedStage,
     StreamHeader,
     describe_network,
@@ -38,7 +39,7 @@ from finer_nerfstudio.stream_format import (
     read_stream,
     write_stream,
 )
-from finer_nerfstudio.tasks.image.files import sample_image, write_image
+from finer_nerfstudio.tasks.image.files import sample_image
 from finer_nerfstudio.tasks.streaming.serve import original_of, serving
 
 ROOT = Path(__file__).parents[2]

@@ -113,8 +113,8 @@ def test_a_failing_scene_does_not_take_the_others_along(
     """The commands are stood in for by ones that fail on the scene whose name says so."""
     shutil.copytree(scenes / "demo", tmp_path / "scenes" / "broken")
     shutil.copytree(scenes / "demo", tmp_path / "scenes" / "whole")
-    from finer_nerfstudio.tasks.radiance import cells
-    from finer_nerfstudio.tasks.radiance.programs import ProgramFailed
+    from finer_nerfstudio.reproduction.radiance import cells
+    from finer_nerfstudio.reproduction.radiance.programs import ProgramFailed
 
     def train(method: str, scene: Path, output_dir: Path, *, log: Path, **rest: object) -> Path:
         if scene.name == "broken":

@@ -23,8 +23,8 @@ from finer_nerfstudio.analysis.frequencies import (
     study,
 )
 from finer_nerfstudio.analysis.outcome import read_outcome, write_outcome
-from finer_nerfstudio.checkpoint import save_model
 from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.files.checkpoint import save_model
 from finer_nerfstudio.inr.activations import Custom, Gauss, ReLU, Sine, Wavelet, variable_periodic
 
 FAMILIES = ("finer-sine", "finer-gauss", "finer-wavelet")

@@ -23,8 +23,8 @@ from finer_nerfstudio.analysis.initialization import (
 )
 from finer_nerfstudio.analysis.outcome import Outcome, read_outcome, write_outcome
 from finer_nerfstudio.analysis.subject import subject_of
-from finer_nerfstudio.checkpoint import save_model
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.files.checkpoint import save_model
 from finer_nerfstudio.tasks.image.files import SourceImage, sample_image
 from finer_nerfstudio.tasks.image.fit import ImageOptions, measure, signal_of
 from finer_nerfstudio.tasks.image.run import run_image

@@ -12,9 +12,9 @@ import torch
 from finer_nerfstudio import CoordinateNetwork, preset
 from finer_nerfstudio.analysis.neurons import NeuronsOptions, draw, frequency_range, study
 from finer_nerfstudio.analysis.outcome import read_outcome, write_outcome
-from finer_nerfstudio.checkpoint import save_model
 from finer_nerfstudio.errors import InputError, UsageError
-from finer_nerfstudio.tasks.grid import sample_centers
+from finer_nerfstudio.files.checkpoint import save_model
+from finer_nerfstudio.tasks.signal.grid import sample_centers
 
 CYCLES = (4.0, 1.0, 9.0, 2.0, 14.0, 6.0)
 KINKS = 0.35  # cycles
@@ -115,7 +115,7 @@ def test_a_layer_of_one_neuron_has_one_picture() -> None:
 
 def test_only_models_of_images_have_pictures(tmp_path: Path) -> None:
     shape = saved(tmp_path, waves(3), "sdf", center=[0.0, 0.0, 0.0], scale=1.0)
-    with pytest.raises(UsageError, match=r"3 coordinates.*fit_image"):
+    with pytest.raises(UsageError, match=r"3 coordinates.*fit-image"):
         study(NeuronsOptions(model=shape), nothing)
     with pytest.raises(InputError, match="there is no file"):
         study(NeuronsOptions(model=tmp_path / "missing"), nothing)

@@ -27,10 +27,10 @@ from finer_nerfstudio.analysis.robustness import (
     study,
 )
 from finer_nerfstudio.errors import InputError, UsageError
-from finer_nerfstudio.inr.presets import preset
+from finer_nerfstudio.inr.methods import preset
+from finer_nerfstudio.reproduction.published import FAMILIES
 from finer_nerfstudio.tasks.image.files import SourceImage, sample_image
 from finer_nerfstudio.tasks.image.fit import ImageOptions, fit_image, measure
-from finer_nerfstudio.tasks.published import FAMILIES
 
 PSNRS = st.lists(st.floats(5.0, 60.0), min_size=2, max_size=12)
 

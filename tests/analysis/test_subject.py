@@ -20,8 +20,9 @@ from finer_nerfstudio.analysis.subject import (
     subject_of,
 )
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.files.png import write_image
 from finer_nerfstudio.inr.activations import base_of
-from finer_nerfstudio.tasks.image.files import sample_image, write_image
+from finer_nerfstudio.tasks.image.files import sample_image
 from finer_nerfstudio.tasks.image.fit import ImageOptions
 from finer_nerfstudio.tasks.image.run import run_image
 

@@ -28,10 +28,10 @@ from finer_nerfstudio.analysis.utilization import (
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr.activations import Custom, Gauss, ReLU, Sine, Wavelet, variable_periodic
 from finer_nerfstudio.inr.network import ComplexLinear
-from finer_nerfstudio.tasks.grid import sample_centers
 from finer_nerfstudio.tasks.image.files import sample_image
 from finer_nerfstudio.tasks.image.fit import ImageOptions
 from finer_nerfstudio.tasks.image.run import run_image
+from finer_nerfstudio.tasks.signal.grid import sample_centers
 
 SCALES = st.floats(0.2, 60.0)
 

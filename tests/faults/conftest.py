@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from finer_nerfstudio.atomic_files import write_json
+from finer_nerfstudio.files.atomic import write_json
 
 
 @pytest.fixture(scope="session")

@@ -35,8 +35,8 @@ import torch
 from mutations import altered, damaged
 
 from finer_nerfstudio import GrowingNetwork, bias_shells, preset
-from finer_nerfstudio.checkpoint import load_model, save_model
 from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.files.checkpoint import load_model, save_model
 
 # Longer than this, a user takes a reader for hung; the process ends itself after twice as long.
 SECONDS_FOR_A_FILE = 20.0
@@ -66,7 +66,7 @@ class Reader:
 
 
 def _streams(folder: Path) -> Reader:
-    from finer_nerfstudio.stream_format import (
+    from finer_nerfstudio.streams.container import (
         Precision,
         StreamedStage,
         StreamHeader,
@@ -178,8 +178,8 @@ def _models(folder: Path) -> Reader:
 def _splats(folder: Path) -> Reader:
     from plyfile import PlyData
 
-    from finer_nerfstudio.nerf.baking.splat_file import read_splats, write_splats
-    from finer_nerfstudio.nerf.baking.splats import Splats
+    from finer_nerfstudio.nerf.export.splat_file import read_splats, write_splats
+    from finer_nerfstudio.nerf.export.splats import Splats
 
     samples: Samples = {}
     generator = torch.Generator().manual_seed(0)
@@ -197,7 +197,7 @@ def _splats(folder: Path) -> Reader:
 
 
 def _grids(folder: Path) -> Reader:
-    from finer_nerfstudio.nerf.baking.grid import SparseGrid, read_grid, write_grid
+    from finer_nerfstudio.nerf.export.grid import SparseGrid, read_grid, write_grid
 
     generator = torch.Generator().manual_seed(0)
     grid = SparseGrid(
@@ -315,9 +315,10 @@ def _with_data(mesh: Any) -> dict[str, Any]:
 def _scenes(folder: Path) -> Reader:
     from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
-    from finer_nerfstudio.nerf.captures import checked_captures
-    from finer_nerfstudio.nerf.dataparser import BlenderViewsDataParserConfig
-    from finer_nerfstudio.tasks.image.files import sample_image, write_image
+    from finer_nerfstudio.files.png import write_image
+    from finer_nerfstudio.nerf.data.captures import checked_captures
+    from finer_nerfstudio.nerf.data.dataparser import BlenderViewsDataParserConfig
+    from finer_nerfstudio.tasks.image.files import sample_image
 
     blender, capture = folder / "blender", folder / "capture"
     poses = []
@@ -363,7 +364,8 @@ def _pictures(folder: Path) -> Reader:
     import tifffile
     from PIL import Image
 
-    from finer_nerfstudio.tasks.image.files import read_image, sample_image, write_image
+    from finer_nerfstudio.files.png import write_image
+    from finer_nerfstudio.tasks.image.files import read_image, sample_image
 
     color = sample_image(24).pixels
     deep = color.astype(np.uint16) * 257

@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 import torch
 
-from finer_nerfstudio.checkpoint import load_training
 from finer_nerfstudio.errors import InputError, UsageError
-from finer_nerfstudio.nerf.checkpoint_loading import allow_nerfstudio_checkpoints
+from finer_nerfstudio.files.checkpoint import load_training
+from finer_nerfstudio.nerf.training.checkpoint_loading import allow_nerfstudio_checkpoints
 from finer_nerfstudio.tasks.image.files import sample_image
 from finer_nerfstudio.tasks.image.fit import ImageOptions
 from finer_nerfstudio.tasks.image.run import run_image

@@ -20,9 +20,9 @@ import torch
 import trimesh
 from PIL import Image
 
-from finer_nerfstudio.checkpoint import load_training
-from finer_nerfstudio.nerf.checkpoint_loading import allow_nerfstudio_checkpoints
-from finer_nerfstudio.stream_format import read_stream
+from finer_nerfstudio.files.checkpoint import load_training
+from finer_nerfstudio.nerf.training.checkpoint_loading import allow_nerfstudio_checkpoints
+from finer_nerfstudio.streams.container import read_stream
 
 pytestmark = pytest.mark.slow
 
@@ -104,7 +104,7 @@ def read_whole(path: Path) -> None:
         allow_nerfstudio_checkpoints()
         torch.load(path, map_location="cpu", weights_only=True)
     elif kind == ".yml":
-        from finer_nerfstudio.nerf.run_file import read_run_config
+        from finer_nerfstudio.nerf.training.run_file import read_run_config
 
         read_run_config(path)
     elif path.name != ".lock" and not path.name.startswith("events.out"):

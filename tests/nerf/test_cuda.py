@@ -15,13 +15,13 @@ from nerfstudio.data.scene_box import SceneBox
 from torch.nn import functional as F
 
 from finer_nerfstudio import METHODS
-from finer_nerfstudio.nerf.batches import SceneBatches
 from finer_nerfstudio.nerf.configs import finer_sine
-from finer_nerfstudio.nerf.dataparser import BlenderViewsDataParserConfig
+from finer_nerfstudio.nerf.data.batches import SceneBatches
+from finer_nerfstudio.nerf.data.dataparser import BlenderViewsDataParserConfig
 from finer_nerfstudio.nerf.field import FinerFieldConfig
 from finer_nerfstudio.nerf.model import FinerModel, FinerModelConfig
-from finer_nerfstudio.nerf.rays import PinholeRays
-from finer_nerfstudio.tasks.radiance.programs import train, training_summary
+from finer_nerfstudio.nerf.sampling.rays import PinholeRays
+from finer_nerfstudio.reproduction.radiance.programs import train, training_summary
 
 if not torch.cuda.is_available():
     pytest.skip("there is no GPU", allow_module_level=True)

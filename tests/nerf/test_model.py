@@ -19,10 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from finer_nerfstudio import METHODS
 from finer_nerfstudio.errors import InputError
-from finer_nerfstudio.nerf import marching
 from finer_nerfstudio.nerf import model as model_module
 from finer_nerfstudio.nerf.field import FinerFieldConfig
 from finer_nerfstudio.nerf.model import FinerModel, FinerModelConfig, over, over_white
+from finer_nerfstudio.nerf.sampling import marching
 
 BOX = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 

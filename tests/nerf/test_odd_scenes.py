@@ -23,10 +23,10 @@ from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConf
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
 
-from finer_nerfstudio.nerf.batches import SceneBatches
+from finer_nerfstudio.files.png import write_image
 from finer_nerfstudio.nerf.configs import finer_sine
-from finer_nerfstudio.nerf.pipeline import FinerPipeline, FinerPipelineConfig
-from finer_nerfstudio.tasks.image.files import write_image
+from finer_nerfstudio.nerf.data.batches import SceneBatches
+from finer_nerfstudio.nerf.training.pipeline import FinerPipeline, FinerPipelineConfig
 
 NONE = (0.0,) * 6
 
@@ -849,9 +849,9 @@ def test_a_scene_that_does_not_fit_into_memory_is_refused_before_it_is_decoded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blender(tmp_path, PLAIN, alpha=False)
-    monkeypatch.setattr("finer_nerfstudio.nerf.batches.available_memory", lambda: 6 * 24 * 18 * 3 * 4)
+    monkeypatch.setattr("finer_nerfstudio.nerf.data.batches.available_memory", lambda: 6 * 24 * 18 * 3 * 4)
     monkeypatch.setattr(
-        "finer_nerfstudio.nerf.images.read_stored_image", lambda *_, **__: pytest.fail("a picture was decoded")
+        "finer_nerfstudio.nerf.data.images.read_stored_image", lambda *_, **__: pytest.fail("a picture was decoded")
     )
     with pytest.raises(SystemExit):
         pipeline_of(tmp_path, nerfstudio_data=False)

@@ -11,7 +11,7 @@ from nerfstudio.model_components import renderers
 
 from finer_nerfstudio.nerf.field import FinerFieldConfig
 from finer_nerfstudio.nerf.model import FinerModel, FinerModelConfig
-from finer_nerfstudio.nerf.opaque_rays import OpaqueRays
+from finer_nerfstudio.nerf.training.opaque_rays import OpaqueRays
 
 BOX = SceneBox(aabb=torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]]))
 COLOR = torch.tensor([0.1, 0.5, 0.9])

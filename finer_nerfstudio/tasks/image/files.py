@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from finer_nerfstudio.atomic_files import replacing
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.files.atomic import replacing
 from finer_nerfstudio.files.images import StoredImage, read_stored_image
 
 # Larger images are kept in a file when there is a place for it.
 _LARGEST_IN_MEMORY = 1 << 24
-_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
 @dataclass(frozen=True)
@@ -88,22 +87,6 @@ def read_image(path: Path, *, size: int | None = None, scratch: Path | None = No
         pixels = _on_disk(pixels, scratch / "pixels.npy")
     pixels.setflags(write=False)
     return SourceImage(pixels, tuple(notes))
-
-
-def write_image(path: Path, pixels: np.ndarray) -> None:
-    """Write ``[height, width, channels]`` uint8 or uint16 pixels as PNG.
-
-    Raises:
-        InputError: where the file cannot be written.
-    """
-    channels = pixels.shape[2]
-    with replacing(path) as unfinished:
-        if pixels.dtype == np.uint8:
-            Image.fromarray(pixels[..., 0] if channels == 1 else pixels, _MODES[channels]).save(unfinished, "PNG")
-        elif channels == 1:
-            Image.fromarray(pixels[..., 0]).save(unfinished, "PNG")
-        else:
-            _write_16_bit(unfinished, pixels)
 
 
 def sample_image(size: int = 256) -> SourceImage:
@@ -208,15 +191,3 @@ def _on_disk(pixels: np.ndarray, path: Path) -> np.ndarray:
         kept.flush()
         del kept
     return np.load(path, mmap_mode="r")
-
-
-def _write_16_bit(path: Path, pixels: np.ndarray) -> None:
-    import cv2
-
-    if pixels.shape[2] == 2:  # PNG has 16-bit grey with alpha, OpenCV has not
-        pixels = pixels[..., [0, 0, 0, 1]]
-    order = [2, 1, 0, 3][: pixels.shape[2]]
-    written, content = cv2.imencode(".png", np.ascontiguousarray(pixels[..., order]))
-    if not written:
-        raise OSError("OpenCV could not write the picture")
-    path.write_bytes(content.tobytes())

@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from finer_nerfstudio import metrics
 from finer_nerfstudio.inr.network import CoordinateNetwork
-from finer_nerfstudio.tasks.bias_range import bias_range_for
-from finer_nerfstudio.tasks.grid import BatchSize, GridSignal, decode, points_per_step, squared_error
+from finer_nerfstudio.runs import metrics
+from finer_nerfstudio.runs.options import FitOptions, device_named, preset_of, protocol_of, settings_of
+from finer_nerfstudio.runs.training import Report, Schedule, Training, train
 from finer_nerfstudio.tasks.image.files import SourceImage
 from finer_nerfstudio.tasks.image.spectrum import mirrored_centroid
-from finer_nerfstudio.tasks.options import FitOptions, device_named, preset_of, protocol_of, settings_of
-from finer_nerfstudio.tasks.training import Report, Schedule, Training, train
+from finer_nerfstudio.tasks.signal.bias_range import bias_range_for
+from finer_nerfstudio.tasks.signal.grid import BatchSize, GridSignal, decode, points_per_step, squared_error
 
 # LPIPS keeps all features of a network in memory; beyond this many pixels it is left out.
 _LARGEST_FOR_LPIPS = 1 << 22

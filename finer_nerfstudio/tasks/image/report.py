@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from finer_nerfstudio.tasks.axes import legend_below
-from finer_nerfstudio.tasks.report import Figure, Section, Table, drawing_png, flat_table, measured_table, write_report
-from finer_nerfstudio.tasks.summary import as_text, heading, measured_text
+from finer_nerfstudio.runs.axes import legend_below
+from finer_nerfstudio.runs.report import Figure, Section, Table, drawing_png, flat_table, measured_table, write_report
+from finer_nerfstudio.runs.summary import as_text, heading, measured_text
 
 _CROPS = 3
 

@@ -10,11 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from finer_nerfstudio.atomic_files import write_json
-from finer_nerfstudio.checkpoint import load_model, save_model
 from finer_nerfstudio.errors import UsageError
-from finer_nerfstudio.tasks.grid import psnr_of_loss
-from finer_nerfstudio.tasks.image.files import SourceImage, write_image
+from finer_nerfstudio.files.atomic import write_json
+from finer_nerfstudio.files.checkpoint import load_model, save_model
+from finer_nerfstudio.files.png import write_image
+from finer_nerfstudio.runs.options import Method
+from finer_nerfstudio.runs.progress import stages, training_progress
+from finer_nerfstudio.runs.results import finish_run, finished_run, read_curve, request_of, write_curve
+from finer_nerfstudio.runs.training import output_folder
+from finer_nerfstudio.tasks.image.files import SourceImage
 from finer_nerfstudio.tasks.image.fit import (
     ImageOptions,
     decode_image,
@@ -24,10 +28,7 @@ from finer_nerfstudio.tasks.image.fit import (
     require_possible,
 )
 from finer_nerfstudio.tasks.image.report import FittedMethod, comparison_report, image_report
-from finer_nerfstudio.tasks.options import Method
-from finer_nerfstudio.tasks.progress import stages, training_progress
-from finer_nerfstudio.tasks.results import finish_run, finished_run, read_curve, request_of, write_curve
-from finer_nerfstudio.tasks.training import output_folder
+from finer_nerfstudio.tasks.signal.grid import psnr_of_loss
 
 # Pictures in a report are averaged down to this many pixels per side.
 _REPORT_SIDE = 1024

@@ -12,17 +12,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from finer_nerfstudio import metrics
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.inr.network import CoordinateNetwork
-from finer_nerfstudio.tasks.options import FitOptions, device_named, preset_of, protocol_of, settings_of
-from finer_nerfstudio.tasks.progress import Stage
+from finer_nerfstudio.runs import metrics
+from finer_nerfstudio.runs.options import FitOptions, device_named, preset_of, protocol_of, settings_of
+from finer_nerfstudio.runs.progress import Stage
+from finer_nerfstudio.runs.training import Backward, Report, Schedule, Training, train
 from finer_nerfstudio.tasks.sdf.distance import SignedDistance, cloud_distance, mesh_distance
 from finer_nerfstudio.tasks.sdf.effort import Effort
 from finer_nerfstudio.tasks.sdf.extraction import Field, affordable_resolution, extract_surface
 from finer_nerfstudio.tasks.sdf.sampling import SurfaceSampler, training_points
 from finer_nerfstudio.tasks.sdf.shape import Normalization, Shape, normalization_of
-from finer_nerfstudio.tasks.training import Backward, Report, Schedule, Training, train
 
 # What a coarse point counts in the loss, where a fine one counts 1.
 _COARSE_WEIGHT = 0.01

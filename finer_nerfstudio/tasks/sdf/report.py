@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from finer_nerfstudio.tasks.axes import whole_decades
-from finer_nerfstudio.tasks.progress import Stage
-from finer_nerfstudio.tasks.report import Figure, Section, drawing_png, flat_table, measured_table, write_report
+from finer_nerfstudio.runs.axes import whole_decades
+from finer_nerfstudio.runs.progress import Stage
+from finer_nerfstudio.runs.report import Figure, Section, drawing_png, flat_table, measured_table, write_report
+from finer_nerfstudio.runs.summary import as_text
 from finer_nerfstudio.tasks.sdf.shading import VIEWS, Scalars, radius_in_view, render
 from finer_nerfstudio.tasks.sdf.shape import Shape
-from finer_nerfstudio.tasks.summary import as_text
 
 
 def shape_report(

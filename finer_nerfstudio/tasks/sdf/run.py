@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from finer_nerfstudio.atomic_files import replacing
-from finer_nerfstudio.checkpoint import save_model
 from finer_nerfstudio.errors import UsageError
-from finer_nerfstudio.tasks.progress import stages, training_progress
-from finer_nerfstudio.tasks.results import finish_run, finished_run, request_of, write_curve
+from finer_nerfstudio.files.atomic import replacing
+from finer_nerfstudio.files.checkpoint import save_model
+from finer_nerfstudio.runs.progress import stages, training_progress
+from finer_nerfstudio.runs.results import finish_run, finished_run, request_of, write_curve
+from finer_nerfstudio.runs.training import output_folder
 from finer_nerfstudio.tasks.sdf.effort import Effort, effort_after
 from finer_nerfstudio.tasks.sdf.fit import (
     ShapeOptions,
@@ -24,7 +25,6 @@ from finer_nerfstudio.tasks.sdf.fit import (
 )
 from finer_nerfstudio.tasks.sdf.report import shape_report
 from finer_nerfstudio.tasks.sdf.shape import Shape
-from finer_nerfstudio.tasks.training import output_folder
 
 LARGEST_RESOLUTION = 1024
 # Steps of single precision up to this share of a mesh's size are far below those of any grid.

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from finer_nerfstudio.errors import InputError, in_one_line
+from finer_nerfstudio.files.meshes.raw import RawShape
+from finer_nerfstudio.files.meshes.reading import read_raw
 from finer_nerfstudio.tasks.sdf.cleaning import merged, without_doubles, without_flat
 from finer_nerfstudio.tasks.sdf.cloud import disagree, look_inward
-from finer_nerfstudio.tasks.sdf.files.raw import RawShape
-from finer_nerfstudio.tasks.sdf.files.reading import read_raw
 from finer_nerfstudio.tasks.sdf.orientation import open_edges, oriented
 from finer_nerfstudio.tasks.sdf.polygons import triangles_of
 from finer_nerfstudio.tasks.sdf.union import union_of

@@ -12,18 +12,18 @@ from torch import Tensor
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr.growth import slim_output
 from finer_nerfstudio.inr.network import CoordinateNetwork
-from finer_nerfstudio.tasks.grid import decode, points_per_step, sample_centers
+from finer_nerfstudio.runs.options import Method, device_named, preset_of
+from finer_nerfstudio.runs.progress import training_progress
+from finer_nerfstudio.runs.results import finish_run, request_of
+from finer_nerfstudio.runs.training import Schedule, output_folder, train
 from finer_nerfstudio.tasks.image.files import SourceImage
 from finer_nerfstudio.tasks.image.fit import signal_of
-from finer_nerfstudio.tasks.options import Method, device_named, preset_of
-from finer_nerfstudio.tasks.progress import training_progress
-from finer_nerfstudio.tasks.results import finish_run, request_of
+from finer_nerfstudio.tasks.signal.grid import decode, points_per_step, sample_centers
 from finer_nerfstudio.tasks.streaming.encode import StreamOptions, Subject, require_possible
 from finer_nerfstudio.tasks.streaming.rate import CODECS, codec_curve
 from finer_nerfstudio.tasks.streaming.report import comparison_report
 from finer_nerfstudio.tasks.streaming.run import encode_with_progress, stage_rows
 from finer_nerfstudio.tasks.streaming.subjects import image_subject
-from finer_nerfstudio.tasks.training import Schedule, output_folder, train
 
 _ROWS_AT_ONCE = 1 << 16
 _BASES: dict[Method, Method] = {"finer-sine": "siren", "finer-gauss": "gauss", "finer-wavelet": "wire"}

@@ -11,13 +11,15 @@ from typing import Any, Literal
 
 import torch
 
-from finer_nerfstudio.checkpoint import load_training, save_training
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.files.checkpoint import load_training, save_training
 from finer_nerfstudio.inr.activations import Activation
 from finer_nerfstudio.inr.description import LARGEST_SIZES
 from finer_nerfstudio.inr.growth import GrowingNetwork, bias_shells, units_of
-from finer_nerfstudio.inr.presets import Preset, Protocol, Task
-from finer_nerfstudio.stream_format import (
+from finer_nerfstudio.inr.methods import Preset, Protocol, Task
+from finer_nerfstudio.runs.options import FitOptions, device_named, preset_of, protocol_of, settings_of
+from finer_nerfstudio.runs.training import Report, Schedule, difference, train
+from finer_nerfstudio.streams.container import (
     Precision,
     StreamedStage,
     StreamHeader,
@@ -27,11 +29,9 @@ from finer_nerfstudio.stream_format import (
     unpack_stage_,
     write_stream,
 )
-from finer_nerfstudio.tasks.grid import BatchSize
-from finer_nerfstudio.tasks.options import FitOptions, device_named, preset_of, protocol_of, settings_of
-from finer_nerfstudio.tasks.streaming.precision import coarsest
+from finer_nerfstudio.streams.precision import coarsest
+from finer_nerfstudio.tasks.signal.grid import BatchSize
 from finer_nerfstudio.tasks.streaming.stage_training import StageProblem
-from finer_nerfstudio.tasks.training import Report, Schedule, difference, train
 
 WIDTHS = (30, 69, 110, 151)
 """Of the paper's image streams (FINER++ §5.4; Cho et al. 2022)."""

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from finer_nerfstudio.atomic_files import replacing
+from finer_nerfstudio.files.atomic import replacing
+from finer_nerfstudio.files.png import write_image
 from finer_nerfstudio.inr.growth import GrowingNetwork
-from finer_nerfstudio.stream_format import read_stream
-from finer_nerfstudio.tasks.grid import psnr_of_loss
-from finer_nerfstudio.tasks.image.files import SourceImage, write_image
-from finer_nerfstudio.tasks.progress import stages, training_progress
-from finer_nerfstudio.tasks.results import finish_run, finished_run, request_of
+from finer_nerfstudio.runs.progress import stages, training_progress
+from finer_nerfstudio.runs.results import finish_run, finished_run, request_of
+from finer_nerfstudio.runs.training import Report, output_folder
+from finer_nerfstudio.streams.container import read_stream
+from finer_nerfstudio.tasks.image.files import SourceImage
 from finer_nerfstudio.tasks.sdf.shape import Shape
+from finer_nerfstudio.tasks.signal.grid import psnr_of_loss
 from finer_nerfstudio.tasks.streaming.encode import (
     EncodedStream,
     FinishedStage,
@@ -28,7 +30,6 @@ from finer_nerfstudio.tasks.streaming.rate import CODECS, RatePoint, bytes_at, c
 from finer_nerfstudio.tasks.streaming.report import stream_report
 from finer_nerfstudio.tasks.streaming.serve import ORIGINAL_NAME
 from finer_nerfstudio.tasks.streaming.subjects import image_subject, picture_of, shape_subject, surface_in_units
-from finer_nerfstudio.tasks.training import Report, output_folder
 
 _MESH_RESOLUTION = 128
 # Pictures of larger images are not laid side by side in the report.

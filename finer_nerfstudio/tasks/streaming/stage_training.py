@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from finer_nerfstudio.inr.growth import FrozenPart, GrowingNetwork
-from finer_nerfstudio.tasks.grid import BatchSize, GridSignal, points_per_step, sample_centers
+from finer_nerfstudio.runs.training import Backward
 from finer_nerfstudio.tasks.sdf.distance import SignedDistance
 from finer_nerfstudio.tasks.sdf.sampling import SurfaceSampler, training_points
-from finer_nerfstudio.tasks.training import Backward
+from finer_nerfstudio.tasks.signal.grid import BatchSize, GridSignal, points_per_step, sample_centers
 
 # Activations of frozen units that are kept; beyond this they are computed anew for every batch.
 _LARGEST_CACHE_BYTES = 1 << 30

@@ -11,8 +11,9 @@ import tifffile
 from PIL import Image
 
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.files.png import write_image
 from finer_nerfstudio.tasks.image import files
-from finer_nerfstudio.tasks.image.files import read_image, sample_image, write_image
+from finer_nerfstudio.tasks.image.files import read_image, sample_image
 
 RANDOM = np.random.default_rng(0)
 

@@ -13,12 +13,12 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from finer_nerfstudio import preset
 from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.runs.options import ALL_METHODS, FitOptions, Method, preset_of
 from finer_nerfstudio.tasks.image import fit
 from finer_nerfstudio.tasks.image.files import SourceImage, sample_image
 from finer_nerfstudio.tasks.image.fit import ImageOptions, decode_image, extreme_neurons, fit_image, measure
 from finer_nerfstudio.tasks.image.report import worst_windows
 from finer_nerfstudio.tasks.image.run import compare_on_image, run_image
-from finer_nerfstudio.tasks.options import ALL_METHODS, FitOptions, Method, preset_of
 
 QUICK = ImageOptions(width=32, depth=2, steps=30)
 

@@ -15,8 +15,8 @@ import pytest
 import trimesh
 
 from finer_nerfstudio.errors import InputError
-from finer_nerfstudio.tasks.sdf.files.raw import RawShape
-from finer_nerfstudio.tasks.sdf.files.reading import read_raw
+from finer_nerfstudio.files.meshes.raw import RawShape
+from finer_nerfstudio.files.meshes.reading import read_raw
 from finer_nerfstudio.tasks.sdf.polygons import triangles_of
 from finer_nerfstudio.tasks.sdf.shape import read_shape
 

@@ -10,7 +10,7 @@ import torch
 import trimesh
 from torch import Tensor
 
-from finer_nerfstudio import metrics
+from finer_nerfstudio.runs import metrics
 from finer_nerfstudio.tasks.sdf.distance import cloud_distance, mesh_distance
 from finer_nerfstudio.tasks.sdf.extraction import extract_surface
 from finer_nerfstudio.tasks.sdf.fit import inside_of_distance, inside_of_field

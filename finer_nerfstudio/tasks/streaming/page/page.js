@@ -213,7 +213,7 @@ async function load() {
       const isNew = reader.header === null;
       const count = reader.feed(portion);
       if (isNew && reader.header) {
-        if (reader.header.task !== "image") throw new Error("this stream is no image: decode it with scripts/stream.py");
+        if (reader.header.task !== "image") throw new Error("this stream is no image: decode it with finer stream");
         compare(reader.header);
         showTable();
       }

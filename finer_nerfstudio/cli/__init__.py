@@ -1,0 +1,1 @@
+"""The command ``finer``: a file for each verb."""

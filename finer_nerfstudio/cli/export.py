@@ -1,0 +1,106 @@
+"""Bake a trained field into something that browsers draw at interactive rates, on machines without a GPU too.
+
+    finer export splats --load-config RUN/config.yml --output-path demo.ply
+    finer export grid --load-config RUN/config.yml --output-path demo.npz
+
+Splats are Gaussians in the usual .ply layout of 3D Gaussian Splatting; a grid is a sparse one of voxels. A JSON file
+and a picture beside either say how much it looks like the field.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from finer_nerfstudio.cli.view import View
+from finer_nerfstudio.cli.view import run as view
+from finer_nerfstudio.nerf.export.options import GridOptions, SplatOptions
+from finer_nerfstudio.runs.processor import prepare_processor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bake:
+    load_config: Path
+    """config.yml of the run, or its folder, which ns-train prints."""
+    output_path: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """The file to write: .ply for splats, .npz for a grid. Its JSON and its picture are written beside it."""
+    overwrite: bool = False
+    """Replace these files if they are there."""
+    view: bool = False
+    """Open it in the browser afterwards."""
+    host: str = "127.0.0.1"
+    """With --view: address to listen on; 0.0.0.0 for all of this machine's."""
+    port: int = 8080
+    """With --view: port to listen on, 0 for any free one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splats(SplatOptions, Bake):
+    """Bake a run into Gaussian splats."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid(GridOptions, Bake):
+    """Bake a run into a sparse grid of voxels."""
+
+
+def splats(command: Splats) -> None:
+    from finer_nerfstudio.nerf.export.run import bake_splats_to
+    from finer_nerfstudio.runs.progress import stages
+
+    prepare_processor()
+    with stages() as stage:
+        found = bake_splats_to(
+            command.output_path, command.load_config, command, overwrite=command.overwrite, report=stage
+        )
+    print(f"{found['splats']:,} splats, {found['bytes']:,} bytes")
+    if found["refine_steps"]:
+        print(f"before {found['refine_steps']:,} steps of refinement: " + _likeness(found["before_refinement"]))
+    _finish(command, found)
+
+
+def grid(command: Grid) -> None:
+    from finer_nerfstudio.nerf.export.run import bake_grid_to
+    from finer_nerfstudio.runs.progress import stages
+
+    prepare_processor()
+    with stages() as stage:
+        found = bake_grid_to(
+            command.output_path, command.load_config, command, overwrite=command.overwrite, report=stage
+        )
+    print(f"{found['voxels']:,} voxels, {found['bytes']:,} bytes")
+    _finish(command, found)
+
+
+def _finish(command: Bake, found: dict[str, Any]) -> None:
+    from finer_nerfstudio.nerf.export.run import picture_file
+
+    measured = found["measured_on"]
+    size = f"{measured['width']}x{measured['height']}"
+    print(f"against the field on {measured['held_out_views']} held-out views of {size}: {_likeness(found)}")
+    print(f"(drawn by {found['drawn_by']})")
+    print(f"{command.output_path}, and beside it {picture_file(command.output_path).name}")
+    if command.view:
+        view(View(command.output_path, command.host, command.port))
+    else:
+        print(f"next: finer view {shlex.quote(str(command.output_path))}")
+
+
+def _likeness(found: dict[str, Any]) -> str:
+    return f"PSNR {found['psnr']:.2f} dB, SSIM {found['ssim']:.3f}"
+
+
+OPTIONS = (
+    Annotated[Splats, tyro.conf.subcommand("splats", prefix_name=False)]
+    | Annotated[Grid, tyro.conf.subcommand("grid", prefix_name=False)]
+)
+_VERBS: dict[type, Callable[[Any], None]] = {Splats: splats, Grid: grid}
+
+
+def run(command: Splats | Grid) -> None:
+    _VERBS[type(command)](command)

@@ -1,0 +1,1 @@
+"""The generated scene and capture, so that nothing has to be downloaded to try things."""

@@ -1,0 +1,1 @@
+"""Scenes and captures: reading, checking, batches."""

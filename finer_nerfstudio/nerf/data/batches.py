@@ -1,0 +1,109 @@
+"""A scene's pictures, and batches of pixels and their rays, sent to a GPU without waiting for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from nerfstudio.cameras.cameras import CameraType
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.datamanagers.base_datamanager import (
+    VanillaDataManager,
+    VanillaDataManagerConfig,
+    variable_res_collate,
+)
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
+
+from finer_nerfstudio.errors import InputError, in_one_line
+from finer_nerfstudio.files.memory import available_memory, gigabytes
+from finer_nerfstudio.nerf.data.captures import checked_captures
+from finer_nerfstudio.nerf.data.images import SceneImages
+from finer_nerfstudio.nerf.data.pixels import ScenePixels
+from finer_nerfstudio.nerf.sampling.rays import LensRays
+
+
+class SceneBatches(VanillaDataManager[SceneImages]):
+    """Nerfstudio's data manager for scenes of every kind, which leaves the GPU at its work meanwhile.
+
+    Captures are read by the parser that checks them, and pictures may have several sizes.
+
+    An ordinary copy to a GPU waits until everything has been computed that was asked for before. That is the better
+    part of the step before, behind which drawing pixels, making rays and marching them can hide.
+    """
+
+    def __init__(self, config: VanillaDataManagerConfig, *args: Any, **kwargs: Any) -> None:
+        if isinstance(config.dataparser, NerfstudioDataParserConfig):
+            config = dataclasses.replace(config, dataparser=checked_captures(config.dataparser))
+        try:
+            super().__init__(config, *args, **kwargs)
+        except OSError as error:
+            # A folder that may not be entered, or a name that is too long, for which Python has no answer but this.
+            name = str(error.filename or config.data)
+            name = name if len(name) <= 200 else f"{name[:200]} ..."
+            raise InputError(f"the scene cannot be read ({in_one_line(error)}): {name}.") from error
+
+    def setup_train(self) -> None:
+        datasets = (self.train_dataset, self.eval_dataset)
+        if any(bool(dataset.cameras.is_jagged) for dataset in datasets):
+            self.config.collate_fn = variable_res_collate
+        self._require_memory()
+        super().setup_train()
+        self.train_ray_generator = LensRays(self.train_dataset.cameras.to(self.device))
+        if isinstance(self.train_pixel_sampler, ScenePixels):
+            self.train_pixel_sampler.drawable(self.training_pictures())
+
+    def training_pictures(self) -> dict[str, Any]:
+        """The pictures that pixels are drawn from now: "image", "image_idx" and perhaps "mask"."""
+        pictures = next(self.iter_train_image_dataloader)
+        assert isinstance(pictures, dict)
+        return pictures
+
+    def setup_eval(self) -> None:
+        super().setup_eval()
+        self.eval_ray_generator = LensRays(self.eval_dataset.cameras.to(self.device))
+
+    def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
+        """Rays of pixels drawn at random, and the pixels, both where the model is."""
+        del step
+        self.train_count += 1
+        assert self.train_pixel_sampler is not None
+        drawn = self.train_pixel_sampler.sample(self.training_pictures())
+        batch = {name: values if name == "full_image" else self._sent(values) for name, values in drawn.items()}
+        return self.train_ray_generator(batch["indices"]), batch
+
+    def _get_pixel_sampler(self, dataset: SceneImages, num_rays_per_batch: int) -> PixelSampler:
+        config = self.config.pixel_sampler
+        if self.config.patch_size > 1 or type(config) is not PixelSamplerConfig:
+            return super()._get_pixel_sampler(dataset, num_rays_per_batch)
+        return ScenePixels(
+            dataclasses.replace(config),
+            num_rays_per_batch=num_rays_per_batch,
+            is_equirectangular=bool((dataset.cameras.camera_type == CameraType.EQUIRECTANGULAR.value).all()),
+        )
+
+    def _require_memory(self) -> None:
+        """All pictures are held as floating numbers; while training's are put together, there are two of each."""
+
+        def size(dataset: SceneImages, most: int) -> int:
+            pixels = (dataset.cameras.width * dataset.cameras.height).flatten().sort(descending=True).values
+            return int(pixels[: most if most >= 0 else None].sum()) * 4 * (4 if dataset.any_alpha else 3)
+
+        config = self.config
+        trained = size(self.train_dataset, config.train_num_images_to_sample_from)
+        needed = max(2 * trained, trained + 2 * size(self.eval_dataset, config.eval_num_images_to_sample_from))
+        available = available_memory()
+        if needed > available:
+            raise InputError(
+                f"the scene's {len(self.train_dataset)} pictures to train on take {gigabytes(needed)} of memory, and "
+                f"{gigabytes(available)} are free: give --downscale-factor after blender-views or nerfstudio-data, or "
+                f"--pipeline.datamanager.train-num-images-to-sample-from with "
+                f"--pipeline.datamanager.train-num-times-to-repeat-images."
+            )
+
+    def _sent(self, values: torch.Tensor) -> torch.Tensor:
+        device = torch.device(self.device)
+        if device.type != "cuda" or values.is_cuda:
+            return values.to(device)
+        return values.pin_memory().to(device, non_blocking=True)

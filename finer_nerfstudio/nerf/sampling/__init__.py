@@ -1,0 +1,1 @@
+"""Which rays are taken, and where along them the field is asked."""

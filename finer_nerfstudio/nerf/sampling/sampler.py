@@ -1,0 +1,279 @@
+"""Where along a ray to evaluate the field: an occupancy grid that skips empty space, on CPU and CUDA alike.
+
+Nothing here is a loop over rays or samples: candidates are a dense ``rays x steps`` table of which the grid keeps the
+occupied entries as flat samples, each remembering its ray and its place among the ray's samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from nerfstudio.utils import comms
+from nerfstudio.utils.math import intersect_aabb
+from torch import Tensor, nn
+
+from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.nerf.field import box_to_world, world_to_box
+from finer_nerfstudio.nerf.sampling import marching
+from finer_nerfstudio.nerf.training import distributed
+
+
+class Diverged(InputError):
+    """The field no longer gives numbers; the trainer knows which settings to name."""
+
+
+@dataclass
+class RaySegments:
+    """Occupied pieces of rays, flat, ordered by ray and then by distance.
+
+    Attributes:
+        ray_indices: ``[samples]`` the ray of each segment.
+        slots: ``[samples]`` its place among the segments of its ray, from 0.
+        distances: ``[samples]`` distance of its middle from the ray's origin, world units.
+        lengths: ``[samples]`` its length, world units; of a scene without end contracted outside the box.
+        counts: ``[rays]`` number of segments of each ray.
+        candidates: ``[rays]`` number of steps of each ray through the box, occupied or not.
+    """
+
+    ray_indices: Int[Tensor, " samples"]
+    slots: Int[Tensor, " samples"]
+    distances: Float[Tensor, " samples"]
+    lengths: Float[Tensor, " samples"]
+    counts: Int[Tensor, " rays"]
+    candidates: Int[Tensor, " rays"]
+
+    @property
+    def num_rays(self) -> int:
+        return self.counts.shape[0]
+
+    @property
+    def num_slots(self) -> int:
+        """The largest number of segments on one ray, at least 1."""
+        return max(1, int(self.counts.max())) if self.num_rays else 1
+
+
+class OccupancyGrid(nn.Module):
+    """Remembers which cells of the scene's box hold matter (Mueller et al. 2022, §E.2; here without any CUDA kernel).
+
+    Every cell carries the optical thickness of one step through it, as a maximum that decays exponentially: it is
+    raised at once where the field grows dense and forgotten slowly where it empties.
+
+    Args:
+        aabb: lowest and highest corner of the box, world units, ``[2, 3]``.
+        resolution: cells per axis.
+        steps: number of steps along the box's diagonal; sets the step length.
+        decay: factor of the remembered thickness at each update, in [0, 1).
+        early_decay: the same for updates that look everywhere: the fog that a field starts as clears within a few
+            hundred steps, and every step that still samples it is lost.
+        threshold: a cell is occupied above this optical thickness, or above the grid's mean where that is lower.
+    """
+
+    aabb: Tensor
+    thickness: Tensor
+    occupied: Tensor
+
+    def __init__(
+        self,
+        aabb: Float[Tensor, "2 3"],
+        *,
+        resolution: int,
+        steps: int,
+        decay: float = 0.8,
+        early_decay: float = 0.6,
+        threshold: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.resolution = resolution
+        self.steps = steps
+        self.decay = decay
+        self.early_decay = early_decay
+        self.threshold = threshold
+        self.register_buffer("aabb", aabb.detach().clone(), persistent=False)
+        self.register_buffer("thickness", torch.zeros(resolution**3))
+        self.register_buffer("occupied", torch.ones(resolution**3, dtype=torch.bool))
+        # World units; the diagonal has so many of them.
+        self.step_length = float((self.aabb[1] - self.aabb[0]).norm()) / steps
+
+    @property
+    def reach(self) -> float | None:
+        """Distance up to which steps are of equal length, world units; None where all are, as in this box."""
+        return None
+
+    def to_grid(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+        """World positions to [-1, 1]^3, which the cells divide equally."""
+        return world_to_box(positions, self.aabb)
+
+    def to_world(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+        """The inverse of :meth:`to_grid`."""
+        return box_to_world(positions, self.aabb)
+
+    def lengths_at(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
+        """Length of a step at world ``positions``, world units."""
+        return torch.full_like(positions[..., 0], self.step_length)
+
+    def cell_of(self, positions: Float[Tensor, "*batch 3"]) -> Int[Tensor, "*batch"]:
+        """Flat cell index of world positions; positions outside the box count to the nearest cell."""
+        cell = ((self.to_grid(positions) + 1.0) * (0.5 * self.resolution)).long()
+        cell = cell.clamp_(0, self.resolution - 1)
+        return (cell[..., 0] * self.resolution + cell[..., 1]) * self.resolution + cell[..., 2]
+
+    @torch.no_grad()
+    def update(
+        self,
+        density_at: Callable[[Float[Tensor, "points 3"]], Float[Tensor, " points"]],
+        *,
+        everywhere: bool,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Look at the field again.
+
+        The processes of a distributed run share the cells between them and tell each other what they saw, so that all
+        of them have the same grid afterwards, and one that is as good as a single process would have.
+
+        Args:
+            density_at: density at world positions.
+            everywhere: look into all cells; otherwise into the occupied ones and a random sixteenth of all.
+            generator: source of the random cells and of the random place within a cell.
+        """
+        device = self.thickness.device
+        rank, processes = comms.get_rank(), comms.get_world_size()
+        if everywhere:
+            cells = torch.arange(rank, self.thickness.numel(), processes, device=device)
+        else:
+            total = self.thickness.numel()
+            anywhere = torch.randint(total, (total // 16 // processes,), device=device, generator=generator)
+            seen = torch.zeros_like(self.occupied)
+            seen[self.occupied.nonzero().squeeze(-1)[rank::processes]] = True
+            seen[anywhere] = True
+            cells = seen.nonzero().squeeze(-1)
+        r = self.resolution
+        corners = torch.stack([cells // (r * r), cells // r % r, cells % r], dim=-1)
+        within = torch.rand(corners.shape, device=device, generator=generator)
+        positions = self.to_world((corners + within) * (2.0 / r) - 1.0)
+        # Chunks bound the memory of a look into all cells.
+        fresh = torch.cat([density_at(chunk) for chunk in positions.split(1 << 16)]) * self.lengths_at(positions)
+        # A process that stopped alone would leave the others waiting for it.
+        if distributed.total(float(not bool(torch.isfinite(fresh).all())), device) > 0:
+            raise Diverged("densities are NaN or infinite")
+        self.thickness *= self.early_decay if everywhere else self.decay
+        self.thickness[cells] = torch.maximum(self.thickness[cells], fresh.to(self.thickness.dtype))
+        distributed.keep_largest(self.thickness)
+        threshold = min(self.threshold, float(self.thickness.mean()))
+        torch.gt(self.thickness, threshold, out=self.occupied)
+
+    @torch.no_grad()
+    def march(
+        self,
+        origins: Float[Tensor, "rays 3"],
+        directions: Float[Tensor, "rays 3"],
+        *,
+        nears: Float[Tensor, "rays 1"] | None = None,
+        fars: Float[Tensor, "rays 1"] | None = None,
+        near_plane: float = 0.0,
+        steps: int | None = None,
+        max_samples: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> RaySegments:
+        """The occupied segments of rays through the box.
+
+        Args:
+            origins: ray origins, world units.
+            directions: unit ray directions.
+            nears: if given, nothing nearer is sampled.
+            fars: if given, nothing farther is sampled.
+            near_plane: nothing nearer than this is sampled.
+            steps: steps along the box's diagonal, the grid's own number unless given.
+            max_samples: keep only as many leading rays as fit into this number of segments (at least one ray), so
+                that the memory of what follows is bounded.
+            generator: source of one random offset per ray; without it segments are centred.
+
+        Returns:
+            Segments of all rays, or of the leading ones that fit.
+        """
+        # No ray is in the box for longer than its diagonal. To ask how long the longest is, one would wait for the GPU.
+        columns = self.steps if steps is None else steps
+        step = self.step_length * (self.steps / columns)
+        nearest, length = span_in_box(origins, directions, self.aabb, nears=nears, fars=fars, near_plane=near_plane)
+
+        if generator is None:
+            offsets = torch.full_like(nearest, 0.5)
+        else:
+            offsets = torch.rand(nearest.shape, device=nearest.device, generator=generator)
+        # Cell coordinates are affine along a ray: three fused multiply-adds per candidate, no [rays, steps, 3] table.
+        scale = 0.5 * self.resolution
+        start = (world_to_box(origins + directions * nearest[:, None], self.aabb) + 1.0) * scale
+        per_step = directions * (2.0 / (self.aabb[1] - self.aabb[0])) * (scale * step)
+        if marching.available(origins):
+            bits, counts, candidates = marching.occupied_steps(
+                start,
+                per_step,
+                offsets,
+                length,
+                self.occupied,
+                step=step,
+                columns=columns,
+                resolution=self.resolution,
+            )
+            counts = leading(counts, max_samples)
+            ray_indices, slots, distances = marching.segments_of(bits, counts, nearest, offsets, step=step)
+            lengths = torch.full_like(distances, step)
+            return RaySegments(ray_indices, slots, distances, lengths, counts, candidates[: counts.shape[0]])
+        along = torch.arange(columns, device=origins.device, dtype=origins.dtype) + offsets[:, None]
+        inside = along * step < length[:, None]
+        cell = torch.zeros_like(along, dtype=torch.int32)
+        for axis in range(3):
+            coordinate = torch.addcmul(start[:, axis : axis + 1], per_step[:, axis : axis + 1], along)
+            cell.mul_(self.resolution).add_(coordinate.to(torch.int32).clamp_(0, self.resolution - 1))
+        hit = self.occupied.index_select(0, cell.view(-1)).view(inside.shape).logical_and_(inside)
+
+        ray_indices, column, slots, counts = self.kept(hit, max_samples)
+        distances = nearest[ray_indices] + (column + offsets[ray_indices]) * step
+        lengths = torch.full_like(distances, step)
+        return RaySegments(ray_indices, slots, distances, lengths, counts, inside[: counts.shape[0]].sum(dim=1))
+
+    @staticmethod
+    def kept(hit: Bool[Tensor, "rays steps"], max_samples: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The places of a table that hold, as ray, step and number among those of the ray, and counts of rays.
+
+        Args:
+            hit: which steps are samples.
+            max_samples: keep only as many leading rays as fit into this number of samples (at least one ray).
+        """
+        counts = leading(hit.sum(dim=1), max_samples)
+        hit = hit[: counts.shape[0]]
+        ray_indices, column = hit.nonzero(as_tuple=True)
+        first = counts.cumsum(0) - counts
+        slots = torch.arange(ray_indices.shape[0], device=ray_indices.device) - first[ray_indices]
+        return ray_indices, column, slots, counts
+
+
+def leading(counts: Int[Tensor, " rays"], max_samples: int | None) -> Int[Tensor, " kept"]:
+    """Counts of the leading rays that fit into so many samples together, of at least one ray."""
+    if max_samples is None:
+        return counts
+    return counts[: max(1, int((counts.cumsum(0) <= max_samples).sum()))]
+
+
+def span_in_box(
+    origins: Float[Tensor, "rays 3"],
+    directions: Float[Tensor, "rays 3"],
+    aabb: Float[Tensor, "2 3"],
+    *,
+    nears: Float[Tensor, "rays 1"] | None,
+    fars: Float[Tensor, "rays 1"] | None,
+    near_plane: float,
+) -> tuple[Float[Tensor, " rays"], Float[Tensor, " rays"]]:
+    """Where rays enter a box, not nearer than the limits, and how long they stay; both zero for those that miss."""
+    nearest, farthest = intersect_aabb(origins, directions, aabb.flatten())
+    nearest = nearest.clamp(min=near_plane)
+    if nears is not None:
+        nearest = torch.maximum(nearest, nears.squeeze(-1))
+    if fars is not None:
+        farthest = torch.minimum(farthest, fars.squeeze(-1))
+    # A ray that misses the box has length zero, even if the library's invalid value says otherwise.
+    length = (farthest - nearest).clamp(min=0.0).nan_to_num(0.0)
+    length = torch.where(nearest >= 1e9, torch.zeros_like(length), length)
+    return torch.where(length > 0, nearest, torch.zeros_like(nearest)), length

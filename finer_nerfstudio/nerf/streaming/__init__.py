@@ -1,0 +1,1 @@
+"""Radiance fields that grow, and their streams."""

@@ -1,0 +1,1 @@
+"""Training and loading of runs through Nerfstudio's trainer."""

@@ -1,0 +1,81 @@
+"""One sentence for errors that Nerfstudio's commands let end the process before they know whose run it is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType, TracebackType
+
+from finer_nerfstudio.errors import InputError, in_one_line
+from finer_nerfstudio.nerf.training.checkpoint_loading import damaged_checkpoint
+from finer_nerfstudio.runs.command_line import exit_on_input_error, value_on_command_line
+
+# Options that name a file, what Nerfstudio reads where they are not given, and what to do.
+_FILES = {
+    "--load-config": (None, "name the config.yml in the folder of a run"),
+    "--camera-path-filename": (Path("camera_path.json"), "name a file of the viewer's Render tab"),
+}
+
+
+def say_uncaught() -> None:
+    """Have a sentence said, in place of a traceback, of files that Nerfstudio cannot read, and nothing of Ctrl-C.
+
+    Programs of other people that import the package keep their tracebacks.
+    """
+    if not _runs_command_of_nerfstudio():
+        return
+    before = sys.excepthook
+
+    def say_or_trace(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            print("interrupted.", file=sys.stderr)
+            return
+        sentence = _sentence(error, trace)
+        if sentence is None:
+            before(kind, error, trace)
+            return
+        with contextlib.suppress(SystemExit), exit_on_input_error():
+            raise InputError(sentence)
+
+    sys.excepthook = say_or_trace
+
+
+def _runs_command_of_nerfstudio() -> bool:
+    program = Path(sys.argv[0])
+    return program.name.startswith("ns-") or "nerfstudio" in program.parts
+
+
+def _sentence(error: BaseException, trace: TracebackType | None) -> str | None:
+    if isinstance(error, OSError) and error.filename is not None:
+        for option, (default, advice) in _FILES.items():
+            asked = _given(option) or default
+            if asked is not None and Path(str(error.filename)) == asked:
+                reason = "is a folder" if asked.is_dir() else f"cannot be read ({in_one_line(error)})"
+                return f"{option} {asked} {reason}: {advice}."
+    frames = [frame for frame, _ in traceback.walk_tb(trace)]
+    for frame in frames:
+        if frame.f_code.co_name == "eval_load_checkpoint":
+            path = frame.f_locals.get("load_path") or frame.f_locals["config"].load_dir
+            return str(damaged_checkpoint(str(path), error))
+    if any(_reads_camera_path(frame) for frame in frames) and isinstance(error, (ValueError, LookupError, TypeError)):
+        option = "--camera-path-filename"
+        default, advice = _FILES[option]
+        reason = "is not valid JSON" if isinstance(error, json.JSONDecodeError) else "is no camera path"
+        return f"{option} {_given(option) or default} {reason} ({in_one_line(error)}): {advice}."
+    return None
+
+
+def _reads_camera_path(frame: FrameType) -> bool:
+    """Whether this is where Nerfstudio reads the file, or takes a camera path from it."""
+    name = frame.f_code.co_name
+    return name in ("get_path_from_json", "get_crop_from_json") or (
+        name == "load" and frame.f_globals.get("__name__") == "json" and _given("--camera-path-filename") is not None
+    )
+
+
+def _given(option: str) -> Path | None:
+    value = value_on_command_line(option)
+    return None if value is None else Path(value)

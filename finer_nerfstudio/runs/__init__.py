@@ -1,0 +1,1 @@
+"""What every run shares: options, the training loop, progress, results, reports, sweeps."""

@@ -1,0 +1,147 @@
+"""Options that every fit has: the method, its published hyper-parameters, and what replaces them.
+
+The docstrings of the fields are the help texts of the command lines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import torch
+
+from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.inr.description import LARGEST_SIZES
+from finer_nerfstudio.inr.methods import PROTOCOLS, Preset, Protocol, Source, Task, preset
+
+Method = Literal["pemlp", "siren", "gauss", "wire", "finer-sine", "finer-gauss", "finer-wavelet"]
+ALL_METHODS: tuple[Method, ...] = get_args(Method)
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Method and hyper-parameters; whatever is left out comes from the paper's protocol for the method and task."""
+
+    method: Method = "finer-sine"
+    """Activation and initialisation with their published hyper-parameters."""
+    steps: int | None = None
+    """Training steps; the paper's number (5,000 for images, 200,000 for shapes) unless given."""
+    minutes: float | None = None
+    """Train for this long instead of a number of steps; the learning rate decays over this time."""
+    seed: int = 0
+    """Seed of all randomness; the same seed on the same machine gives the same result."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
+    learning_rate: float | None = None
+    """Adam's learning rate at the first step; it decays exponentially to a tenth at the last one. The published one
+    unless given, but 3e-4 for shapes with --minutes, because 1e-4 belongs to 200,000 steps."""
+    width: int | None = None
+    """Units of a hidden layer (256); complex layers have width/sqrt(2) complex ones, so that sizes match."""
+    depth: int | None = None
+    """Hidden layers (4 for images, 3 for shapes)."""
+    omega_0: float | None = None
+    """Frequency of the sine or the wavelet."""
+    s_0: float | None = None
+    """Inverse width of the Gaussian or of the wavelet's envelope."""
+    omega_f: float | None = None
+    """Frequency of FINER++'s inner sine (Gauss and wavelet families)."""
+    bias_range: float | Literal["auto"] | None = None
+    """k: first-layer biases are drawn from U(-k, k); larger k, higher frequencies. auto (images)
+    chooses between the published k and its double and fourfold by short trials on a piece of the image."""
+    scale_gradient: bool | None = None
+    """Differentiate through alpha(x) = |x| + 1 in the backward pass, as the formula has it; the published numbers
+    come from holding it constant."""
+    encoding_frequencies: int | None = None
+    """Octaves of positional encoding (10 for pemlp, 0 for the others)."""
+    preset_source: Source = "code"
+    """Where the authors' code and the paper's text differ, which one to follow; the published numbers come from the
+    code."""
+
+
+def preset_of(options: FitOptions, task: Task) -> Preset:
+    """The published hyper-parameters with those of the options in their place.
+
+    An automatic bias range is still the published one: it takes the signal, see
+    :mod:`finer_nerfstudio.tasks.signal.bias_range`.
+
+    Raises:
+        UsageError: for a parameter that the method does not have, or a value out of range.
+    """
+    try:
+        chosen = preset(options.method, task, options.preset_source)
+        automatic = options.bias_range == "auto"
+        if automatic and chosen.bias_range is None:
+            raise ValueError("a bias range belongs to the FINER++ methods, and auto chooses among theirs")
+        if automatic and task != "image":
+            raise ValueError(f"--bias-range auto is for images; give a number, or leave it at {chosen.bias_range:.4g}")
+        customised = chosen.overridden(
+            omega_0=options.omega_0,
+            s_0=options.s_0,
+            omega_f=options.omega_f,
+            scale_gradient=options.scale_gradient,
+            learning_rate=options.learning_rate,
+            bias_range=None if isinstance(options.bias_range, str) else options.bias_range,
+            encoding_frequencies=options.encoding_frequencies,
+        )
+        if not 0 <= options.seed < 1 << 63:
+            raise ValueError(f"--seed must be between 0 and 2^63 - 1, not {options.seed}")
+        for name, largest in (("width", LARGEST_SIZES["width"]), ("depth", LARGEST_SIZES["depth"])):
+            if (getattr(options, name) or 0) > largest:
+                raise ValueError(f"--{name} must be at most {largest:,}, not {getattr(options, name):,}")
+        # Refuses impossible sizes and ranges before anything is read or written.
+        protocol = protocol_of(options, task)
+        with torch.device("meta"):
+            customised.network(2, 1, width=protocol.width, depth=protocol.depth)
+    except ValueError as error:
+        raise UsageError(f"{options.method}: {str(error).removeprefix('CoordinateNetwork: ')}.") from error
+    return customised
+
+
+def protocol_of(options: FitOptions, task: Task) -> Protocol:
+    """The task's published sizes and lengths with those of the options in their place."""
+    published = PROTOCOLS[task]
+    return Protocol(
+        width=published.width if options.width is None else options.width,
+        depth=published.depth if options.depth is None else options.depth,
+        steps=published.steps if options.steps is None else options.steps,
+        batch_size=published.batch_size,
+        max_gradient_norm=published.max_gradient_norm,
+    )
+
+
+def device_named(name: str) -> torch.device:
+    """The device with this name; "auto" is a GPU if there is one.
+
+    Raises:
+        UsageError: for one that this machine does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device {name} is not known: use auto, cpu or cuda.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {name} is not supported: use auto, cpu or cuda.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; leave it out to take what "
+            f"there is."
+        )
+    return device
+
+
+def settings_of(options: FitOptions, preset: Preset, protocol: Protocol) -> dict[str, Any]:
+    """Everything that decides a result, as JSON values: the options, and what they stand for."""
+    from finer_nerfstudio.inr.description import describe_activation
+
+    return {
+        **asdict(options),
+        "steps": None if options.minutes is not None else protocol.steps,
+        "width": protocol.width,
+        "depth": protocol.depth,
+        "learning_rate": preset.learning_rate,
+        "bias_range": preset.bias_range,
+        "encoding_frequencies": preset.encoding_frequencies,
+        "activation": describe_activation(preset.activation),
+    }

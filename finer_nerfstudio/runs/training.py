@@ -1,0 +1,303 @@
+"""The one training loop of all tasks outside Nerfstudio: Adam, exponential decay, progress, checkpoints, resuming.
+
+On one machine the same seed gives the same result, also for a run that was killed and resumed any number of times:
+a checkpoint holds the weights, Adam's moments and the state of the random generator.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finer_nerfstudio.errors import InputError, UsageError, in_one_line
+from finer_nerfstudio.files.checkpoint import load_training, save_training
+from finer_nerfstudio.inr.growth import GrowthStage
+from finer_nerfstudio.inr.network import CoordinateNetwork
+from finer_nerfstudio.runs.folder import claimed
+
+# A checkpoint costs milliseconds; what a crash or Ctrl-C may lose is as much training as there was before the last one,
+# and never more than this. Nothing is saved on Ctrl-C itself, which may come in the middle of an update.
+_SECONDS_BETWEEN_CHECKPOINTS = 20.0
+# A loss that lives on a GPU is looked at this often, because looking waits for the GPU.
+_STEPS_BETWEEN_LOOKS = 20
+_POINTS_OF_CURVE = 200
+# What runs leave in their folders.
+_WRITTEN = (
+    "checkpoint.safetensors", "curve.csv", "mesh.ply", "metrics.json", "model.safetensors", "reconstruction.png",
+)  # fmt: skip
+_STEPS_OF_TIMED_CURVE = 10
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train.
+
+    Attributes:
+        steps: number of training steps; not looked at where ``minutes`` is given.
+        learning_rate: of the first step.
+        minutes: train for this long instead. Runs that end by the clock are not reproducible to the bit.
+        final_fraction: learning rate of the last step as a fraction of the first one's; exponential in between.
+        max_gradient_norm: longer gradients are shortened to this norm; None for never.
+    """
+
+    steps: int
+    learning_rate: float
+    minutes: float | None = None
+    final_fraction: float = 0.1
+    max_gradient_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UsageError(f"--steps must be at least 1, not {self.steps}.")
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            raise UsageError(f"--minutes must be a positive number, not {self.minutes}.")
+        if not 0 < self.learning_rate < math.inf:
+            raise UsageError(f"--learning-rate must be a positive number, not {self.learning_rate}.")
+
+
+@dataclass
+class Training:
+    """What a run has done so far.
+
+    Attributes:
+        step: finished steps.
+        seconds: time spent in them.
+        curve: pairs of a step and the loss before it.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    curve: list[tuple[int, float]] = field(default_factory=list)
+
+
+Backward = Callable[[torch.Generator], Tensor]
+"""Draws a batch with the generator, adds the loss's gradient to the parameters, and gives the loss (detached)."""
+
+Report = Callable[[float, int, float], None]
+"""Called as training goes on with the finished share in [0, 1], the step and the last loss."""
+
+
+def train(
+    network: CoordinateNetwork | GrowthStage,
+    backward: Backward,
+    schedule: Schedule,
+    *,
+    generator: torch.Generator,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    settings: dict[str, Any] | None = None,
+    report: Report | None = None,
+) -> Training:
+    """Train ``network`` in place.
+
+    Args:
+        network: what to train; its parameters may live on any device.
+        backward: one batch's loss and gradient.
+        schedule: length and learning rate.
+        generator: the source of all randomness in ``backward``.
+        checkpoint: file that keeps the state of the run, written every 20 seconds, more often at first, and at the end.
+        resume: go on from ``checkpoint`` if it exists.
+        settings: JSON values that decide the result; a checkpoint made with other ones is refused.
+        report: told about progress.
+
+    Raises:
+        InputError: when the loss stops being a finite number, or the checkpoint cannot be read or written.
+        UsageError: when the checkpoint belongs to a run with other settings.
+    """
+    # Adam's fused form is one pass over memory on both kinds of device.
+    optimizer = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate, fused=True)
+    training = Training()
+    if checkpoint is not None and resume and checkpoint.exists():
+        training = _restore(checkpoint, network, optimizer, generator, settings or {})
+    on_processor = network.device.type == "cpu"
+    record_every = _STEPS_OF_TIMED_CURVE if schedule.minutes else max(1, schedule.steps // _POINTS_OF_CURVE)
+    loss_value = math.nan
+    started = time.perf_counter() - training.seconds
+    saved = time.perf_counter()
+
+    def save() -> None:
+        training.seconds = time.perf_counter() - started
+        if checkpoint is not None:
+            save_training(checkpoint, *_state(network, optimizer, generator, training, settings or {}))
+
+    while (progress := _progress(schedule, training.step, time.perf_counter() - started)) < 1.0:
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.learning_rate * schedule.final_fraction**progress
+        optimizer.zero_grad(set_to_none=True)
+        loss = backward(generator)
+        recorded = training.step % record_every == 0
+        if on_processor or recorded or training.step % _STEPS_BETWEEN_LOOKS == 0:
+            loss_value = float(loss)
+            _require_finite(loss_value, training.step, schedule)
+        if schedule.max_gradient_norm is not None:
+            torch.nn.utils.clip_grad_norm_(network.parameters(), schedule.max_gradient_norm)
+        optimizer.step()
+        if recorded:
+            training.curve.append((training.step, loss_value))
+        training.step += 1
+        if report is not None:
+            report(_progress(schedule, training.step, time.perf_counter() - started), training.step, loss_value)
+        if time.perf_counter() - saved > min(_SECONDS_BETWEEN_CHECKPOINTS, max(1.0, saved - started)):
+            save()
+            saved = time.perf_counter()
+    if not all(parameter.isfinite().all() for parameter in network.parameters()):
+        raise InputError(_diverged(f"the weights after step {training.step} are not finite", schedule))
+    save()
+    return training
+
+
+def _progress(schedule: Schedule, step: int, seconds: float) -> float:
+    if schedule.minutes is not None:
+        return min(1.0, seconds / (60.0 * schedule.minutes))
+    return step / schedule.steps
+
+
+def _require_finite(loss: float, step: int, schedule: Schedule) -> None:
+    if not math.isfinite(loss):
+        raise InputError(_diverged(f"the loss of step {step} is {loss}", schedule))
+
+
+def _diverged(what: str, schedule: Schedule) -> str:
+    return (
+        f"training diverged: {what}. Try a --learning-rate below {schedule.learning_rate:g}, or smaller scales "
+        "(--omega-0, --s-0)."
+    )
+
+
+def _state(
+    network: CoordinateNetwork | GrowthStage,
+    optimizer: torch.optim.Adam,
+    generator: torch.Generator,
+    training: Training,
+    settings: dict[str, Any],
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{index}.{name}": value for name, value in moments.items()}
+    tensors["generator"] = generator.get_state()
+    progress = {
+        "step": training.step,
+        "seconds": training.seconds,
+        "curve": training.curve,
+        "settings": settings,
+    }
+    return tensors, progress
+
+
+def _restore(
+    checkpoint: Path,
+    network: CoordinateNetwork | GrowthStage,
+    optimizer: torch.optim.Adam,
+    generator: torch.Generator,
+    settings: dict[str, Any],
+) -> Training:
+    tensors, progress = load_training(checkpoint)
+    try:
+        before = progress["settings"]
+        different = sorted(key for key in before.keys() | settings.keys() if before.get(key) != settings.get(key))
+        if different:
+            raise UsageError(
+                f"{checkpoint} belongs to a run with {difference(before, settings, different)}: give the same, or "
+                "another --output-dir."
+            )
+        device = network.device
+        network.load_state_dict(
+            {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
+        )
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("adam."):
+                _, index, name = key.split(".")
+                # The step counter stays where Adam keeps it.
+                moments.setdefault(int(index), {})[name] = value.to(device)
+        described = optimizer.state_dict()
+        optimizer.load_state_dict({"state": moments, "param_groups": described["param_groups"]})
+        generator.set_state(tensors["generator"])
+        curve = [(int(step), float(loss)) for step, loss in progress["curve"]]
+        return Training(int(progress["step"]), float(progress["seconds"]), curve)
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise InputError(f"{checkpoint} is no checkpoint of this run ({str(error).splitlines()[0]}).") from error
+
+
+def difference(before: dict[str, Any], now: dict[str, Any], keys: Sequence[str]) -> str:
+    """Return in words how the settings of a checkpoint differ from those at hand.
+
+    Args:
+        before: of the checkpoint.
+        now: those at hand.
+        keys: where they differ, at least one.
+    """
+    signals = [key for key in keys if isinstance(before.get(key), dict) and "blake2" in before[key]]
+    words = [f"another {key}" for key in signals]
+    # A method brings its activation and rates along.
+    others = ["method"] if "method" in keys else [key for key in keys if key not in signals]
+    options = [change for key in others for change in _changes(key, before.get(key), now.get(key))]
+    return " and ".join([*words, *([f"other options ({'; '.join(options)})"] if options else [])])
+
+
+def _changes(name: str, before: Any, now: Any) -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        return [change for key in keys for change in _changes(f"{name} {key}", before.get(key), now.get(key))]
+    return [f"{name} was {before}, is {now}"]
+
+
+def require_not_written(source: Path | None, folder: Path) -> None:
+    """Refuse to replace the very file that is to be fitted.
+
+    Raises:
+        UsageError: where a run in ``folder`` would write a file of that name.
+    """
+    if source is not None and source.name in _WRITTEN and source.resolve().parent == folder.resolve():
+        raise UsageError(f"{source} would be overwritten by the results: choose another --output-dir.")
+
+
+@contextmanager
+def output_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
+    """Make the folder of a run and have it to oneself, or find out that it must not be written to.
+
+    Args:
+        folder: for one run's results.
+        resume: whether a run that is there is gone on with.
+        overwrite: whether a run that is there is replaced.
+
+    Raises:
+        UsageError: where the folder holds a run already and neither ``resume`` nor ``overwrite`` was asked for.
+        InputError: where it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise InputError(f"--output-dir {folder} is a file: name a folder.") from error
+    except OSError as error:
+        raise InputError(
+            f"cannot make the folder {folder} ({in_one_line(error)}): choose another --output-dir."
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write to {folder}: choose another --output-dir.")
+    there = [name for name in ("checkpoint.safetensors", "metrics.json") if (folder / name).exists()]
+    if there and not resume and not overwrite:
+        raise UsageError(
+            f"{folder} holds a run already ({there[0]}): go on with it by --resume, replace it by --overwrite, or "
+            "choose another --output-dir."
+        )
+    with claimed(folder):
+        if overwrite and not resume:
+            for name in there:
+                # Else a later --resume would take up the run that was to be replaced.
+                try:
+                    os.replace(folder / name, folder / f"{name}.previous")
+                except OSError as error:
+                    raise InputError(
+                        f"cannot write to {folder} ({in_one_line(error)}): choose another --output-dir."
+                    ) from error
+        yield

@@ -1,0 +1,1 @@
+"""The transmissible container: header, payloads, reader."""

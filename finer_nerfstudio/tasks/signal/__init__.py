@@ -1,0 +1,1 @@
+"""Signals on a grid: arrays of any number of axes."""

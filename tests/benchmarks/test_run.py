@@ -1,0 +1,81 @@
+"""The benchmark compares what it says it compares."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from finer_nerfstudio import METHODS
+from finer_nerfstudio.benchmarks.measuring import peak_bytes, require_agreement
+from finer_nerfstudio.benchmarks.run import Benchmark, run_benchmark
+from finer_nerfstudio.benchmarks.subjects import Case, products_of, subject_of
+from finer_nerfstudio.errors import InputError
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("case", ["image", "nerf"])
+@pytest.mark.parametrize("method", METHODS)
+def test_both_programs_compute_the_same(method: str, case: Case) -> None:
+    subject = subject_of(method, case, 32, 200, CPU, 0)
+    differences = require_agreement(subject)
+    assert 0.0 <= differences["output"] < 1e-3
+    assert 0.0 < differences["gradient"] < 1e-2
+
+
+def test_programs_that_differ_are_refused() -> None:
+    subject = subject_of("finer-wavelet", "image", 32, 200, CPU, 0)
+    with torch.no_grad():
+        subject.plain[0].weights[1] *= 1.01
+    with pytest.raises(InputError, match="do not compute the same"):
+        require_agreement(subject)
+
+
+def test_memory_is_counted() -> None:
+    def function() -> None:
+        first = torch.ones(1000, 1000)
+        second = first + 1.0
+        del first
+        second.mul(2.0).sum()
+
+    assert 8e6 <= peak_bytes(function, CPU) < 8.1e6
+
+
+def test_the_products_are_those_of_the_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step's: forward, weight gradients, and input gradients but for the coordinates."""
+    subject = subject_of("finer-wavelet", "image", 32, 200, CPU, 0)
+    units = 2 * int(32 / 2**0.5)
+    layers = [2 * (units // 2), units * units, units * units, units * units, units * 3]
+    multiplications = []
+    original = torch.mm
+    monkeypatch.setattr(
+        torch, "mm", lambda a, b, out: (multiplications.append(a.numel() * b.shape[1]), original(a, b, out=out))
+    )
+    products_of(subject, backward=True)()
+    assert sum(multiplications) == 200 * (3 * sum(layers) - layers[0])
+
+
+def test_results_as_numbers_table_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = ("image", "widths", "growth", "fits")
+    options = {"points": 64, "repeats": 2, "fit_steps": 3, "fit_size": 16, "device": "cpu"}
+    run_benchmark(Benchmark(cases=cases, methods=("finer-sine",), output_dir=tmp_path, **options))
+    results = json.loads((tmp_path / "benchmark.json").read_text())
+    numbers = results["cases"]["image"]["finer-sine"]
+    for quantity in ("step", "forward"):
+        times = numbers[quantity]["seconds"]
+        assert set(times) == {"ours", "plain", "relu", "products"}
+        assert numbers[quantity]["plain_over_ours"] == pytest.approx(times["plain"] / times["ours"])
+    assert set(results["cases"]["widths"]) == {f"finer-sine {width}" for width in (64, 128, 256, 512)}
+    assert set(results["growth"]["finer-sine"]) == {"69", "110", "151"}
+    for row in results["growth"]["finer-sine"].values():
+        assert row["ours_over_block"] == pytest.approx(row["ours_seconds"] / row["block_seconds"])
+    assert results["fits"]["finer-sine"]["ours"] == pytest.approx(results["fits"]["finer-sine"]["plain"], abs=0.01)
+    assert results["machine"]["threads"] == torch.get_num_threads()
+    assert results["first_step_seconds"]["finer-sine"]["built_before"] > 0.0
+    assert "| finer-sine |" in capsys.readouterr().out
+    with Image.open(tmp_path / "benchmark.png") as picture:
+        assert min(picture.size) > 200

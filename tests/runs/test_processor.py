@@ -1,0 +1,66 @@
+"""Threads that wait give their core away; counted in processor time, not by the clock."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+WAITING = """
+import sys, time, torch
+from finer_nerfstudio.runs.processor import prepare_processor
+torch.set_num_threads(int(sys.argv[2]))
+if sys.argv[1] == "prepared":
+    prepare_processor()
+values = torch.ones(1 << 17)
+values.add_(1.0)
+before = time.process_time()
+for _ in range(100):
+    values.add_(1.0)
+    time.sleep(0.005)
+print(time.process_time() - before)
+"""
+
+several_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core computes in one thread")
+
+
+def processor_seconds(setting: str, threads: int = 2, **environment: str) -> float:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", WAITING, setting, str(threads)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**kept, **environment},
+    )
+    return float(done.stdout)
+
+
+@several_cores
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP is Linux's")
+def test_threads_that_wait_use_no_processor_time() -> None:
+    spinning = processor_seconds("as imported")
+    assert spinning > 0.2, "what is mended here: threads that spin for milliseconds after every operation"
+    assert processor_seconds("prepared") < 0.3 * spinning
+
+
+@several_cores
+def test_a_policy_of_the_environment_stands() -> None:
+    assert processor_seconds("prepared", OMP_WAIT_POLICY="active") > 0.2
+
+
+def test_one_thread_needs_no_others() -> None:
+    assert processor_seconds("prepared", threads=1) < 0.2
+
+
+def test_denormals_are_zero_in_all_threads() -> None:
+    code = (
+        "import torch; from finer_nerfstudio.runs.processor import prepare_processor; prepare_processor()\n"
+        "print(int((torch.full((1 << 20,), 1e-38) * 1e-3).count_nonzero()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"
+    assert torch.full((1,), 1e-38).mul(1e-3).count_nonzero() == 1, "this process has not been told"
