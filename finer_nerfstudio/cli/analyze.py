@@ -79,7 +79,7 @@ def run(command: Any) -> None:
         outcome = analysis.study(command, stage)
     files = write_outcome(folder, outcome, analysis.draw(outcome))
     print_numbers(outcome.numbers)
-    print(f"{files[0]}, and beside it {', '.join(file.name for file in files[1:])}")
+    print(f"next: look at {files[0]}; beside it are {', '.join(file.name for file in files[1:])}")
 
 
 def _free_folder(parent: Path, verb: str, *, overwrite: bool) -> Path:

@@ -57,6 +57,7 @@ def run(command: FitImage) -> None:
     if command.image is None:
         if command.size is not None and command.size < 1:
             raise UsageError(f"--size must be at least 1, not {command.size}.")
+        print("note: no --image is given: a generated picture is fitted.", flush=True)
         image = sample_image(256 if command.size is None else command.size)
     else:
         image = read_image(command.image, size=command.size, scratch=scratch_of(folder))

@@ -55,6 +55,8 @@ def run(command: FitShape) -> None:
     with stages() as stage:
         stage(f"reading {name}", 0, 1)
         shape = sample_shape() if command.mesh is None else read_shape(command.mesh)
+    if command.mesh is None:
+        print("note: no --mesh is given: a generated shape is fitted.", flush=True)
     options = ShapeOptions(**{item.name: getattr(command, item.name) for item in fields(ShapeOptions)})
     result = run_shape(
         shape,
@@ -74,7 +76,8 @@ def run(command: FitShape) -> None:
         "seconds": "seconds",
     }
     files = [folder / name for name in ("mesh.ply", "report.html", "metrics.json")]
-    print_summary({command.method: result}, columns, notes=result["notes"], files=files)
+    view = f"open {folder / 'report.html'} in a browser, or {folder / 'mesh.ply'} in any viewer of meshes"
+    print_summary({command.method: result}, columns, notes=result["notes"], files=files, next_command=view)
 
 
 OPTIONS = FitShape

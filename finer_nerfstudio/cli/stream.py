@@ -252,7 +252,7 @@ def decode(command: Decode) -> None:
         if reader.is_done:
             break
     if reader.header is None:
-        raise InputError(f"{command.source} ends within its header: nothing can be decoded yet.")
+        raise InputError(f"{command.source} ends within its header: nothing can be decoded before more of it arrives.")
     if command.frames is not None and reader.stages:
         from finer_nerfstudio.nerf.streaming.files import write_orbit
 
@@ -265,7 +265,11 @@ def decode(command: Decode) -> None:
     if wanted is not None and wanted > len(reader.header.stages):
         raise UsageError(f"--stage {command.stage}: the stream has stages 0 to {len(reader.header.stages) - 1}.")
     if not reader.stages:
-        raise InputError(f"{command.source} ends within its first stage: nothing can be decoded yet.")
+        needed = _bytes_of(reader.header, reader.header_bytes, 0)
+        raise InputError(
+            f"{command.source} ends within its first stage, which takes {needed:,} bytes: fetch more of it."
+        )
+    print(f"next: look at {folder}, which holds what each stage shows")
     missing = reader.wanted_stages - reader.stages
     if missing and command.max_bytes is None:
         total = _bytes_of(reader.header, reader.header_bytes, reader.wanted_stages - 1)
@@ -311,7 +315,7 @@ def inspect(command: Inspect) -> None:
         if reader.is_done:
             break
     if reader.header is None:
-        raise InputError(f"{command.source} ends within its header.")
+        raise InputError(f"{command.source} ends within its header: fetch more of it.")
     header = reader.header
     total = _bytes_of(header, reader.header_bytes, len(header.stages))
     read = min(read, total)

@@ -95,7 +95,7 @@ def make_folder(options: Recipe, names: list[str], write: Callable[[Path], None]
         if _is_complete(target, options, names):
             return False
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-            raise UsageError(f"{shown} holds something other than this scene: choose another --output-dir.")
+            raise UsageError(f"{shown} holds something else, or what other options make: choose another --output-dir.")
         target.parent.mkdir(parents=True, exist_ok=True)
         # The finished scene moves into place in one step, so nobody ever sees half of it under its name.
         with tempfile.TemporaryDirectory(prefix=f".{target.name}-unfinished-", dir=target.parent) as staging:

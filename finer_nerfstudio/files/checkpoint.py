@@ -85,7 +85,10 @@ def load_model(path: str | Path, *, task: str | None = None) -> SavedModel:
         raise InputError(f"there is no file {file}: name the {MODEL_FILE} that a fit wrote, or the folder of the fit.")
     tensors, header = _load_tensors(file)
     if task is not None and header.get("task") != task:
-        raise InputError(f"{path} holds a model of the task {header.get('task')!r:.40}, and {task!r} is needed here.")
+        raise InputError(
+            f"{path} holds a model of the task {header.get('task')!r:.40}, and {task!r} is needed here. "
+            f"Name the model of another fit."
+        )
     try:
         for name, kind in (("task", str), ("signal", dict), ("configuration", dict), ("version", str)):
             if not isinstance(header[name], kind):

@@ -179,7 +179,7 @@ def _start(path: Path) -> bytes:
 
 def _header(path: Path) -> ImageHeader:
     if not path.exists():
-        raise InputError(f"there is no image {path}.")
+        raise InputError(f"there is no image {path}: name a picture that exists.")
     if path.is_dir():
         raise InputError(f"{path} is a folder; name one image file.")
     if path.stat().st_size == 0:

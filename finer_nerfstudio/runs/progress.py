@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,12 +14,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Stage = Callable[[str, int, int], None]
-"""Told what is going on, and how much of how much of it is done."""
+"""Progress callback: what is going on, how much of it is done, of how much."""
+
+# Elsewhere than on a terminal.
+_SECONDS_OF_SILENCE = 10.0
 
 
 @contextmanager
 def training_progress(title: str, quantity: Callable[[float], str], *, quiet: bool = False) -> Iterator[Report]:
-    """Show how far training is: a bar on a terminal, a line for each tenth in a file or a pipe.
+    """Show how far training is: a bar on a terminal; lines in a file or a pipe, for each tenth and every ten seconds.
 
     Args:
         title: what is going on.
@@ -27,14 +31,21 @@ def training_progress(title: str, quantity: Callable[[float], str], *, quiet: bo
     """
     from rich.console import Console
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     if quiet:
         yield lambda done, step, loss: None
-    elif multiprocessing.parent_process() is not None or not console.is_terminal or console.is_dumb_terminal:
-        yield _lines(console, title, quantity)
-    else:
-        with _bar(console, title, quantity) as report:
+    elif _is_watched():
+        with _bar(Console(stderr=True), title, quantity) as report:
             yield report
+    else:
+        yield _lines(title, quantity)
+
+
+def _is_watched() -> bool:
+    """Whether standard error is a terminal of this process, on which a bar can move."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return multiprocessing.parent_process() is None and console.is_terminal and not console.is_dumb_terminal
 
 
 @contextmanager
@@ -67,32 +78,50 @@ def _bar(console: Console, title: str, quantity: Callable[[float], str]) -> Iter
         yield report
 
 
-def _lines(console: Console, title: str, quantity: Callable[[float], str]) -> Report:
-    tenths = -1
+def _lines(title: str, quantity: Callable[[float], str]) -> Report:
+    tenths, said = -1, time.monotonic()
 
     def report(done: float, step: int, loss: float) -> None:
-        nonlocal tenths
-        if int(10 * done) > tenths:
-            tenths = int(10 * done)
-            console.print(f"{title}: {done:.0%}, step {step:,} {quantity(loss)}".rstrip(), markup=False)
+        nonlocal tenths, said
+        if int(10 * done) > tenths or time.monotonic() - said > _SECONDS_OF_SILENCE:
+            tenths, said = int(10 * done), time.monotonic()
+            _print(f"{title}: {done:.0%}, step {step:,} {quantity(loss)}".rstrip())
 
     return report
 
 
+def _print(line: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
+
+
 @contextmanager
 def stages(*, quiet: bool = False) -> Iterator[Stage]:
-    """A bar for what comes before and after training: told what is going on, and how much of how much of it is done.
+    """Show what comes before and after training, and how much of how much of it is done.
 
-    It is gone when all is done, and leaves no line in a file.
+    A bar on a terminal is gone when all is done. Elsewhere there is a line after every ten seconds.
     """
     from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True)
-    with Progress(console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
-        bar = progress.add_task("", total=1.0)
+    if quiet:
+        yield lambda name, done, total: None
+    elif _is_watched():
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            bar = progress.add_task("", total=1.0)
+            yield lambda name, done, total: progress.update(bar, description=name, completed=done, total=total)
+    else:
+        yield _stage_lines()
 
-        def stage(name: str, done: int, total: int) -> None:
-            progress.update(bar, description=name, completed=done, total=total)
 
-        yield stage
+def _stage_lines() -> Stage:
+    said = time.monotonic()
+
+    def stage(name: str, done: int, total: int) -> None:
+        nonlocal said
+        if time.monotonic() - said > _SECONDS_OF_SILENCE:
+            said = time.monotonic()
+            _print(f"{name}: {done:,} of {total:,}")
+
+    return stage

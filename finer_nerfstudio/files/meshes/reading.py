@@ -57,7 +57,9 @@ def _read_by_trimesh(path: Path) -> RawShape:
             geometry = loaded.to_geometry() if isinstance(loaded, trimesh.Scene) else loaded
     except Exception as error:  # trimesh's readers raise whatever their format's parser raises
         if isinstance(error, NotImplementedError):
-            raise ValueError(f"files ending in {path.suffix} are no meshes or point clouds that can be read") from error
+            raise ValueError(
+                f"no format of meshes or point clouds ends in {path.suffix}; obj, ply, stl, off, glb, gltf and xyz do"
+            ) from error
         lines = str(error).strip().splitlines() or [""]
         raise ValueError(f"{type(error).__name__}: {lines[0][:120]}") from error
     finally:

@@ -75,7 +75,8 @@ class BlenderViews(DataParser):
                 capture = checked_captures(NerfstudioDataParserConfig(data=data)).setup()
                 return capture.get_dataparser_outputs(split, **kwargs)
             if not folder.is_dir():
-                raise UsageError(f"--data {folder} is not a folder that exists.")
+                what = "is a file, and no transforms.json" if folder.exists() else "does not exist"
+                raise UsageError(f"--data {folder} {what}: name a scene's folder, or make one with finer demo-scene.")
             raise UsageError(
                 f"--data {folder} is not a scene: it holds neither transforms_train.json (Blender format) nor "
                 f"transforms.json (nerfstudio-data)."
@@ -134,7 +135,9 @@ class BlenderViews(DataParser):
         if missing and all_needed:
             # The synthetic set leaves the extension out.
             name = missing[0].image if Path(missing[0].image).suffix else f"{missing[0].image}.png"
-            raise InputError(f"the image {path.parent / name} of {missing[0].where} is missing.")
+            raise InputError(
+                f"the image {path.parent / name} of {missing[0].where} is missing: put it there, or take the frame out."
+            )
         if missing:
             self._notes.tell(f"{len(missing)} of {len(frames)} views of {path} have no picture, and are left out.")
         return [measure(frame, file) for frame, file in found if file is not None]

@@ -307,7 +307,9 @@ def _json(path: Path) -> Any:
     except RecursionError as error:
         raise InputError(f"{path} is not valid JSON: it is nested too deeply.") from error
     except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {str(error).split(';')[0]}.") from error
+        raise InputError(
+            f"{path} is not valid JSON: {str(error).split(';')[0]}. Correct it, or export the scene again."
+        ) from error
 
 
 def _frame(frame: Any, scene: dict[str, Any], where: str) -> Frame:
@@ -393,7 +395,9 @@ def _focal_lengths(values: _Values, model: CameraType, width: float, height: flo
             raise InputError(f'{values.where}: "{name}" must lie between 0 and pi, it is {angle:g}.')
         focal = 0.5 * length / math.tan(0.5 * angle)
         return focal, focal
-    raise InputError(f'{values.where} has neither "camera_angle_x" nor "fl_x", so the focal length is unknown.')
+    raise InputError(
+        f'{values.where} has neither "camera_angle_x" nor "fl_x", so the focal length is unknown: add one.'
+    )
 
 
 def _scales(values: _Values, width: int, height: int) -> tuple[float, float]:

@@ -52,11 +52,13 @@ def read_splats(path: Path) -> tuple[Splats, list[str]]:
         _require_possible_header(path)
         content = PlyData.read(str(path))
         rows = content["vertex"].data if "vertex" in content else np.empty(0, [("x", "f4")])
+    except InputError:
+        raise
     except Exception as error:  # its reader raises whatever it comes across in a damaged file
         reason = in_one_line(error)
         if isinstance(error, MemoryError):
             reason = "it asks for more memory than there is"
-        raise InputError(f"{path} cannot be read as a PLY file ({reason}).") from error
+        raise InputError(f"{path} cannot be read as a PLY file ({reason}): name a file of Gaussian splats.") from error
     names = rows.dtype.names or ()
     missing = [name for name in (*_PLACE, *_MEAN_COLOR, *_SHAPE) if name not in names]
     if missing:
@@ -88,11 +90,16 @@ def _require_possible_header(path: Path) -> None:
         header = file.read(_LONGEST_HEADER).partition(b"end_header")[0]
     lines = [line.split() for line in header.splitlines()]
     if any(line[:2] == [b"property", b"list"] for line in lines):
-        raise InputError(f"{path} holds no Gaussian splats: it has lists, as the faces of a mesh.")
+        raise InputError(
+            f"{path} holds no Gaussian splats: it has lists, as the faces of a mesh. Name one of finer export splats."
+        )
     # A number of thousands of digits is not worth reading.
     claimed = sum(int(line[2]) for line in lines if line[:1] == [b"element"] and line[2:] and len(line[2]) < 20)
     if claimed > path.stat().st_size:
-        raise InputError(f"{path} is damaged: it claims {claimed:,} rows, and has {path.stat().st_size:,} bytes.")
+        raise InputError(
+            f"{path} is damaged: it claims {claimed:,} rows, and has {path.stat().st_size:,} bytes. "
+            f"Export or fetch it again."
+        )
 
 
 def _without_unknown(path: Path, splats: Splats) -> tuple[Splats, list[str]]:

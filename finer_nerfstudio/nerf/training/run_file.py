@@ -45,7 +45,9 @@ def read_run_config(path: Path) -> FinerTrainerConfig:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is not the configuration of a run of this package ({_reason(error)}).") from error
     if not isinstance(config, FinerTrainerConfig):
-        raise InputError(f"{path} is not the configuration of a run of this package: it holds no FinerTrainerConfig.")
+        raise InputError(
+            f"{path} is not the configuration of a run of this package: name the config.yml that ns-train left."
+        )
     return config
 
 

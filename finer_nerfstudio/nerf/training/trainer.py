@@ -407,7 +407,7 @@ class FinerTrainer(Trainer):
             self.save_checkpoint(self._last_step())
             terminal.say(
                 f"interrupted after step {self._last_step():,}; to go on from there, give the same command "
-                f"--load-dir {terminal.quoted(self.checkpoint_dir)}"
+                f"with --load-dir {terminal.quoted(self.checkpoint_dir)}"
             )
         return 130
 
@@ -579,7 +579,7 @@ class FinerTrainer(Trainer):
             raise
         except (FileNotFoundError, NotADirectoryError, AssertionError, IndexError, ValueError) as error:
             raise InputError(
-                f"no checkpoint could be found at {source} ({error}): --load-dir takes a run's nerfstudio_models "
+                f"no checkpoint could be found at {source}: --load-dir takes a run's nerfstudio_models "
                 f"folder, --load-checkpoint one .ckpt file."
             ) from error
         except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:

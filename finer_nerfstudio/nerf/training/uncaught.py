@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import sys
 import traceback
@@ -33,6 +34,9 @@ def say_uncaught() -> None:
         if isinstance(error, KeyboardInterrupt):
             print("interrupted.", file=sys.stderr)
             return
+        if _came_from_interruption(error):
+            print("interrupted.", file=sys.stderr)
+            raise SystemExit(130)
         sentence = _sentence(error, trace)
         if sentence is None:
             before(kind, error, trace)
@@ -48,6 +52,15 @@ def _runs_command_of_nerfstudio() -> bool:
     return program.name.startswith("ns-") or "nerfstudio" in program.parts
 
 
+def _came_from_interruption(error: BaseException | None) -> bool:
+    """Whether Ctrl-C had something fail on the way out, as the writer of a video."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def _sentence(error: BaseException, trace: TracebackType | None) -> str | None:
     if isinstance(error, OSError) and error.filename is not None:
         for option, (default, advice) in _FILES.items():
@@ -56,6 +69,13 @@ def _sentence(error: BaseException, trace: TracebackType | None) -> str | None:
                 reason = "is a folder" if asked.is_dir() else f"cannot be read ({in_one_line(error)})"
                 return f"{option} {asked} {reason}: {advice}."
     frames = [frame for frame, _ in traceback.walk_tb(trace)]
+    if _reads_config(frames):
+        option = "--load-config"
+        reason = "" if isinstance(error, AssertionError) else f" ({in_one_line(error)})"
+        return f"{option} {_given(option)} is not the configuration of a run{reason}: {_FILES[option][1]}."
+    if isinstance(error, RuntimeError) and str(error).startswith("Error writing "):
+        reason = (str(error).strip().splitlines() or [""])[-1].strip().rstrip(".")
+        return f"--output-path cannot be written as a video ({reason}): name a file such as flight.mp4."
     for frame in frames:
         if frame.f_code.co_name == "eval_load_checkpoint":
             path = frame.f_locals.get("load_path") or frame.f_locals["config"].load_dir
@@ -66,6 +86,14 @@ def _sentence(error: BaseException, trace: TracebackType | None) -> str | None:
         reason = "is not valid JSON" if isinstance(error, json.JSONDecodeError) else "is no camera path"
         return f"{option} {_given(option) or default} {reason} ({in_one_line(error)}): {advice}."
     return None
+
+
+def _reads_config(frames: list[FrameType]) -> bool:
+    """Whether this is where Nerfstudio reads a run's config.yml, before anything is built from it."""
+    for frame, within in itertools.pairwise([*frames, None]):
+        if frame is not None and frame.f_code.co_name == "eval_setup":
+            return within is None or within.f_globals.get("__name__", "").partition(".")[0] == "yaml"
+    return False
 
 
 def _reads_camera_path(frame: FrameType) -> bool:

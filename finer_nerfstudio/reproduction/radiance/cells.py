@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -108,7 +106,7 @@ def train_and_evaluate(run: RadianceRun) -> dict[str, Any]:
     config = _trained(run, attempt)
     log = attempt / "evaluation.log"
     expected = run.protocol.num_test_views(run.scene)
-    with stages(quiet=not _is_watched()) as stage, _named(run, log):
+    with stages() as stage, _named(run, log):
         test = evaluate(
             config,
             attempt,
@@ -235,10 +233,6 @@ class TrainingLog:
             step = int(progress[2].replace(",", ""))
             share = float(progress[1]) / 100 if self._steps is None else step / self._steps
             self._report(min(1.0, share), step, float(progress[3]))
-
-
-def _is_watched() -> bool:
-    return multiprocessing.parent_process() is None and sys.stderr.isatty()
 
 
 @contextmanager

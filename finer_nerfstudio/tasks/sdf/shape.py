@@ -252,7 +252,7 @@ def _precision(vertices: np.ndarray, extent: float) -> list[str]:
 
 def _require_points(path: Path, points: np.ndarray) -> None:
     if len(points) == 0:
-        raise InputError(f"{path} has no vertices.")
+        raise InputError(f"{path} has no vertices: name a mesh (obj, ply, stl, off, glb) or a point cloud.")
     bad = ~np.isfinite(points).all(axis=1)
     if bad.any():
         raise InputError(

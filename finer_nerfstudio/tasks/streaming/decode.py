@@ -36,7 +36,9 @@ def portions_of(source: str, *, max_bytes: int | None = None) -> Iterator[bytes]
                 left = None if left is None else left - len(portion)
                 yield portion
     except OSError as error:
-        raise InputError(f"{source} cannot be read ({in_one_line(error)}).") from error
+        raise InputError(
+            f"{source} cannot be read ({in_one_line(error)}): name a .finer file or its address."
+        ) from error
 
 
 def _from_address(address: str, max_bytes: int | None) -> Iterator[bytes]:

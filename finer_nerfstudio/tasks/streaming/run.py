@@ -140,9 +140,8 @@ def encode_with_progress(
     """:func:`encode` with a bar for each stage."""
     _, _, widths = require_possible(options, subject)
     in_decibels = subject.task == "image"
-    label = f"{options.method} {widths[0]}"
     with training_progress(
-        label, lambda loss: f"{psnr_of_loss(loss):.2f} dB" if in_decibels else f"{loss:.3g}", quiet=quiet
+        options.method, lambda loss: f"{psnr_of_loss(loss):.2f} dB" if in_decibels else f"{loss:.3g}", quiet=quiet
     ) as bar:
 
         def report(index: int) -> Report:

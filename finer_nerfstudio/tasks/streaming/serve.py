@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.errors import InputError, UsageError, in_one_line
 from finer_nerfstudio.files.images import read_header
 from finer_nerfstudio.streams.container import StreamHeader
 from finer_nerfstudio.tasks.image.files import read_image
@@ -108,7 +108,9 @@ def serving(
     try:
         server = _Server((host, port), Handler)
     except (OSError, OverflowError) as error:
-        raise UsageError(f"--host {host} --port {port}: cannot listen there ({error}).") from error
+        raise UsageError(
+            f"--host {host} --port {port}: cannot listen there ({in_one_line(error)}): choose another --port."
+        ) from error
     try:
         yield server
     finally:

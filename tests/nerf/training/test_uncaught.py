@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import mediapy
+import numpy as np
 import pytest
 import torch
 from nerfstudio.cameras.camera_paths import get_path_from_json
-from nerfstudio.utils.eval_utils import eval_load_checkpoint
+from nerfstudio.utils.eval_utils import eval_load_checkpoint, eval_setup
 
+from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.nerf.training.outputs import require_output_of_command
 from finer_nerfstudio.nerf.training.uncaught import say_uncaught
 
 
@@ -95,3 +101,69 @@ def test_other_programs_keep_their_hook(program: str, is_one: bool, monkeypatch:
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
     say_uncaught()
     assert (sys.excepthook is not sys.__excepthook__) == is_one
+
+
+def test_an_interruption_that_had_something_fail_on_the_way_out() -> None:
+    code = (
+        "import sys; sys.argv = ['ns-render']\n"
+        "from finer_nerfstudio.nerf.training.uncaught import say_uncaught\n"
+        "say_uncaught()\n"
+        "try:\n    raise KeyboardInterrupt\nfinally:\n    raise RuntimeError('Error writing')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted.\n")
+
+
+def test_a_video_that_cannot_be_written(tmp_path: Path, said: Callable[[Callable[[], Any]], str]) -> None:
+    def write() -> None:
+        with mediapy.VideoWriter(tmp_path, (8, 8), fps=1) as writer:
+            for _ in range(400):
+                writer.add_image(np.zeros((8, 8, 3), np.uint8))
+
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("videos are written by ffmpeg")
+    text = said(write)
+    assert text.startswith("error: --output-path cannot be written as a video (")
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("content", ["seven sentences", "- 1\n", "!!python/object:no.such.Thing {}\n", "a: [\n"])
+def test_a_config_that_is_none(
+    content: str, tmp_path: Path, said: Callable[[Callable[[], Any]], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config.yml"
+    path.write_text(content)
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/ns-eval", "--load-config", str(path)])
+    text = said(lambda: eval_setup(path))
+    assert text.startswith(f"error: --load-config {path} is not the configuration of a run")
+    assert "name the config.yml" in text
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["ns-eval", "--output-path", "numbers.txt"], "does not end in .json"),
+        (["ns-eval", "--output-path", "{folder}"], "is a folder"),
+        (["ns-render", "interpolate", "--output-path", "{folder}"], "is a folder"),
+        (["ns-render", "camera-path", "--output-path=flight.txt"], "has no ending of a video"),
+        (["ns-eval", "--output-path", "numbers.json"], None),
+        (["ns-render", "dataset", "--output-path", "{folder}"], None),
+        (["ns-render", "interpolate", "--output-format", "images", "--output-path", "{folder}"], None),
+        (["ns-render", "camera-path", "--output-path", "flight.mp4"], None),
+        (["ns-render", "camera-path", "--output-path", "flight"], None),
+        (["ns-viewer"], None),
+    ],
+)
+def test_places_where_a_command_could_not_write(
+    arguments: list[str], reason: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "folder.json"
+    folder.mkdir()
+    monkeypatch.setattr(sys, "argv", [argument.format(folder=folder) for argument in arguments])
+    if reason is None:
+        require_output_of_command()
+    else:
+        with pytest.raises(UsageError, match=f"--output-path .*{reason}"):
+            require_output_of_command()
