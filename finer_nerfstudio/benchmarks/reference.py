@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from finer_nerfstudio.inr.activations import Activation, Gauss, Sine, VariablePeriodic, Wavelet
+from finer_nerfstudio.inr.activations import Activation, Gauss, ReLU, Sine, VariablePeriodic, Wavelet
 from finer_nerfstudio.inr.network import CoordinateNetwork
 
 
@@ -74,7 +74,9 @@ def plain_base(x: Tensor, base: Activation, factor: float) -> Tensor:
         return torch.exp(-((factor * base.s_0 * x) ** 2))
     if isinstance(base, Wavelet):
         return torch.exp(1j * factor * base.omega_0 * x - (factor * base.s_0 * x).abs().square())
-    return torch.relu(x)
+    if isinstance(base, ReLU):
+        return torch.relu(x)
+    return base.rescaled(factor).value(x)
 
 
 def plain_relu_network(sizes: list[int]) -> nn.Sequential:

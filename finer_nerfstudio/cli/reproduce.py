@@ -98,7 +98,7 @@ def table1(command: Table1) -> None:
     results = run(by_image + [cell for trials in tried.values() for cell in trials])
     rows = []
     for method in command.methods:
-        rows.append(Row(method, [results[cell.name] for cell in cells[method]], TABLE_1[method]))
+        rows.append(Row(method, [results[cell.name] for cell in cells[method]], TABLE_1.get(method)))
         trials = [cells[method][0], *tried.get(method, ())]
         best = max(trials, key=lambda cell: results[cell.name]["psnr"])
         if best is not trials[0]:
@@ -154,7 +154,7 @@ def table2(command: Table2) -> None:
         Row(
             method,
             [results[cell.name] for cell in cells[method]],
-            {"chamfer_paper": paper[method]["chamfer"], "iou_paper": paper[method]["iou"]},
+            {f"{quantity}_paper": value for quantity, value in paper.get(method, {}).items()} or None,
         )
         for method in command.methods
     ]

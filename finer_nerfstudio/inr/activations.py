@@ -44,9 +44,18 @@ _LOWEST_ENVELOPE = math.exp(_LOWEST_EXPONENT) * (1.0 + 1e-6)
 
 @dataclass(frozen=True)
 class Activation:
-    """What all activations share: ``value`` defines it, ``vjp`` is its first derivative, calling the object is fast."""
+    """What all activations share: ``value`` defines it, ``vjp`` is its first derivative, calling the object is fast.
+
+    A class with a ``family`` of its own can be saved: files name it, and keep its scales omega_0 and s_0.
+    """
 
     complex_valued: ClassVar[bool] = False
+    family: ClassVar[str | None] = None
+    families: ClassVar[dict[str, type[Activation]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        if cls.__dict__.get("family") is not None:
+            Activation.families[cls.__dict__["family"]] = cls
 
     @property
     def init_omega(self) -> float | None:
@@ -90,6 +99,8 @@ class Sine(Activation):
 
     omega_0: float = 30.0
 
+    family: ClassVar[str | None] = "sine"
+
     def __post_init__(self) -> None:
         _require_positive("Sine", omega_0=self.omega_0)
 
@@ -116,6 +127,8 @@ class Gauss(Activation):
 
     s_0: float = 30.0
 
+    family: ClassVar[str | None] = "gauss"
+
     def __post_init__(self) -> None:
         _require_positive("Gauss", s_0=self.s_0)
 
@@ -135,6 +148,8 @@ class Gauss(Activation):
 @dataclass(frozen=True)
 class ReLU(Activation):
     """``max(x, 0)``; piecewise linear, so it has no variable-periodic version."""
+
+    family: ClassVar[str | None] = "relu"
 
     def kernel_form(self) -> KernelForm:
         return KernelForm("relu")
@@ -158,6 +173,7 @@ class Wavelet(Activation):
     s_0: float = 10.0
 
     complex_valued: ClassVar[bool] = True
+    family: ClassVar[str | None] = "wavelet"
 
     def __post_init__(self) -> None:
         _require_positive("Wavelet", omega_0=self.omega_0, s_0=self.s_0)

@@ -11,19 +11,9 @@ from typing import Any
 
 import torch
 
-from finer_nerfstudio.inr.activations import (
-    Activation,
-    Gauss,
-    ReLU,
-    Sine,
-    VariablePeriodic,
-    Wavelet,
-    base_of,
-    variable_periodic,
-)
+from finer_nerfstudio.inr.activations import Activation, VariablePeriodic, base_of, variable_periodic
 from finer_nerfstudio.inr.network import CoordinateNetwork
 
-_FAMILIES: dict[str, type[Activation]] = {"sine": Sine, "gauss": Gauss, "wavelet": Wavelet, "relu": ReLU}
 _PARAMETERS = ("omega_0", "s_0")
 LARGEST_SIZES = {"in_dim": 64, "out_dim": 4096, "width": 65_536, "depth": 256, "encoding_frequencies": 64}
 
@@ -75,13 +65,12 @@ def describe_activation(activation: Activation) -> dict[str, Any]:
         ValueError: for a function of the user's own.
     """
     base = base_of(activation)
-    names = [name for name, family in _FAMILIES.items() if type(base) is family]
-    if not names:
+    if Activation.families.get(base.family or "") is not type(base):
         raise ValueError(
             f"the activation {base!r} is a function of your own, which a file cannot carry: save the weights with "
             "torch.save(network.state_dict()) and build the network by the same code"
         )
-    described: dict[str, Any] = {"family": names[0]}
+    described: dict[str, Any] = {"family": base.family}
     described |= {name: getattr(base, name) for name in _PARAMETERS if hasattr(base, name)}
     if isinstance(activation, VariablePeriodic):
         described["variable_periodic"] = {"omega_f": activation.omega_f, "scale_gradient": activation.scale_gradient}
@@ -106,9 +95,9 @@ def activation_of(described: Any) -> Activation:
         ValueError: for descriptions that are damaged, absurd or from a newer version.
     """
     known = isinstance(described, dict) and isinstance(described.get("family"), str)
-    if not known or described["family"] not in _FAMILIES:
-        raise ValueError(f"unknown activation {_short(described)}; known are {', '.join(_FAMILIES)}")
-    family = _FAMILIES[described["family"]]
+    if not known or described["family"] not in Activation.families:
+        raise ValueError(f"unknown activation {_short(described)}; known are {', '.join(Activation.families)}")
+    family = Activation.families[described["family"]]
     parameters = {name: _positive_number(described, name) for name in _PARAMETERS if name in described}
     try:
         base = family(**parameters)

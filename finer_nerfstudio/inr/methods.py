@@ -1,13 +1,14 @@
-"""What the published numbers were made with: (method, task) -> hyper-parameters (FINER++ paper, §5 and appendix).
+"""The methods: one row each, with what the published numbers were made with (FINER++ paper, §5 and appendix).
 
-A baseline is a row here, not a module.
+Every option that takes a method, ``ns-train``'s specifications, the benchmark and the tables read them. A baseline is a
+row here, not a module.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -24,6 +25,7 @@ from finer_nerfstudio.inr.activations import (
 from finer_nerfstudio.inr.network import CoordinateNetwork
 
 Task = Literal["image", "sdf", "nerf"]
+TASKS: tuple[Task, ...] = get_args(Task)
 Source = Literal["code", "text"]
 
 
@@ -132,28 +134,6 @@ PROTOCOLS: dict[Task, Protocol] = {
 }
 """Sizes and lengths of the paper's runs (for "nerf" the batch is in rays and the network is the density's)."""
 
-_SQRT_2, _SQRT_3 = math.sqrt(2.0), math.sqrt(3.0)
-
-_IMAGE: dict[str, Preset] = {
-    "pemlp": Preset(ReLU(), 5e-4, encoding_frequencies=10),
-    "siren": Preset(Sine(30.0), 5e-4),
-    "gauss": Preset(Gauss(30.0), 5e-3),
-    "wire": Preset(Wavelet(omega_0=20.0, s_0=10.0), 5e-3),
-    "finer-sine": Preset(variable_periodic(Sine(30.0)), 5e-4, bias_range=1.0 / _SQRT_2),
-    # s_0 / omega_f = 3, and for the wavelet s_0 / omega_f = 2 and omega_0 / omega_f = 4: the authors' code.
-    "finer-gauss": Preset(variable_periodic(Gauss(30.0), omega_f=10.0), 1e-3, bias_range=1.0),
-    "finer-wavelet": Preset(variable_periodic(Wavelet(omega_0=20.0, s_0=10.0), omega_f=5.0), 1e-3, bias_range=1.0),
-}
-
-_BIAS_RANGES: dict[tuple[Task, Source], dict[str, float]] = {
-    ("sdf", "code"): {"finer-sine": 1.0, "finer-gauss": 1.0, "finer-wavelet": 1.0 / _SQRT_3},
-    ("sdf", "text"): {"finer-sine": 1.0, "finer-gauss": 1.0, "finer-wavelet": 1.0 / _SQRT_2},
-    ("nerf", "code"): {"finer-sine": 1.0 / _SQRT_3, "finer-gauss": 1.0 / _SQRT_3, "finer-wavelet": 1.0},
-    ("nerf", "text"): {"finer-sine": 1.0 / _SQRT_3, "finer-gauss": 1.0 / _SQRT_3, "finer-wavelet": 1.0},
-}
-
-_LEARNING_RATES: dict[Task, float] = {"sdf": 1e-4, "nerf": 2e-4}
-
 
 @dataclass(frozen=True)
 class RadianceTuning:
@@ -174,26 +154,159 @@ class RadianceTuning:
     start_learning_rate: float = 8e-4
 
 
-RADIANCE_TUNING: dict[str, RadianceTuning] = {
-    # The inner function multiplies a local frequency by up to 3: 20 is to it what 30 is to SIREN.
-    "finer-sine": RadianceTuning(2e-4, omega_0=20.0),
-    # At 1e-3 these two get worse again after a thousand steps.
-    "finer-gauss": RadianceTuning(3e-4, s_0=20.0, omega_f=20.0 / 3.0),
-    "finer-wavelet": RadianceTuning(3e-4),
-    "siren": RadianceTuning(2e-4),
-    # From their scales for images, the baselines start as noise that they hardly leave.
-    "gauss": RadianceTuning(1e-3, s_0=10.0),
-    "wire": RadianceTuning(1e-3, omega_0=5.0, s_0=2.5),
-    "pemlp": RadianceTuning(1e-3),
-}
-"""Defaults of ``ns-train``, chosen on Lego's training and validation views."""
+@dataclass(frozen=True)
+class TaskSettings:
+    """What a method was published with for one task.
 
-METHODS: tuple[str, ...] = tuple(_IMAGE)
-"""Names of all methods: four baselines and the three FINER++ families."""
+    Attributes:
+        learning_rate: of Adam at the first step.
+        bias_range: k of the first layer's biases in the authors' code; None for PyTorch's default.
+        text_bias_range: the same in the paper's text, where it differs.
+    """
+
+    learning_rate: float
+    bias_range: float | None = None
+    text_bias_range: float | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method in all that it is used for.
+
+    Attributes:
+        name: as options and ``ns-train`` have it.
+        description: one line.
+        activation: of all hidden layers, with its scales for images.
+        tasks: published settings, of every task.
+        radiance: defaults of ``ns-train``, chosen on Lego's training and validation views.
+        base: the method that this one makes variable-periodic.
+        text_activation: in the paper's text, where it differs from the authors' code.
+        encoding_frequencies: octaves of positional encoding.
+        published_for_radiance: whether the scales were published for radiance fields too.
+        grows: whether ``ns-train NAME-stream`` trains a field that grows in width.
+    """
+
+    name: str
+    description: str
+    activation: Activation
+    tasks: dict[Task, TaskSettings]
+    radiance: RadianceTuning
+    base: str | None = None
+    text_activation: Activation | None = None
+    encoding_frequencies: int = 0
+    published_for_radiance: bool = True
+    grows: bool = False
+
+
+METHODS: dict[str, Method] = {}
+"""All methods by name: four baselines and the three FINER++ families."""
+
+
+def register(method: Method) -> None:
+    """Add a method to :data:`METHODS`, for everything that is imported afterwards.
+
+    Raises:
+        ValueError: for a name that is taken, for a base that is unknown, and where a task has no settings, or one of a
+            variable-periodic activation no bias range: PyTorch's default would be taken without a word.
+    """
+    if method.name in METHODS:
+        raise ValueError(f"there is a method {method.name} already")
+    if method.base is not None and method.base not in METHODS:
+        raise ValueError(f"{method.name} is made from {method.base}, which is no method")
+    for task in TASKS:
+        if task not in method.tasks:
+            raise ValueError(f"the method {method.name} has no settings for the task {task}")
+        if isinstance(method.activation, VariablePeriodic) and method.tasks[task].bias_range is None:
+            raise ValueError(f"the method {method.name} has no bias range for the task {task}")
+    METHODS[method.name] = method
+
+
+def _tasks(image: float) -> dict[Task, TaskSettings]:
+    """A baseline's settings: learning rates of shapes and scenes are the same for all methods."""
+    return {"image": TaskSettings(image), "sdf": TaskSettings(1e-4), "nerf": TaskSettings(2e-4)}
+
+
+_SQRT_2, _SQRT_3 = math.sqrt(2.0), math.sqrt(3.0)
+_WAVELET = Wavelet(omega_0=20.0, s_0=10.0)
+
+for _method in (
+    Method(
+        "pemlp",
+        "Baseline: ReLU network with positional encoding (PEMLP).",
+        ReLU(),
+        _tasks(5e-4),
+        RadianceTuning(1e-3),
+        encoding_frequencies=10,
+    ),
+    Method(
+        "siren", "Baseline: SIREN, sine activations with one frequency.", Sine(30.0), _tasks(5e-4), RadianceTuning(2e-4)
+    ),
+    # From their scales for images, gauss and wire start as noise that their radiance fields hardly leave.
+    Method(
+        "gauss",
+        "Baseline: Gaussian activations.",
+        Gauss(30.0),
+        _tasks(5e-3),
+        RadianceTuning(1e-3, s_0=10.0),
+        published_for_radiance=False,
+    ),
+    Method(
+        "wire",
+        "Baseline: WIRE, complex Gabor wavelet activations.",
+        _WAVELET,
+        _tasks(5e-3),
+        RadianceTuning(1e-3, omega_0=5.0, s_0=2.5),
+        published_for_radiance=False,
+    ),
+    Method(
+        "finer-sine",
+        "FINER++ Sine: variable-periodic sine; the fastest.",
+        variable_periodic(Sine(30.0)),
+        {
+            "image": TaskSettings(5e-4, 1.0 / _SQRT_2),
+            "sdf": TaskSettings(1e-4, 1.0),
+            "nerf": TaskSettings(2e-4, 1.0 / _SQRT_3),
+        },
+        # The inner function multiplies a local frequency by up to 3: 20 is to it what 30 is to SIREN.
+        RadianceTuning(2e-4, omega_0=20.0),
+        base="siren",
+        grows=True,
+    ),
+    # s_0 / omega_f = 3, and for the wavelet s_0 / omega_f = 2 and omega_0 / omega_f = 4: the authors' code.
+    Method(
+        "finer-gauss",
+        "FINER++ Gauss: variable-periodic Gaussian.",
+        variable_periodic(Gauss(30.0), omega_f=10.0),
+        {
+            "image": TaskSettings(1e-3, 1.0),
+            "sdf": TaskSettings(1e-4, 1.0),
+            "nerf": TaskSettings(2e-4, 1.0 / _SQRT_3),
+        },
+        # At 1e-3 the fields of this and the next method get worse again after a thousand steps.
+        RadianceTuning(3e-4, s_0=20.0, omega_f=20.0 / 3.0),
+        base="gauss",
+        text_activation=variable_periodic(Gauss(30.0), omega_f=2.5),
+    ),
+    Method(
+        "finer-wavelet",
+        "FINER++ Wavelet: variable-periodic complex Gabor wavelet.",
+        variable_periodic(_WAVELET, omega_f=5.0),
+        {
+            "image": TaskSettings(1e-3, 1.0),
+            "sdf": TaskSettings(1e-4, 1.0 / _SQRT_3, text_bias_range=1.0 / _SQRT_2),
+            "nerf": TaskSettings(2e-4, 1.0),
+        },
+        RadianceTuning(3e-4),
+        base="wire",
+        text_activation=variable_periodic(_WAVELET, omega_f=2.5),
+        grows=True,
+    ),
+):
+    register(_method)
 
 
 def preset(method: str, task: Task, source: Source = "code") -> Preset:
-    """The published hyper-parameters of ``method`` for ``task``.
+    """Return the published hyper-parameters of ``method`` for ``task``.
 
     Args:
         method: one of :data:`METHODS`.
@@ -208,16 +321,16 @@ def preset(method: str, task: Task, source: Source = "code") -> Preset:
     """
     for kind, value, known in (
         ("method", method, METHODS),
-        ("task", task, ("image", "sdf", "nerf")),
-        ("source", source, ("code", "text")),
+        ("task", task, TASKS),
+        ("source", source, get_args(Source)),
     ):
         if value not in known:
             raise ValueError(f"unknown {kind} {value!r}; known are {', '.join(known)}")
-    row = _IMAGE[method]
-    if source == "text" and method in ("finer-gauss", "finer-wavelet"):
-        base = Gauss(30.0) if method == "finer-gauss" else Wavelet(omega_0=20.0, s_0=10.0)
-        row = replace(row, activation=variable_periodic(base, omega_f=2.5))
-    if task == "image":
-        return row
-    bias_range = _BIAS_RANGES[task, source].get(method)
-    return replace(row, learning_rate=_LEARNING_RATES[task], bias_range=bias_range)
+    row, from_text = METHODS[method], source == "text"
+    settings = row.tasks[task]
+    return Preset(
+        row.text_activation if from_text and row.text_activation is not None else row.activation,
+        settings.learning_rate,
+        settings.text_bias_range if from_text and settings.text_bias_range is not None else settings.bias_range,
+        row.encoding_frequencies,
+    )

@@ -1,4 +1,4 @@
-"""The methods that ``ns-train`` lists. Every method is the same model with another row of the preset table."""
+"""The methods that ``ns-train`` lists: the same model with each row of the registry."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
-from finer_nerfstudio.inr.methods import RADIANCE_TUNING
+from finer_nerfstudio.inr.methods import METHODS, Method
 from finer_nerfstudio.nerf.data.batches import SceneBatches
 from finer_nerfstudio.nerf.data.dataparser import BlenderViewsDataParserConfig
 from finer_nerfstudio.nerf.field import FinerFieldConfig
@@ -24,19 +24,23 @@ import_former_modules()
 
 
 def method_specification(
-    method: str, description: str, *, name: str | None = None, field: type[FinerFieldConfig] = FinerFieldConfig
+    method: Method,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    field: type[FinerFieldConfig] = FinerFieldConfig,
 ) -> MethodSpecification:
-    """A Nerfstudio method for ``method``, one of :data:`finer_nerfstudio.METHODS`.
+    """Return a Nerfstudio method.
 
     Args:
-        method: whose row of the preset table it takes.
-        description: what ``ns-train`` says of it.
-        name: how ``ns-train`` calls it, unless just like that.
+        method: whose row of the registry it takes.
+        name: how ``ns-train`` calls it, unless like that.
+        description: what ``ns-train`` says of it, unless that.
         field: kind of the field.
     """
-    tuned = RADIANCE_TUNING[method]
+    tuned = method.radiance
     config = FinerTrainerConfig(
-        method_name=name or method,
+        method_name=name or method.name,
         machine=MachineConfig(device_type="cuda" if torch.cuda.is_available() else "cpu"),
         max_num_iterations=37_500,
         steps_per_save=1000,
@@ -51,7 +55,7 @@ def method_specification(
                 eval_num_rays_per_batch=1024,
             ),
             model=FinerModelConfig(
-                field=field(method=method, omega_0=tuned.omega_0, s_0=tuned.s_0, omega_f=tuned.omega_f)
+                field=field(method=method.name, omega_0=tuned.omega_0, s_0=tuned.s_0, omega_f=tuned.omega_f)
             ),
         ),
         optimizers={
@@ -66,27 +70,29 @@ def method_specification(
         viewer=ViewerConfig(websocket_host="127.0.0.1", num_rays_per_chunk=1 << 14),
         vis="viewer",
     )
-    return MethodSpecification(config=config, description=description)
+    return MethodSpecification(config=config, description=description or method.description)
 
 
-finer_sine = method_specification("finer-sine", "FINER++ Sine: variable-periodic sine radiance field; the fastest.")
-finer_gauss = method_specification("finer-gauss", "FINER++ Gauss: variable-periodic Gaussian radiance field.")
-finer_wavelet = method_specification(
-    "finer-wavelet", "FINER++ Wavelet: variable-periodic complex Gabor wavelet radiance field."
-)
-siren = method_specification("siren", "Baseline: SIREN, sine activations with one frequency.")
-gauss = method_specification("gauss", "Baseline: Gaussian activations.")
-wire = method_specification("wire", "Baseline: WIRE, complex Gabor wavelet activations.")
-pemlp = method_specification("pemlp", "Baseline: ReLU network with positional encoding (PEMLP).")
-finer_sine_stream = method_specification(
-    "finer-sine",
-    "FINER++ Sine that grows in width while it trains, to be sent stage by stage (finer stream pack).",
-    name="finer-sine-stream",
-    field=GrowingFieldConfig,
-)
-finer_wavelet_stream = method_specification(
-    "finer-wavelet",
-    "FINER++ Wavelet that grows in width while it trains, to be sent stage by stage (finer stream pack).",
-    name="finer-wavelet-stream",
-    field=GrowingFieldConfig,
-)
+def _specifications() -> dict[str, MethodSpecification]:
+    found = {}
+    for method in METHODS.values():
+        found[method.name] = method_specification(method)
+        if method.grows:
+            name = f"{method.name}-stream"
+            description = (
+                f"{method.description.rstrip('.')}, growing in width to be sent in stages (finer stream pack)."
+            )
+            found[name] = method_specification(method, name=name, description=description, field=GrowingFieldConfig)
+    return found
+
+
+SPECIFICATIONS = _specifications()
+"""What ``ns-train`` lists of this package, by name."""
+
+
+def __getattr__(name: str) -> MethodSpecification:
+    """Return the method whose name is like that, with dashes: entry points are names of a module."""
+    try:
+        return SPECIFICATIONS[name.replace("_", "-")]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None

@@ -19,7 +19,7 @@ import tyro
 from finer_nerfstudio._version import __version__
 from finer_nerfstudio.errors import InputError, UsageError, in_one_line
 from finer_nerfstudio.files.atomic import write_json, write_text
-from finer_nerfstudio.inr.methods import METHODS, RADIANCE_TUNING
+from finer_nerfstudio.inr.methods import METHODS
 from finer_nerfstudio.reproduction.radiance.pictures import write_comparison
 from finer_nerfstudio.reproduction.radiance.programs import (
     ProgramFailed,
@@ -95,7 +95,7 @@ def compare_methods(config: Comparison, tell: Callable[[str], None]) -> Compared
     for method in config.methods:
         cell = config.output_dir / method / "result.json"
         # Not of nerfacto, whose defaults are Nerfstudio's.
-        settings = {**shared, "defaults": asdict(RADIANCE_TUNING[method])} if method in RADIANCE_TUNING else shared
+        settings = {**shared, "defaults": asdict(METHODS[method].radiance)} if method in METHODS else shared
         result = _kept(method, cell, settings)
         if result is not None and not view_pictures(config.output_dir / method):
             raise InputError(

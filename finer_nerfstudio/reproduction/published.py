@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from finer_nerfstudio.inr.methods import METHODS
+
 TABLE_1: dict[str, dict[str, float]] = {
     "pemlp": {"psnr": 29.60, "ssim": 0.8484, "lpips": 1.21e-1},
     "siren": {"psnr": 38.52, "ssim": 0.9724, "lpips": 5.52e-3},
@@ -63,5 +65,5 @@ TABLE_3_MEANS: dict[str, dict[str, float]] = {
 }
 """Table 3: the means over the eight scenes."""
 
-FAMILIES: dict[str, str] = {"finer-sine": "siren", "finer-gauss": "gauss", "finer-wavelet": "wire"}
+FAMILIES = {name: row.base for name, row in METHODS.items() if row.base is not None}
 """Each FINER++ method and the method that it is built on."""

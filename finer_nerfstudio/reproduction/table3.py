@@ -26,7 +26,7 @@ def published_row(method: Method, scenes: Sequence[Scene]) -> tuple[dict[str, fl
 
     The means of SSIM and LPIPS are published for all eight scenes together alone, and nothing for other scenes.
     """
-    published = TABLE_3[method]
+    published = TABLE_3.get(method, {})
     names = [scene.name.lower() for scene in scenes]
     by_scene = [{"psnr": published[name]} if name in published else {} for name in names]
     if sorted(names) == sorted(published):

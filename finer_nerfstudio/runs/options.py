@@ -6,16 +6,19 @@ The docstrings of the fields are the help texts of the command lines.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr.description import LARGEST_SIZES
-from finer_nerfstudio.inr.methods import PROTOCOLS, Preset, Protocol, Source, Task, preset
+from finer_nerfstudio.inr.methods import METHODS, PROTOCOLS, Preset, Protocol, Source, Task, preset
 
-Method = Literal["pemlp", "siren", "gauss", "wire", "finer-sine", "finer-gauss", "finer-wavelet"]
-ALL_METHODS: tuple[Method, ...] = get_args(Method)
+if TYPE_CHECKING:
+    Method = str
+else:
+    Method = Literal[tuple(METHODS)]
+ALL_METHODS: tuple[Method, ...] = tuple(METHODS)
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,7 @@ def test_the_flat_share_is_that_of_small_slopes() -> None:
     assert utilization_of(torch.zeros(1, 4), steep, bump=1.0).flat == 0.5
 
 
-@pytest.mark.parametrize("method", METHODS[1:])
+@pytest.mark.parametrize("method", list(METHODS)[1:])
 def test_steepness_is_the_derivative(method: str) -> None:
     net, coords = network(method), square(20)
     activation = net.activation.with_scale_gradient(True)

@@ -135,9 +135,8 @@ def _parts() -> dict[str, Any]:
             for value in part:
                 add(value)
 
-    for specification in vars(configs).values():
-        if isinstance(specification, configs.MethodSpecification):
-            add(specification.config)
+    for specification in configs.SPECIFICATIONS.values():
+        add(specification.config)
     for name, parser in all_dataparsers.items():
         if name not in _PARSERS_THAT_RUN_CODE:
             add(parser)

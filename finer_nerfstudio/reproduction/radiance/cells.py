@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from finer_nerfstudio._version import __version__
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.files.atomic import write_json
-from finer_nerfstudio.inr.methods import RADIANCE_TUNING
+from finer_nerfstudio.inr.methods import METHODS
 from finer_nerfstudio.reproduction.radiance.programs import (
     ProgramFailed,
     evaluate,
@@ -80,7 +80,7 @@ def radiance_cells(
         settings = {
             "scene": scene.identity(),
             "method": method,
-            "defaults": asdict(RADIANCE_TUNING[method]),
+            "defaults": asdict(METHODS[method].radiance),
             "training": protocol.training_options(method),
             "parser": protocol.parser_options(scene),
             "device": device,

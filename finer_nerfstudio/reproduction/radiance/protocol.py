@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr.description import scales_of
-from finer_nerfstudio.inr.methods import PROTOCOLS, preset
+from finer_nerfstudio.inr.methods import METHODS, PROTOCOLS, preset
 from finer_nerfstudio.reproduction.radiance.scenes import Scene
 from finer_nerfstudio.runs.options import Method
 
@@ -122,8 +122,8 @@ def protocol_of(*, quick: bool, steps: int | None, minutes: float | None, seed: 
 
 def _paper_options(method: Method) -> list[str]:
     paper, published = PROTOCOLS["nerf"], preset(method, "nerf")
-    # Those of gauss and wire were published for images only, at which their radiance fields hardly train.
-    scales = {} if method in ("gauss", "wire") else scales_of(published.activation)
+    # Those of some were published for images only, at which their radiance fields hardly train.
+    scales = scales_of(published.activation) if METHODS[method].published_for_radiance else {}
     return [
         *(
             word

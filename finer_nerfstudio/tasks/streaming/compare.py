@@ -11,8 +11,9 @@ from torch import Tensor
 
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr.growth import slim_output
+from finer_nerfstudio.inr.methods import METHODS
 from finer_nerfstudio.inr.network import CoordinateNetwork
-from finer_nerfstudio.runs.options import Method, device_named, preset_of
+from finer_nerfstudio.runs.options import device_named, preset_of
 from finer_nerfstudio.runs.progress import training_progress
 from finer_nerfstudio.runs.results import finish_run, request_of
 from finer_nerfstudio.runs.training import Schedule, output_folder, train
@@ -26,7 +27,7 @@ from finer_nerfstudio.tasks.streaming.run import encode_with_progress, stage_row
 from finer_nerfstudio.tasks.streaming.subjects import image_subject
 
 _ROWS_AT_ONCE = 1 << 16
-_BASES: dict[Method, Method] = {"finer-sine": "siren", "finer-gauss": "gauss", "finer-wavelet": "wire"}
+_BASES = {name: row.base for name, row in METHODS.items() if row.base is not None}
 
 
 def run_comparison(

@@ -13,14 +13,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from nerfstudio.configs.dataparser_configs import all_dataparsers
-from nerfstudio.plugins.types import MethodSpecification
 
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf import configs
 from finer_nerfstudio.nerf.training.run_file import read_run_config
 from finer_nerfstudio.nerf.training.trained_run import load_run, run_config
 
-METHODS = {name: value.config for name, value in vars(configs).items() if isinstance(value, MethodSpecification)}
+METHODS = {name: value.config for name, value in configs.SPECIFICATIONS.items()}
 PARSERS = sorted(set(all_dataparsers) - {"minimal-parser"})
 
 
@@ -38,17 +37,17 @@ def test_every_methods_configuration_comes_back(method: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("parser", PARSERS)
 def test_every_parsers_configuration_comes_back(parser: str, tmp_path: Path) -> None:
-    config = copy.deepcopy(METHODS["finer_sine"])
+    config = copy.deepcopy(METHODS["finer-sine"])
     config.pipeline.datamanager.dataparser = all_dataparsers[parser]  # pyright: ignore[reportAttributeAccessIssue]
     config.data = Path("somewhere/else")
     assert read_run_config(written(tmp_path, yaml.dump(config))) == config
 
 
 def test_options_that_an_older_version_did_not_have_get_their_defaults(tmp_path: Path) -> None:
-    lines = yaml.dump(METHODS["finer_sine"]).splitlines()
+    lines = yaml.dump(METHODS["finer-sine"]).splitlines()
     kept = [line for line in lines if "max_minutes" not in line and "color_depth" not in line]
     assert len(kept) == len(lines) - 2
-    assert read_run_config(written(tmp_path, "\n".join(kept))) == METHODS["finer_sine"]
+    assert read_run_config(written(tmp_path, "\n".join(kept))) == METHODS["finer-sine"]
 
 
 # As they stand in config.yml of version 0.1.
@@ -70,7 +69,7 @@ FORMER_NAMES = (
 
 
 def test_runs_of_version_0_1_are_read(tmp_path: Path) -> None:
-    configs = [METHODS["finer_sine"], METHODS["finer_sine_stream"]]
+    configs = [METHODS["finer-sine"], METHODS["finer-sine-stream"]]
     text = yaml.dump(configs)
     for name in FORMER_NAMES:
         text, found = re.subn(rf"finer_nerfstudio\.nerf\.([a-z_]+\.)*{name}\b", f"finer_nerfstudio.nerf.{name}", text)
@@ -97,7 +96,7 @@ def test_runs_of_version_0_1_are_read(tmp_path: Path) -> None:
 def test_what_no_run_has_is_neither_built_nor_called(
     value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = yaml.dump(METHODS["finer_sine"]).replace("max_minutes: null", f"max_minutes: {value}")
+    text = yaml.dump(METHODS["finer-sine"]).replace("max_minutes: null", f"max_minutes: {value}")
     with pytest.raises(InputError, match=r"config\.yml is not the configuration of a run of this package \(") as raised:
         read_run_config(written(tmp_path, text))
     assert "\n" not in str(raised.value)
@@ -106,7 +105,7 @@ def test_what_no_run_has_is_neither_built_nor_called(
 
 @given(st.data())
 def test_damaged_configurations_get_a_sentence(data: st.DataObject) -> None:
-    text = bytearray(yaml.dump(METHODS["finer_sine"]).encode())
+    text = bytearray(yaml.dump(METHODS["finer-sine"]).encode())
     for _ in range(data.draw(st.integers(1, 4))):
         text[data.draw(st.integers(0, len(text) - 1))] = data.draw(st.integers(0, 255))
     with tempfile.TemporaryDirectory() as folder:
@@ -123,6 +122,6 @@ def test_other_yaml_is_no_run(text: str, tmp_path: Path) -> None:
 
 
 def test_a_run_without_checkpoint_gets_a_sentence(tmp_path: Path) -> None:
-    written(tmp_path, yaml.dump(METHODS["finer_sine"]))
+    written(tmp_path, yaml.dump(METHODS["finer-sine"]))
     with pytest.raises(InputError, match="has no checkpoint"):
         load_run(run_config(tmp_path))
