@@ -23,11 +23,12 @@ from nerfstudio.plugins.types import MethodSpecification
 from nerfstudio.utils import colormaps
 from torch import Tensor, nn
 
+from finer_nerfstudio.nerf.data.alpha import over_white
 from finer_nerfstudio.nerf.data.batches import SceneBatches
 from finer_nerfstudio.nerf.data.dataparser import BlenderViewsDataParserConfig
-from finer_nerfstudio.nerf.model import over_white, view_metrics
 from finer_nerfstudio.nerf.training.pipeline import CountedPipelineConfig
 from finer_nerfstudio.nerf.training.trainer import FinerTrainerConfig
+from finer_nerfstudio.runs.metrics import view_metrics
 
 
 @dataclass

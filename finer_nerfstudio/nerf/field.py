@@ -18,6 +18,7 @@ from torch import Tensor
 
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr import CoordinateNetwork, GrowingNetwork, preset
+from finer_nerfstudio.inr.description import scales_of
 from finer_nerfstudio.inr.methods import Preset
 from finer_nerfstudio.nerf.sampling.contraction import contract
 
@@ -117,6 +118,16 @@ class FinerFieldConfig(FieldConfig):
             )
         except ValueError as error:
             raise UsageError(f"--pipeline.model.field of {self.method}: {error}.") from error
+
+    def scales(self) -> dict[str, float]:
+        """Return those of omega_0, s_0 and omega_f that the activation has."""
+        return scales_of(self.require_possible().activation)
+
+    def scale_options(self) -> str:
+        """Return options of the scales and of the bias range with their values, as one would type them."""
+        values = {**self.scales(), "bias_range": self.require_possible().bias_range}
+        options = (f"{name.replace('_', '-')} {value:g}" for name, value in values.items() if value is not None)
+        return ", ".join(f"--pipeline.model.field.{option}" for option in options)
 
 
 def world_to_box(positions: Float[Tensor, "*batch 3"], aabb: Float[Tensor, "2 3"]) -> Float[Tensor, "*batch 3"]:

@@ -9,36 +9,33 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
 from nerfacc import accumulate_along_rays
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
-from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.utils import colormaps
 from torch import Tensor
 from torch.nn import Parameter
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from finer_nerfstudio.errors import InputError, UsageError
-from finer_nerfstudio.inr.description import scales_of
+from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.nerf.data.alpha import over, over_white
 from finer_nerfstudio.nerf.field import FinerFieldConfig, RadianceField
-from finer_nerfstudio.nerf.rendering import ray_weights, render, sky
+from finer_nerfstudio.nerf.rendering import composite, render, sky
 from finer_nerfstudio.nerf.sampling.proposal import ProposalSampler, ProposedSegments
 from finer_nerfstudio.nerf.sampling.rays import camera_rays
-from finer_nerfstudio.nerf.sampling.sampler import Diverged, OccupancyGrid
+from finer_nerfstudio.nerf.sampling.sampler import OccupancyGrid, RayLimits
 from finer_nerfstudio.nerf.sampling.unbounded_grid import UnboundedGrid
+from finer_nerfstudio.nerf.scene import Scene
 from finer_nerfstudio.nerf.streaming.growing_field import GrowingField, GrowingFieldConfig
+from finer_nerfstudio.nerf.training.averaging import AveragedField
+from finer_nerfstudio.nerf.training.callbacks import training_callbacks
+from finer_nerfstudio.nerf.training.setup import require_same_setup
 from finer_nerfstudio.nerf.viewer.live_view import LiveView
 from finer_nerfstudio.nerf.viewer.panel import ViewerPanel, neuron_mask, viewer_thread
 from finer_nerfstudio.runs import metrics
-
-# Training steps between looks at whether the weights are still numbers.
-_LOOK_EVERY = 16
-# Of the samples of a ray, those that are taken of the fog in the beginning.
-_OF_FOG = 1 / 3
 
 
 @dataclass
@@ -81,6 +78,37 @@ class FinerModelConfig(ModelConfig):
     download_lpips_weights: bool = False
     """Fetch the weights that LPIPS needs (233 MB) if they are not on this machine."""
 
+    @property
+    def evaluation_threshold(self) -> float:
+        """Rendering weight from which evaluation has colour: ten times what training skips."""
+        return 10.0 * self.color_weight_threshold
+
+    def require_possible(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            UsageError: for one that is out of range.
+        """
+        counts = ("samples_per_ray", "max_samples_per_batch", "grid_resolution", "grid_update_every")
+        for name in (*counts, "eval_num_rays_per_chunk"):
+            if getattr(self, name) < 1:
+                option = name.replace("_", "-")
+                raise UsageError(f"--pipeline.model.{option} must be at least 1, not {getattr(self, name)}.")
+        for name in ("near_plane", "grid_warmup_steps"):
+            if not 0 <= getattr(self, name) < math.inf:
+                option = name.replace("_", "-")
+                raise UsageError(
+                    f"--pipeline.model.{option} must be finite and not negative, it is {getattr(self, name)}."
+                )
+        if not 0 <= self.color_weight_threshold < 1:
+            raise UsageError(
+                f"--pipeline.model.color-weight-threshold must lie in [0, 1), it is {self.color_weight_threshold}."
+            )
+        if not 0 <= self.ema_decay < 1:
+            raise UsageError(f"--pipeline.model.ema-decay must lie in [0, 1), it is {self.ema_decay}.")
+        if self.max_samples_per_batch < self.samples_per_ray:
+            raise UsageError("--pipeline.model.max-samples-per-batch must not be smaller than samples-per-ray.")
+
 
 class FinerModel(Model):
     """Volume rendering of a :class:`FinerField` inside the scene's box, or in all of space.
@@ -97,25 +125,7 @@ class FinerModel(Model):
     def populate_modules(self) -> None:
         super().populate_modules()
         config = self.config
-        counts = ("samples_per_ray", "max_samples_per_batch", "grid_resolution", "grid_update_every")
-        for name in (*counts, "eval_num_rays_per_chunk"):
-            if getattr(config, name) < 1:
-                option = name.replace("_", "-")
-                raise UsageError(f"--pipeline.model.{option} must be at least 1, not {getattr(config, name)}.")
-        for name in ("near_plane", "grid_warmup_steps"):
-            if not 0 <= getattr(config, name) < math.inf:
-                option = name.replace("_", "-")
-                raise UsageError(
-                    f"--pipeline.model.{option} must be finite and not negative, it is {getattr(config, name)}."
-                )
-        if not 0 <= config.color_weight_threshold < 1:
-            raise UsageError(
-                f"--pipeline.model.color-weight-threshold must lie in [0, 1), it is {config.color_weight_threshold}."
-            )
-        if not 0 <= config.ema_decay < 1:
-            raise UsageError(f"--pipeline.model.ema-decay must lie in [0, 1), it is {config.ema_decay}.")
-        if config.max_samples_per_batch < config.samples_per_ray:
-            raise UsageError("--pipeline.model.max-samples-per-batch must not be smaller than samples-per-ray.")
+        config.require_possible()
         # Drawn from the global generator that Nerfstudio seeded, so that --machine.seed decides everything here too.
         self._initial_seed = int(torch.randint(1 << 62, ()))
         self._generators: dict[torch.device, torch.Generator] = {}
@@ -125,14 +135,10 @@ class FinerModel(Model):
         self.field = config.field.setup(
             aabb=aabb, unbounded=self.unbounded, generator=torch.Generator().manual_seed(self._initial_seed)
         )
-        self._move_average = get_ema_multi_avg_fn(config.ema_decay)
-        self.averaged_field = AveragedModel(self.field, multi_avg_fn=self._move_average)
-        self.averaged_field.requires_grad_(False)
-        self._has_average = False
-        self._averages: list[tuple[Tensor, Tensor]] = []
+        self.averaged_field = AveragedField(self.field, config.ema_decay)
         self.grid: OccupancyGrid | None = None
         self.proposals: ProposalSampler | None = None
-        self._training_samples_per_ray = config.samples_per_ray
+        self.training_samples_per_ray = config.samples_per_ray
         if config.sampler == "proposal":
             self.proposals = ProposalSampler(aabb, unbounded=self.unbounded, steps=config.samples_per_ray)
         else:
@@ -161,7 +167,6 @@ class FinerModel(Model):
         config = self.config.field
         return config.times() if isinstance(config, GrowingFieldConfig) else ()
 
-    @torch.no_grad()
     def grow_until(self, progress: float) -> None:
         """Widen a growing field as often as is due.
 
@@ -171,18 +176,9 @@ class FinerModel(Model):
         Args:
             progress: share of the training that is done, in [0, 1].
         """
-        field, averaged = self.field, self.averaged_field.module
-        if not isinstance(field, GrowingField):
-            return
-        assert isinstance(averaged, GrowingField)
-        due = 1 + sum(time <= progress for time in self.growth_times)
-        while field.active < due:
-            if int(self.averaged_field.n_averaged) > 0:
-                for own, mean in zip(field.parameters(), averaged.parameters(), strict=True):
-                    own.copy_(mean)
-            stages = field.active + 1
-            field.activate(stages)
-            averaged.activate(stages)
+        if isinstance(self.field, GrowingField):
+            due = 1 + sum(time <= progress for time in self.growth_times)
+            self.field.grow_with(self.averaged_field, due)
 
     def generator(self, device: torch.device) -> torch.Generator:
         """The source of all randomness of a training step."""
@@ -190,51 +186,16 @@ class FinerModel(Model):
             self._generators[device] = torch.Generator(device).manual_seed(self._initial_seed)
         return self._generators[device]
 
-    def _scales(self) -> str:
-        """What weights are for beside their shapes; empty for an activation that has no scales."""
-        scales = scales_of(self.config.field.require_possible().activation)
-        return ", ".join(f"{name} = {value:g}" for name, value in scales.items())
-
-    def scale_options(self) -> str:
-        """Options of the activation's scales and of the bias range with their values, as one would type them."""
-        chosen = self.config.field.require_possible()
-        values = {**scales_of(chosen.activation), "bias_range": chosen.bias_range}
-        options = (f"{name.replace('_', '-')} {value:g}" for name, value in values.items() if value is not None)
-        return ", ".join(f"--pipeline.model.field.{option}" for option in options)
-
     def get_extra_state(self) -> dict[str, str]:
         return {
             "method": self.config.field.method,
             "unbounded": "yes" if self.unbounded else "no",
             "sampler": self.config.sampler,
-            "scales": self._scales(),
+            "scales": ", ".join(f"{name} = {value:g}" for name, value in self.config.field.scales().items()),
         }
 
     def set_extra_state(self, state: dict[str, str]) -> None:
-        if state["method"] != self.config.field.method:
-            raise InputError(
-                f"this checkpoint is of the method {state['method']}, not {self.config.field.method}: name the "
-                f"former on the command line, or leave the checkpoint out."
-            )
-        scales, own = state.get("scales"), self._scales()
-        if scales is not None and scales != own:
-            raise InputError(
-                f"this checkpoint was trained with {scales}, not {own}: give those by --pipeline.model.field.omega-0, "
-                f"s-0 and omega-f, or leave the checkpoint out."
-            )
-        trained = state.get("unbounded", "no")
-        if (trained == "yes") != self.unbounded:
-            kind = "a scene without end" if trained == "yes" else "a bounded scene"
-            raise InputError(
-                f"this checkpoint is of {kind}, which the one at hand is not: give --pipeline.model.unbounded "
-                f"{trained}, or leave the checkpoint out."
-            )
-        sampler = state.get("sampler", "occupancy")
-        if sampler != self.config.sampler:
-            raise InputError(
-                f"this checkpoint was trained with --pipeline.model.sampler {sampler}: give that option, or leave the "
-                f"checkpoint out."
-            )
+        require_same_setup(state, self.get_extra_state())
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         groups = {"fields": list(self.field.parameters())}
@@ -245,127 +206,63 @@ class FinerModel(Model):
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
-        before, after = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION, TrainingCallbackLocation.AFTER_TRAIN_ITERATION
-        grid, proposals = self.grid, self.proposals
-
-        def update_average(step: int) -> None:
-            self._update_average()
-
-        callbacks = [TrainingCallback([after], update_average)]
-        if grid is not None:
-
-            def sample_fog(step: int) -> None:
-                share = _OF_FOG if step < self.config.grid_warmup_steps else 1.0
-                self._training_samples_per_ray = max(1, round(share * self.config.samples_per_ray))
-
-            callbacks.append(TrainingCallback([before], sample_fog))
-
-            def update_grid(step: int) -> None:
-                grid.update(
-                    self.field.density_at,
-                    everywhere=step < self.config.grid_warmup_steps,
-                    generator=self.generator(self.device),
-                )
-
-            callbacks.append(
-                TrainingCallback([before], update_grid, update_every_num_iters=self.config.grid_update_every)
-            )
-        if proposals is not None:
-            callbacks.append(TrainingCallback([before], proposals.before_step))
-            callbacks.append(TrainingCallback([after], proposals.after_step))
-            callbacks.append(TrainingCallback([before], self._require_finite, update_every_num_iters=_LOOK_EVERY))
-        return callbacks
-
-    def _require_finite(self, step: int) -> None:
-        """What a grid sees when it looks at the field; all processes of a distributed run have the same weights."""
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.field.parameters()):
-            raise Diverged("weights are NaN or infinite")
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        """As ``AveragedModel.update_parameters``, which takes as long as a small network's own training step."""
-        averaged = self.averaged_field
-        # Asked once: the answer lies on the GPU, which has to finish its work to give it.
-        self._has_average = self._has_average or int(averaged.n_averaged) > 0
-        if not self._averages:  # finding them takes longer than moving them
-            self._averages = [*zip(averaged.module.parameters(), self.field.parameters(), strict=True)]
-        means, values = map(list, zip(*self._averages, strict=True))
-        if self._has_average:
-            self._move_average(means, values, averaged.n_averaged)
-        else:
-            for mean, value in self._averages:
-                mean.copy_(value)
-        averaged.n_averaged += 1
+        return training_callbacks(self)
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
         return self._training_outputs(ray_bundle) if self.training else self._evaluation_outputs(ray_bundle)
 
     def _training_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
         """Colour over the sky or a transparent background, for the leading rays that fit into the sample budget."""
-        generator = self.generator(ray_bundle.origins.device)
-        sampler = self.sampler
-        segments = sampler.march(
-            ray_bundle.origins,
-            ray_bundle.directions,
-            nears=ray_bundle.nears,
-            fars=ray_bundle.fars,
-            near_plane=self.config.near_plane,
-            steps=self._training_samples_per_ray,
+        sampler, threshold = self.sampler, self.config.color_weight_threshold
+        limits = RayLimits(
+            ray_bundle.nears,
+            ray_bundle.fars,
+            self.config.near_plane,
+            steps=self.training_samples_per_ray,
             max_samples=self.config.max_samples_per_batch,
-            generator=generator,
+            generator=self.generator(ray_bundle.origins.device),
         )
-        rays, num_rays = segments.ray_indices, segments.num_rays
-        directions = ray_bundle.directions.index_select(0, rays)
-        positions = torch.addcmul(ray_bundle.origins.index_select(0, rays), directions, segments.distances[:, None])
-        hidden = self.field.hidden_features(positions)
-        weights = ray_weights(self.field.density(hidden) * segments.lengths, rays, segments.counts)
-        colored = (weights.detach() > self.config.color_weight_threshold).nonzero().squeeze(-1)
-        # Not by indexing, whose backward pass has to reckon with samples that are met twice.
-        color = self.field.color(hidden.index_select(0, colored), directions.index_select(0, colored))
-        rgb = accumulate_along_rays(weights.index_select(0, colored), color, rays.index_select(0, colored), num_rays)
-        accumulation = accumulate_along_rays(weights, None, rays, num_rays)
+        segments = sampler.march(ray_bundle.origins, ray_bundle.directions, limits)
+        num_rays = segments.num_rays
+        origins, directions = ray_bundle.origins[:num_rays], ray_bundle.directions[:num_rays]
+        seen = composite(self.field, origins, directions, segments, weight_threshold=threshold)
+        rgb, weights = seen.rgb, seen.weights
+        accumulation = accumulate_along_rays(weights, None, segments.ray_indices, num_rays)
         losses = segments.losses(weights) if isinstance(segments, ProposedSegments) else {}
         if sampler.reach is not None:
             rgb = rgb + sky(
                 self.field.hidden_features,
                 self.field.color,
-                ray_bundle.origins[:num_rays],
-                ray_bundle.directions[:num_rays],
+                origins,
+                directions,
                 1.0 - accumulation.squeeze(-1),
                 reach=sampler.reach,
-                threshold=self.config.color_weight_threshold,
+                threshold=threshold,
             )
             accumulation = torch.ones_like(accumulation)
         return {
             "rgb": rgb,
             "accumulation": accumulation,
-            "num_samples_per_batch": rays.shape[0],
+            "num_samples_per_batch": weights.shape[0],
             "losses": losses,
         }
 
-    def _evaluation_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
+    def scene(self, stages: int | None = None) -> Scene:
+        """Return what evaluation looks at: the averaged field, of a growing one so many stages if given."""
         averaged: RadianceField[Any] = self.averaged_field.module  # pyright: ignore[reportAssignmentType]
-        mask, stages, steps = None, None, self.config.samples_per_ray
-        for_viewer = viewer_thread() is not None
-        if for_viewer:
-            if self.panel.width is not None and isinstance(averaged, GrowingField):
-                stages = averaged.stages_within(float(self.panel.width.value))
-            steps = int(self.panel.samples_per_ray.value)
-        field = averaged.rendered(stages)
-        if for_viewer:
-            mask = neuron_mask(self.panel.band(), field.density_net.first.bias)
-        rendering = partial(
-            render,
-            field,
-            self.sampler,
-            ray_bundle,
-            near_plane=self.config.near_plane,
-            # Evaluation skips what is ten times as faint as what training skips.
-            weight_threshold=10 * self.config.color_weight_threshold,
-            steps=steps,
-            neuron_mask=mask,
-        )
-        return self.live_view.draw(len(ray_bundle), rendering) if for_viewer else rendering()
+        config = self.config
+        return Scene(averaged.rendered(stages), self.sampler, config.near_plane, config.evaluation_threshold)
+
+    def _evaluation_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
+        if viewer_thread() is None:
+            return render(self.scene(), ray_bundle)
+        averaged, stages = self.averaged_field.module, None
+        if self.panel.width is not None and isinstance(averaged, GrowingField):
+            stages = averaged.stages_within(float(self.panel.width.value))
+        scene = self.scene(stages)
+        mask = neuron_mask(self.panel.band(), scene.field.density_net.first.bias)
+        steps = int(self.panel.samples_per_ray.value)
+        return self.live_view.draw(len(ray_bundle), partial(render, scene, ray_bundle, steps=steps, neuron_mask=mask))
 
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
@@ -413,7 +310,7 @@ class FinerModel(Model):
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         image = over_white(batch["image"].to(self.device))
         rgb = outputs["rgb"].clamp(0.0, 1.0)
-        values = view_metrics(rgb, image, download_lpips_weights=self.config.download_lpips_weights)
+        values = metrics.view_metrics(rgb, image, download_lpips_weights=self.config.download_lpips_weights)
         images = {
             "img": torch.cat([image, rgb], dim=1),
             "accumulation": colormaps.apply_colormap(outputs["accumulation"]),
@@ -421,34 +318,3 @@ class FinerModel(Model):
             "normals": outputs["normals"],
         }
         return values, images
-
-
-def view_metrics(
-    rgb: Float[Tensor, "height width 3"],
-    image: Float[Tensor, "height width 3"],
-    *,
-    download_lpips_weights: bool = False,
-) -> dict[str, float]:
-    """How much a rendering resembles the truth: ``psnr``, ``ssim``, and ``lpips`` where its weights can be had.
-
-    Args:
-        rgb: the rendering, values in [0, 1].
-        image: the truth, likewise.
-        download_lpips_weights: fetch the weights if they are not here.
-    """
-    values = {"psnr": float(metrics.psnr(rgb, image)), "ssim": float(metrics.ssim(rgb, image))}
-    distance = metrics.lpips(rgb, image, download=download_lpips_weights)
-    return values if distance is None else {**values, "lpips": float(distance)}
-
-
-def over(image: Float[Tensor, "*batch channels"], background: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-    """Straight-alpha RGBA over ``background``; RGB is returned as it is. Values in [0, 1]."""
-    if image.shape[-1] == 3:
-        return image
-    rgb, alpha = image[..., :3], image[..., 3:]
-    return rgb * alpha + background * (1.0 - alpha)
-
-
-def over_white(image: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*batch 3"]:
-    """Straight-alpha RGBA over white."""
-    return over(image, torch.ones_like(image[..., :3]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,23 +14,75 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.model_components import renderers
 from torch import Tensor
 
-from finer_nerfstudio.nerf.field import FinerField
+from finer_nerfstudio.nerf.field import FinerField, RadianceField
 from finer_nerfstudio.nerf.sampling.contraction import distance_at, far_away, progress_at
-from finer_nerfstudio.nerf.sampling.proposal import ProposalSampler
-from finer_nerfstudio.nerf.sampling.sampler import OccupancyGrid
+from finer_nerfstudio.nerf.sampling.sampler import RayLimits, RaySegments
+from finer_nerfstudio.nerf.scene import Scene
 
 # Evaluation looks at this many segments of every ray at a time and drops the rays that have become opaque.
 _EVALUATION_SLAB = 12
 _OPAQUE_TRANSMITTANCE = 1e-3
 
 
+@dataclass(frozen=True)
+class Composite:
+    """What the segments of rays show.
+
+    Attributes:
+        rgb: ``[rays, 3]`` colour times weight, summed along each ray.
+        weights: ``[samples]`` rendering weight of each segment.
+        thickness: ``[samples]`` its optical thickness.
+    """
+
+    rgb: Float[Tensor, "rays 3"]
+    weights: Float[Tensor, " samples"]
+    thickness: Float[Tensor, " samples"]
+
+
+def composite(
+    field: RadianceField[Any],
+    origins: Float[Tensor, "rays 3"],
+    directions: Float[Tensor, "rays 3"],
+    segments: RaySegments,
+    *,
+    weight_threshold: float,
+    transmittance: Float[Tensor, " rays"] | None = None,
+    neuron_mask: Float[Tensor, " units"] | None = None,
+) -> Composite:
+    """Evaluate a field at segments of rays and put them together, front to back (Max 1995).
+
+    Args:
+        field: density, and colour where it matters.
+        origins: world units, of as many rays as the segments have.
+        directions: of unit length.
+        segments: of these rays.
+        weight_threshold: segments of less weight have no colour, which is most of the work.
+        transmittance: what arrives at the first segment of each ray; all of it unless given.
+        neuron_mask: factors for the first-layer neurons of the density network.
+    """
+    rays = segments.ray_indices
+    # Not by indexing, whose backward pass has to reckon with samples that are met twice.
+    along = directions.index_select(0, rays)
+    positions = torch.addcmul(origins.index_select(0, rays), along, segments.distances[:, None])
+    if neuron_mask is None:
+        hidden = field.hidden_features(positions)
+    else:
+        assert isinstance(field, FinerField), "neurons are silenced in pictures only"
+        hidden = field.hidden_features(positions, neuron_mask)
+    thickness = field.density(hidden) * segments.lengths
+    weights = ray_weights(thickness, rays, segments.counts)
+    if transmittance is not None:
+        weights = weights * transmittance.index_select(0, rays)
+    seen = (weights.detach() > weight_threshold).nonzero().squeeze(-1)
+    color = field.color(hidden.index_select(0, seen), along.index_select(0, seen))
+    rgb = accumulate_along_rays(weights.index_select(0, seen), color, rays.index_select(0, seen), segments.num_rays)
+    return Composite(rgb, weights, thickness)
+
+
 def render(
-    field: FinerField,
-    sampler: OccupancyGrid | ProposalSampler,
+    scene: Scene,
     ray_bundle: RayBundle,
     *,
-    near_plane: float,
-    weight_threshold: float,
     steps: int | None = None,
     neuron_mask: Float[Tensor, " units"] | None = None,
 ) -> dict[str, Tensor]:
@@ -39,27 +92,19 @@ def render(
     In a scene without end, a ray that is not cut short ends in the sky, which counts as met.
 
     Args:
-        field: what to look at.
-        sampler: says where there may be matter.
+        scene: what to look at.
         ray_bundle: ``rays`` with unit directions.
-        near_plane: nothing nearer is sampled, world units.
-        weight_threshold: samples of less rendering weight have no colour.
-        steps: along the box's diagonal, the grid's own number unless given.
+        steps: along the box's diagonal, the sampler's own number unless given.
         neuron_mask: factors for the first-layer neurons of the density network.
 
     Returns:
         ``rgb`` and ``normals`` ``[rays, 3]`` in [0, 1], and ``[rays, 1]``: ``depth`` in world units, always finite,
         ``accumulation`` in [0, 1], and ``occupancy``, the share of each ray's steps that was evaluated.
     """
+    field, sampler, threshold = scene.field, scene.sampler, scene.weight_threshold
     origins, directions = ray_bundle.origins, ray_bundle.directions
-    segments = sampler.march(
-        origins,
-        directions,
-        nears=ray_bundle.nears,
-        fars=ray_bundle.fars,
-        near_plane=near_plane,
-        steps=steps,
-    )
+    limits = RayLimits(ray_bundle.nears, ray_bundle.fars, scene.near_plane, steps)
+    segments = sampler.march(origins, directions, limits)
     num_rays = segments.num_rays
     transmittance = origins.new_ones(num_rays)
     rgb = origins.new_zeros(num_rays, 3)
@@ -72,17 +117,24 @@ def render(
         chosen = (in_slab & alive[segments.ray_indices]).nonzero().squeeze(-1)
         if chosen.numel() == 0:
             continue
-        rays, distances = segments.ray_indices[chosen], segments.distances[chosen]
-        hidden = field.hidden_features(origins[rays] + directions[rays] * distances[:, None], neuron_mask)
-        thickness = field.density(hidden) * segments.lengths[chosen]
-        counts = torch.bincount(rays, minlength=num_rays)
-        weights = ray_weights(thickness, rays, counts) * transmittance[rays]
-        transmittance = transmittance * torch.exp(-thickness.new_zeros(num_rays).index_add_(0, rays, thickness))
-        colored = (weights > weight_threshold).nonzero().squeeze(-1)
-        color = field.color(hidden[colored], directions[rays[colored]])
-        rgb += accumulate_along_rays(weights[colored], color, rays[colored], num_rays)
+        slab = segments.only(chosen)
+        rays, distances = slab.ray_indices, slab.distances
+        part = composite(
+            field,
+            origins,
+            directions,
+            slab,
+            weight_threshold=threshold,
+            transmittance=transmittance,
+            neuron_mask=neuron_mask,
+        )
+        transmittance = transmittance * torch.exp(
+            -part.thickness.new_zeros(num_rays).index_add_(0, rays, part.thickness)
+        )
+        rgb += part.rgb
         # Without end, the mean is of contracted distances: a trace of something far away must not outweigh the rest.
-        weighted_distance.index_add_(0, rays, weights * (distances if reach is None else progress_at(distances, reach)))
+        along = distances if reach is None else progress_at(distances, reach)
+        weighted_distance.index_add_(0, rays, part.weights * along)
         evaluated.index_add_(0, rays, torch.ones_like(distances))
     accumulation = 1.0 - transmittance
     if reach is None:
@@ -97,7 +149,7 @@ def render(
         normals[opaque] = 0.5 * field.normals_at(surface, neuron_mask) + 0.5
     if reach is not None and ray_bundle.fars is None:
         hidden_at = partial(field.hidden_features, neuron_mask=neuron_mask)
-        rgb += sky(hidden_at, field.color, origins, directions, transmittance, reach=reach, threshold=weight_threshold)
+        rgb += sky(hidden_at, field.color, origins, directions, transmittance, reach=reach, threshold=threshold)
         transmittance = torch.zeros_like(transmittance)
         accumulation = torch.ones_like(accumulation)
     return {

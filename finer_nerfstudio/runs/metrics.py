@@ -88,6 +88,24 @@ def _lpips_network(download: bool) -> torch.nn.Module | None:
         return None
 
 
+def view_metrics(
+    rgb: Float[Tensor, "height width 3"],
+    image: Float[Tensor, "height width 3"],
+    *,
+    download_lpips_weights: bool = False,
+) -> dict[str, float]:
+    """Return how much a rendering resembles the truth: ``psnr``, ``ssim``, and ``lpips`` where its weights can be had.
+
+    Args:
+        rgb: the rendering, values in [0, 1].
+        image: the truth, likewise.
+        download_lpips_weights: fetch the weights if they are not here.
+    """
+    values = {"psnr": float(psnr(rgb, image)), "ssim": float(ssim(rgb, image))}
+    distance = lpips(rgb, image, download=download_lpips_weights)
+    return values if distance is None else {**values, "lpips": float(distance)}
+
+
 def _say(sentence: str) -> None:
     from rich.console import Console
 

@@ -52,7 +52,10 @@ def print_numbers(numbers: Mapping[str, Any]) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     for name, value in numbers.items():
-        if not isinstance(value, dict):
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            for item in value:
+                console.print(f"{heading(name).removesuffix('s')}: {item}", markup=False)
+        elif not isinstance(value, dict):
             console.print(f"{heading(name)}: {_plain(value)}", markup=False)
     for name, value in numbers.items():
         if not isinstance(value, dict):

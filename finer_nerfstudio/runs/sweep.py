@@ -235,8 +235,8 @@ def _on_cluster(cells: Sequence[Cell], address: str) -> Iterator[tuple[Cell, Out
             include_dashboard=False if address == "local" else None,
             log_to_driver=False,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError(f"no Ray cluster answers at {address} ({str(error).splitlines()[0]}).") from error
+    except Exception as error:  # Ray raises bare ones, as where a loaded machine lets it wait for itself too long
+        raise InputError(f"no Ray cluster answers at {address} ({in_one_line(error)}): is it up?") from error
     try:
         with_gpu = ray.cluster_resources().get("GPU", 0) >= 1
         remote = (ray.remote(num_gpus=1) if with_gpu else ray.remote(num_cpus=1))(_work_on_cluster)

@@ -157,7 +157,7 @@ def test_a_failing_scene_does_not_take_the_others_along(
         (["--device", "cuda:7"], 2, ["--device", "CUDA_VISIBLE_DEVICES"]),
         (["--workers", "0"], 2, ["--workers"]),
         (["--methods", "siren", "siren"], 2, ["--methods", "twice"]),
-        (["--scenes", "nowhere"], 1, ["nowhere", "make_demo_scene.py"]),
+        (["--scenes", "nowhere"], 1, ["nowhere", "finer demo-scene"]),
         (["--scenes", "large"], 2, ["large", "500x500"]),
         (["--scenes", "untested"], 1, ["transforms_test.json"]),
         (["--output-dir", "file"], 1, ["file", "--output-dir"]),

@@ -102,13 +102,13 @@ def test_batches_are_sent_and_trained_without_waiting_but_for_three_counts(lego:
     trainer.setup()
     for step in range(20):  # kernels are compiled, and checked, in the first ones
         trainer.train_iteration(step)
-        trainer.pipeline.model._update_average()
+        trainer.pipeline.model.averaged_field.follow(trainer.pipeline.model.field)
     with warnings.catch_warnings(record=True) as waits:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
             trainer.train_iteration(20)
-            trainer.pipeline.model._update_average()
+            trainer.pipeline.model.averaged_field.follow(trainer.pipeline.model.field)
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert 1 <= len([wait for wait in waits if "synchroniz" in str(wait.message)]) <= 3

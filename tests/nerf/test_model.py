@@ -20,8 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from finer_nerfstudio import METHODS
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf import model as model_module
+from finer_nerfstudio.nerf.data.alpha import over, over_white
 from finer_nerfstudio.nerf.field import FinerFieldConfig
-from finer_nerfstudio.nerf.model import FinerModel, FinerModelConfig, over, over_white
+from finer_nerfstudio.nerf.model import FinerModel, FinerModelConfig
 from finer_nerfstudio.nerf.sampling import marching
 
 BOX = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
@@ -202,13 +203,13 @@ def test_a_training_step_asks_three_times_how_many_there_are() -> None:
     model.grid.occupied = torch.rand(model.grid.occupied.shape, generator=torch.Generator().manual_seed(3)) < 0.5
     model.train()
     for _ in range(2):  # which ask whether there is an average yet
-        model._update_average()
+        model.averaged_field.follow(model.field)
     batch = {"image": torch.rand(64, 4)}
     with mock.patch.object(marching, "available", return_value=False), Waits() as waits:
         outputs = model.get_outputs(rays())
         metrics = model.get_metrics_dict(outputs, batch)
         model.get_loss_dict(outputs, batch, metrics)["rgb_loss"].backward()
-        model._update_average()
+        model.averaged_field.follow(model.field)
     assert waits.met == ["_local_scalar_dense", "nonzero", "nonzero"]
 
 

@@ -13,9 +13,11 @@ from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf.data.views import View
 from finer_nerfstudio.nerf.export import harmonics
 from finer_nerfstudio.nerf.export.grid import GridRenderer, SparseGrid
-from finer_nerfstudio.nerf.export.scene import Picture, Report, Scene, rays_of
+from finer_nerfstudio.nerf.export.scene import Picture, Report, rays_of
 from finer_nerfstudio.nerf.export.surface import camera_positions, require_surface
 from finer_nerfstudio.nerf.field import box_to_world
+from finer_nerfstudio.nerf.sampling.sampler import OccupancyGrid
+from finer_nerfstudio.nerf.scene import Scene
 
 # Voxels that take less light are empty; those that take more are opaque.
 _FAINTEST = 0.01
@@ -90,7 +92,9 @@ def _slab_opacity(
     places = torch.cartesian_prod(index + within, along, along).to(scene.device)
     positions = box_to_world(places * (2.0 / resolution) - 1.0, scene.field.aabb)
     # Rendering sees no matter in cells that the grid has for empty.
-    occupied = scene.grid.occupied[scene.grid.cell_of(positions)].nonzero().squeeze(-1)
+    grid = scene.sampler
+    assert isinstance(grid, OccupancyGrid), "what is baked goes by it"
+    occupied = grid.occupied[grid.cell_of(positions)].nonzero().squeeze(-1)
     density = positions.new_zeros(len(positions))
     for part in occupied.split(_POINTS_AT_ONCE):
         density[part] = scene.field.density_at(positions[part])

@@ -24,10 +24,11 @@ from finer_nerfstudio.nerf.export.gsplat_rasterizer import rasterizer_for
 from finer_nerfstudio.nerf.export.initialization import splats_on
 from finer_nerfstudio.nerf.export.options import GridOptions, SplatOptions
 from finer_nerfstudio.nerf.export.refinement import refine
-from finer_nerfstudio.nerf.export.scene import Picture, Report, Scene, pictures_of, scene_of_model
+from finer_nerfstudio.nerf.export.scene import Picture, Report, pictures_of, scene_of_model
 from finer_nerfstudio.nerf.export.splat_file import write_splats
 from finer_nerfstudio.nerf.export.surface import appearance, surface_points
 from finer_nerfstudio.nerf.export.viewing import Viewpoint, as_vector, description_file
+from finer_nerfstudio.nerf.scene import Scene
 from finer_nerfstudio.nerf.training.trained_run import load_run, run_config
 from finer_nerfstudio.runs.results import software_versions
 

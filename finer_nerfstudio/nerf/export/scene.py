@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,38 +12,16 @@ from torch import Tensor
 
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf.data.views import View
-from finer_nerfstudio.nerf.field import FinerField, RadianceField
 from finer_nerfstudio.nerf.model import FinerModel
 from finer_nerfstudio.nerf.rendering import ray_weights, render
 from finer_nerfstudio.nerf.sampling.rays import PinholeRays
-from finer_nerfstudio.nerf.sampling.sampler import OccupancyGrid, RaySegments
+from finer_nerfstudio.nerf.sampling.sampler import RayLimits, RaySegments
+from finer_nerfstudio.nerf.scene import Scene
 
 Report = Callable[[str, int, int], None]
 """Told what is going on, and how much of how much of it is done."""
 
 _RAYS_AT_ONCE = 1 << 14
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A field to be baked.
-
-    Attributes:
-        field: what evaluation shows.
-        grid: where it may hold matter.
-        near_plane: nothing nearer to a camera is sampled, world units.
-        weight_threshold: samples of less rendering weight have no colour.
-    """
-
-    field: FinerField
-    grid: OccupancyGrid
-    near_plane: float
-    weight_threshold: float
-
-    @property
-    def device(self) -> torch.device:
-        """Where the field is."""
-        return self.field.aabb.device
 
 
 @dataclass(frozen=True)
@@ -76,14 +53,7 @@ def scene_of_model(model: FinerModel) -> Scene:
         raise InputError("this run shows surroundings without end, and only what lies within a box can be baked.")
     if model.grid is None:
         raise InputError("baking goes by the occupancy grid, and this run has proposal networks in its place.")
-    averaged: RadianceField[Any] = model.averaged_field.module  # pyright: ignore[reportAssignmentType]
-    return Scene(
-        averaged.rendered(),
-        model.grid,
-        model.config.near_plane,
-        # As the model's own evaluation.
-        10.0 * model.config.color_weight_threshold,
-    )
+    return model.scene()
 
 
 @torch.no_grad()
@@ -98,13 +68,7 @@ def pictures_of(
         parts = []
         for start in range(0, len(rays), _RAYS_AT_ONCE):
             chunk = rays[start : start + _RAYS_AT_ONCE]
-            seen = render(
-                scene.field,
-                scene.grid,
-                RayBundle(chunk.origins, chunk.directions, chunk.pixel_area),
-                near_plane=scene.near_plane,
-                weight_threshold=scene.weight_threshold,
-            )
+            seen = render(scene, RayBundle(chunk.origins, chunk.directions, chunk.pixel_area))
             alpha = seen["accumulation"].clamp(0.0, 1.0)
             parts.append(torch.cat([(seen["rgb"] - (1.0 - alpha)).clamp(0.0, 1.0), alpha], dim=-1))
         pixels = torch.cat(parts).reshape(view.height, view.width, 4)
@@ -136,7 +100,7 @@ def met_by(
     Returns:
         The occupied segments, and their rendering weights.
     """
-    segments = scene.grid.march(origins, directions, near_plane=scene.near_plane)
+    segments = scene.sampler.march(origins, directions, RayLimits(near_plane=scene.near_plane))
     rays = segments.ray_indices
     density = scene.field.density_at(origins[rays] + directions[rays] * segments.distances[:, None])
     return segments, ray_weights(density * segments.lengths, rays, segments.counts)

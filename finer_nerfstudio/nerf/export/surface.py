@@ -11,9 +11,10 @@ from torch import Tensor
 
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf.data.views import View
-from finer_nerfstudio.nerf.export.scene import Report, Scene, met_by
+from finer_nerfstudio.nerf.export.scene import Report, met_by
 from finer_nerfstudio.nerf.field import world_to_box
 from finer_nerfstudio.nerf.sampling.sampler import RaySegments
+from finer_nerfstudio.nerf.scene import Scene
 
 _RAYS_AT_ONCE = 1 << 14
 # Points met for each point kept: enough that those kept can lie evenly.

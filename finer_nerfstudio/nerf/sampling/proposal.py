@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from finer_nerfstudio.nerf.field import encoding_implementation, world_to_box
 from finer_nerfstudio.nerf.sampling.contraction import contract, distance_at, far_away, progress_at, shrinkage
-from finer_nerfstudio.nerf.sampling.sampler import RaySegments, span_in_box
+from finer_nerfstudio.nerf.sampling.sampler import EVERYWHERE, RayLimits, RaySegments, span_in_box
 
 # Nerfacto's, whose networks these are.
 _FINEST = (128, 256)
@@ -132,42 +132,28 @@ class ProposalSampler(nn.Module):
         self,
         origins: Float[Tensor, "rays 3"],
         directions: Float[Tensor, "rays 3"],
-        *,
-        nears: Float[Tensor, "rays 1"] | None = None,
-        fars: Float[Tensor, "rays 1"] | None = None,
-        near_plane: float = 0.0,
-        steps: int | None = None,
-        max_samples: int | None = None,
-        generator: torch.Generator | None = None,
+        limits: RayLimits = EVERYWHERE,
     ) -> ProposedSegments:
-        """Segments of rays, as :meth:`OccupancyGrid.march` gives them.
+        """Return the segments that the networks propose; see :meth:`Sampler.march`.
 
-        Args:
-            origins: ray origins, world units.
-            directions: unit ray directions.
-            nears: if given, nothing nearer is sampled.
-            fars: if given, nothing farther is sampled.
-            near_plane: nothing nearer than this is sampled.
-            steps: as for the sampler itself, whose number it is unless given; the proposals stay as many.
-            max_samples: keep only as many leading rays as fit into this number of segments (at least one ray).
-            generator: unused: Nerfstudio's samplers draw from the global one, and only in training.
+        The proposals stay as many, whatever number of steps the limits have. Nerfstudio's samplers draw from the global
+        generator, and only in training.
         """
-        del generator
         sampler = self.sampler
         if not self.training:  # a picture must not count as a step in which the networks have learnt
             sampler = copy.copy(sampler)
-            sampler.num_nerf_samples_per_ray = _segments_of(self.steps if steps is None else steps)
+            sampler.num_nerf_samples_per_ray = _segments_of(self.steps if limits.steps is None else limits.steps)
         slots = sampler.num_nerf_samples_per_ray
         num_rays = origins.shape[0]
-        if max_samples is not None and num_rays:
-            num_rays = max(1, min(num_rays, max_samples // slots))
+        if limits.max_samples is not None and num_rays:
+            num_rays = max(1, min(num_rays, limits.max_samples // slots))
         origins, directions = origins[:num_rays], directions[:num_rays]
-        nears, fars = (None if limit is None else limit[:num_rays] for limit in (nears, fars))
+        nears, fars = (None if limit is None else limit[:num_rays] for limit in (limits.nears, limits.fars))
         if self.reach is None:
-            near, length = span_in_box(origins, directions, self.aabb, nears=nears, fars=fars, near_plane=near_plane)
+            near, length = span_in_box(origins, directions, self.aabb, replace(limits, nears=nears, fars=fars))
             far = near + length
         else:
-            near = torch.full_like(origins[:, 0], near_plane)
+            near = torch.full_like(origins[:, 0], limits.near_plane)
             far = torch.full_like(near, far_away(self.reach))
             if nears is not None:
                 near = torch.maximum(near, nears.squeeze(-1))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -49,10 +50,75 @@ class RaySegments:
     def num_rays(self) -> int:
         return self.counts.shape[0]
 
+    def only(self, chosen: Int[Tensor, " chosen"]) -> RaySegments:
+        """Return the segments of these indices, which ascend, of the same rays."""
+        rays = self.ray_indices[chosen]
+        return RaySegments(
+            rays,
+            self.slots[chosen],
+            self.distances[chosen],
+            self.lengths[chosen],
+            torch.bincount(rays, minlength=self.num_rays),
+            self.candidates,
+        )
+
     @property
     def num_slots(self) -> int:
         """The largest number of segments on one ray, at least 1."""
         return max(1, int(self.counts.max())) if self.num_rays else 1
+
+
+@dataclass(frozen=True)
+class RayLimits:
+    """Which part of rays is sampled, and how finely.
+
+    Attributes:
+        nears: ``[rays, 1]`` nothing nearer is sampled, world units.
+        fars: ``[rays, 1]`` nothing farther is sampled, world units.
+        near_plane: nothing nearer than this is sampled, world units.
+        steps: along the diagonal of the scene's box, the sampler's own number unless given.
+        max_samples: keep only as many leading rays as fit into this number of segments (at least one ray), so that the
+            memory of what follows is bounded.
+        generator: source of one random offset per ray; without it segments are centred.
+    """
+
+    nears: Float[Tensor, "rays 1"] | None = None
+    fars: Float[Tensor, "rays 1"] | None = None
+    near_plane: float = 0.0
+    steps: int | None = None
+    max_samples: int | None = None
+    generator: torch.Generator | None = None
+
+
+EVERYWHERE = RayLimits()
+"""All of a ray, at the sampler's own steps."""
+
+
+class Sampler(Protocol):
+    """Finds the pieces of rays at which a field is worth evaluating."""
+
+    aabb: Tensor
+    """Lowest and highest corner of the scene's box, ``[2, 3]``, world units."""
+
+    @property
+    def reach(self) -> float | None:
+        """Distance up to which steps are of equal length, world units; None where all are, as in a box."""
+        ...
+
+    def march(
+        self,
+        origins: Float[Tensor, "rays 3"],
+        directions: Float[Tensor, "rays 3"],
+        limits: RayLimits = EVERYWHERE,
+    ) -> RaySegments:
+        """Return the segments of rays, or of the leading ones that fit.
+
+        Args:
+            origins: world units.
+            directions: of unit length.
+            limits: which part of the rays, and how finely.
+        """
+        ...
 
 
 class OccupancyGrid(nn.Module):
@@ -169,39 +235,18 @@ class OccupancyGrid(nn.Module):
         self,
         origins: Float[Tensor, "rays 3"],
         directions: Float[Tensor, "rays 3"],
-        *,
-        nears: Float[Tensor, "rays 1"] | None = None,
-        fars: Float[Tensor, "rays 1"] | None = None,
-        near_plane: float = 0.0,
-        steps: int | None = None,
-        max_samples: int | None = None,
-        generator: torch.Generator | None = None,
+        limits: RayLimits = EVERYWHERE,
     ) -> RaySegments:
-        """The occupied segments of rays through the box.
-
-        Args:
-            origins: ray origins, world units.
-            directions: unit ray directions.
-            nears: if given, nothing nearer is sampled.
-            fars: if given, nothing farther is sampled.
-            near_plane: nothing nearer than this is sampled.
-            steps: steps along the box's diagonal, the grid's own number unless given.
-            max_samples: keep only as many leading rays as fit into this number of segments (at least one ray), so
-                that the memory of what follows is bounded.
-            generator: source of one random offset per ray; without it segments are centred.
-
-        Returns:
-            Segments of all rays, or of the leading ones that fit.
-        """
+        """Return the occupied segments of rays through the box; see :meth:`Sampler.march`."""
         # No ray is in the box for longer than its diagonal. To ask how long the longest is, one would wait for the GPU.
-        columns = self.steps if steps is None else steps
+        columns = self.steps if limits.steps is None else limits.steps
         step = self.step_length * (self.steps / columns)
-        nearest, length = span_in_box(origins, directions, self.aabb, nears=nears, fars=fars, near_plane=near_plane)
+        nearest, length = span_in_box(origins, directions, self.aabb, limits)
 
-        if generator is None:
+        if limits.generator is None:
             offsets = torch.full_like(nearest, 0.5)
         else:
-            offsets = torch.rand(nearest.shape, device=nearest.device, generator=generator)
+            offsets = torch.rand(nearest.shape, device=nearest.device, generator=limits.generator)
         # Cell coordinates are affine along a ray: three fused multiply-adds per candidate, no [rays, steps, 3] table.
         scale = 0.5 * self.resolution
         start = (world_to_box(origins + directions * nearest[:, None], self.aabb) + 1.0) * scale
@@ -217,7 +262,7 @@ class OccupancyGrid(nn.Module):
                 columns=columns,
                 resolution=self.resolution,
             )
-            counts = leading(counts, max_samples)
+            counts = leading(counts, limits.max_samples)
             ray_indices, slots, distances = marching.segments_of(bits, counts, nearest, offsets, step=step)
             lengths = torch.full_like(distances, step)
             return RaySegments(ray_indices, slots, distances, lengths, counts, candidates[: counts.shape[0]])
@@ -229,7 +274,7 @@ class OccupancyGrid(nn.Module):
             cell.mul_(self.resolution).add_(coordinate.to(torch.int32).clamp_(0, self.resolution - 1))
         hit = self.occupied.index_select(0, cell.view(-1)).view(inside.shape).logical_and_(inside)
 
-        ray_indices, column, slots, counts = self.kept(hit, max_samples)
+        ray_indices, column, slots, counts = self.kept(hit, limits.max_samples)
         distances = nearest[ray_indices] + (column + offsets[ray_indices]) * step
         lengths = torch.full_like(distances, step)
         return RaySegments(ray_indices, slots, distances, lengths, counts, inside[: counts.shape[0]].sum(dim=1))
@@ -261,18 +306,15 @@ def span_in_box(
     origins: Float[Tensor, "rays 3"],
     directions: Float[Tensor, "rays 3"],
     aabb: Float[Tensor, "2 3"],
-    *,
-    nears: Float[Tensor, "rays 1"] | None,
-    fars: Float[Tensor, "rays 1"] | None,
-    near_plane: float,
+    limits: RayLimits,
 ) -> tuple[Float[Tensor, " rays"], Float[Tensor, " rays"]]:
     """Where rays enter a box, not nearer than the limits, and how long they stay; both zero for those that miss."""
     nearest, farthest = intersect_aabb(origins, directions, aabb.flatten())
-    nearest = nearest.clamp(min=near_plane)
-    if nears is not None:
-        nearest = torch.maximum(nearest, nears.squeeze(-1))
-    if fars is not None:
-        farthest = torch.minimum(farthest, fars.squeeze(-1))
+    nearest = nearest.clamp(min=limits.near_plane)
+    if limits.nears is not None:
+        nearest = torch.maximum(nearest, limits.nears.squeeze(-1))
+    if limits.fars is not None:
+        farthest = torch.minimum(farthest, limits.fars.squeeze(-1))
     # A ray that misses the box has length zero, even if the library's invalid value says otherwise.
     length = (farthest - nearest).clamp(min=0.0).nan_to_num(0.0)
     length = torch.where(nearest >= 1e9, torch.zeros_like(length), length)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from finer_nerfstudio.nerf.field import box_to_world, world_to_box
 from finer_nerfstudio.nerf.sampling.contraction import contract, distance_at, expand, shrinkage
-from finer_nerfstudio.nerf.sampling.sampler import OccupancyGrid, RaySegments
+from finer_nerfstudio.nerf.sampling.sampler import EVERYWHERE, OccupancyGrid, RayLimits, RaySegments
 
 
 class UnboundedGrid(OccupancyGrid):
@@ -46,16 +46,10 @@ class UnboundedGrid(OccupancyGrid):
         self,
         origins: Float[Tensor, "rays 3"],
         directions: Float[Tensor, "rays 3"],
-        *,
-        nears: Float[Tensor, "rays 1"] | None = None,
-        fars: Float[Tensor, "rays 1"] | None = None,
-        near_plane: float = 0.0,
-        steps: int | None = None,
-        max_samples: int | None = None,
-        generator: torch.Generator | None = None,
+        limits: RayLimits = EVERYWHERE,
     ) -> RaySegments:
-        """The occupied segments of rays up to the far plane; arguments as for a bounded scene."""
-        steps = self.steps if steps is None else steps
+        """Return the occupied segments of rays up to the far plane; see :meth:`Sampler.march`."""
+        steps = self.steps if limits.steps is None else limits.steps
         reach = self.reach
         # The last step would end at infinity.
         edges = torch.arange(max(2, steps), device=origins.device, dtype=origins.dtype) * (2.0 / max(2, steps))
@@ -63,17 +57,17 @@ class UnboundedGrid(OccupancyGrid):
         lengths = edge_distances.diff()
 
         num_rays, columns = origins.shape[0], lengths.shape[0]
-        if generator is None:
+        if limits.generator is None:
             offsets = origins.new_full((num_rays,), 0.5)
         else:
-            offsets = torch.rand(num_rays, device=origins.device, dtype=origins.dtype, generator=generator)
+            offsets = torch.rand(num_rays, device=origins.device, dtype=origins.dtype, generator=limits.generator)
         # A segment is looked at where its share ``offset`` of contracted length ends.
         distances = distance_at(edges[:-1] + offsets[:, None] * edges[1], reach)
-        inside = distances >= near_plane
-        if nears is not None:
-            inside &= distances >= nears
-        if fars is not None:
-            inside &= distances <= fars
+        inside = distances >= limits.near_plane
+        if limits.nears is not None:
+            inside &= distances >= limits.nears
+        if limits.fars is not None:
+            inside &= distances <= limits.fars
 
         # As contract(), but one coordinate at a time: a table of them all is slow to stride through.
         start = world_to_box(origins, self.aabb)
@@ -90,7 +84,7 @@ class UnboundedGrid(OccupancyGrid):
             cell.mul_(self.resolution).add_(place.clamp_(0, self.resolution - 1))
         hit = self.occupied.index_select(0, cell.view(-1)).view(num_rays, columns).logical_and_(inside)
 
-        ray_indices, column, slots, counts = self.kept(hit, max_samples)
+        ray_indices, column, slots, counts = self.kept(hit, limits.max_samples)
         return RaySegments(
             ray_indices,
             slots,

@@ -20,6 +20,7 @@ from finer_nerfstudio.nerf.field import (
     FinerFieldConfig,
     RadianceField,
 )
+from finer_nerfstudio.nerf.training.averaging import AveragedField
 
 
 @dataclass
@@ -109,6 +110,23 @@ class GrowingField(RadianceField[GrowingNetwork]):
         for network in (self.density_net, self.color_net):
             network.active = stages
             network.train_only(stages - 1)
+
+    @torch.no_grad()
+    def grow_with(self, averaged: AveragedField, stages: int) -> None:
+        """Widen this field and its average to so many stages, as often as is due.
+
+        What is frozen then are the averaged weights, those that evaluation has used: an earlier stage looks the same
+        ever after.
+        """
+        mean = averaged.module
+        assert isinstance(mean, GrowingField)
+        while self.active < stages:
+            if int(averaged.n_averaged) > 0:
+                for own, value in zip(self.parameters(), mean.parameters(), strict=True):
+                    own.copy_(value)
+            grown = self.active + 1
+            self.activate(grown)
+            mean.activate(grown)
 
     def stages_within(self, width: float) -> int:
         """Active stages that are no wider than ``width``; the first is there in any case."""

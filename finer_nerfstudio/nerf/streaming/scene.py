@@ -19,12 +19,13 @@ from torch import Tensor
 
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.inr.growth import GrowingNetwork
+from finer_nerfstudio.nerf.data.alpha import over_white
 from finer_nerfstudio.nerf.data.views import View, evenly, view_of
 from finer_nerfstudio.nerf.field import DIRECTION_DIMS, FinerField
-from finer_nerfstudio.nerf.model import over_white
 from finer_nerfstudio.nerf.rendering import render
 from finer_nerfstudio.nerf.sampling.rays import camera_rays
 from finer_nerfstudio.nerf.sampling.sampler import OccupancyGrid
+from finer_nerfstudio.nerf.scene import Scene
 from finer_nerfstudio.nerf.streaming.growing_field import GrowingField
 from finer_nerfstudio.nerf.training.trained_run import load_run, run_config
 from finer_nerfstudio.runs import metrics
@@ -94,20 +95,21 @@ class DecodedScene:
         self.signal = signal
         device = density_net.device
         aabb = torch.tensor(signal.aabb, dtype=torch.float32).reshape(2, 3)
-        self.field = FinerField(
+        field = FinerField(
             density_net.merged(stages),
             color_net.merged(stages),
             aabb,
             direction_encoding=signal.direction_encoding,
         ).to(device)
-        self.grid = OccupancyGrid(aabb, resolution=signal.grid_resolution, steps=signal.samples_per_ray).to(device)
+        grid = OccupancyGrid(aabb, resolution=signal.grid_resolution, steps=signal.samples_per_ray).to(device)
         # Fixed, so that a stream looks the same whenever it is decoded.
         generator = torch.Generator(device).manual_seed(0)
         try:
             for _ in range(_LOOKS):
-                self.grid.update(self.field.density_at, everywhere=True, generator=generator)
+                grid.update(field.density_at, everywhere=True, generator=generator)
         except InputError as error:  # which speaks of training
             raise InputError("the field has densities that are NaN or infinite: there is nothing to see.") from error
+        self.scene = Scene(field, grid, signal.near_plane, signal.weight_threshold)
 
     @torch.no_grad()
     def colors(self, rays: RayBundle) -> Float[Tensor, "rays 3"]:
@@ -115,13 +117,7 @@ class DecodedScene:
         parts = []
         at_once = self._rays_at_once()
         for start in range(0, len(rays), at_once):
-            seen = render(
-                self.field,
-                self.grid,
-                rays[start : start + at_once],
-                near_plane=self.signal.near_plane,
-                weight_threshold=self.signal.weight_threshold,
-            )
+            seen = render(self.scene, rays[start : start + at_once])
             parts.append(seen["rgb"].clamp(0.0, 1.0))
         return torch.cat(parts)
 
@@ -136,7 +132,7 @@ class DecodedScene:
             report: told how many rows of how many are done.
         """
         view = self.signal.view if view is None else view
-        camera = view.camera().to(self.grid.thickness.device)
+        camera = view.camera().to(self.scene.device)
         pixels = np.empty((view.height, view.width, 3), np.uint8)
         rows_at_once = max(1, self._rays_at_once() // view.width)
         for top in range(0, view.height, rows_at_once):
@@ -332,8 +328,7 @@ def pack_run(
         # A decoder looks into the cells itself: they need not be those of the training.
         min(model.config.grid_resolution, _LARGEST_GRID),
         float(model.config.near_plane),
-        # As the model's own evaluation.
-        10.0 * model.config.color_weight_threshold,
+        model.config.evaluation_threshold,
         view_of(cameras, chosen[0]),
     )
     torch.manual_seed(seed)
@@ -351,8 +346,8 @@ def pack_run(
             scene = DecodedScene(signal, density_net, color_net, i + 1)
 
             def decibels(stages: int = i + 1, scene: DecodedScene = scene) -> float:
-                scene.field.density_net = density_net.merged(stages)
-                scene.field.color_net = color_net.merged(stages)
+                scene.scene.field.density_net = density_net.merged(stages)
+                scene.scene.field.color_net = color_net.merged(stages)
                 return float(metrics.psnr(scene.colors(rays), photographed))
 
             kind, step = coarsest(new, decibels, allowed_loss=allowed_loss)

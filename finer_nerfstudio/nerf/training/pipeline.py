@@ -18,10 +18,11 @@ from torch.cuda.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.nerf.data.alpha import over_white
 from finer_nerfstudio.nerf.data.batches import SceneBatches
 from finer_nerfstudio.nerf.data.views import evenly
 from finer_nerfstudio.nerf.data.visibility import require_lenses, require_sight
-from finer_nerfstudio.nerf.model import FinerModelConfig, over_white
+from finer_nerfstudio.nerf.model import FinerModelConfig
 from finer_nerfstudio.nerf.sampling.rays import PinholeRays, are_pinholes
 from finer_nerfstudio.nerf.training import distributed, terminal
 from finer_nerfstudio.nerf.training.opaque_rays import OpaqueRays

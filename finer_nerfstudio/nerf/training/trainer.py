@@ -430,7 +430,7 @@ class FinerTrainer(Trainer):
         if is_higher_first and self._last_step() < start.start_steps:
             rates += f", --optimizers.fields.scheduler.start-lr {start.start_lr:g}"
         model = self.pipeline.model
-        scales = model.scale_options() if isinstance(model, FinerModel) else ""
+        scales = model.config.field.scale_options() if isinstance(model, FinerModel) else ""
         if self._trained_steps == 0 and self._start_step == 0:
             return f"{error} before the first step: the scales are too large ({scales})."
         found = sorted(self.checkpoint_dir.glob("*.ckpt"))

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from finer_nerfstudio.nerf.field import world_to_box
 from finer_nerfstudio.nerf.sampling.contraction import contract, distance_at, expand, far_away, progress_at, shrinkage
+from finer_nerfstudio.nerf.sampling.sampler import RayLimits
 from finer_nerfstudio.nerf.sampling.unbounded_grid import UnboundedGrid
 
 BOX = torch.tensor([[-1.0, -2.0, -0.5], [1.0, 1.0, 1.5]])
@@ -70,7 +71,7 @@ def rays(count: int) -> tuple[Tensor, Tensor]:
 def test_the_march_keeps_the_steps_in_occupied_cells_and_covers_all_of_space(jitter: bool) -> None:
     grid = UnboundedGrid(BOX, resolution=12, steps=64)
     origins, directions = rays(40)
-    full = grid.march(origins, directions, generator=torch.Generator().manual_seed(1) if jitter else None)
+    full = grid.march(origins, directions, RayLimits(generator=torch.Generator().manual_seed(1) if jitter else None))
     # Segments without gaps, up to the last edge; their lengths are contracted.
     edges = distance_at(torch.arange(64, dtype=torch.float64) / 32, grid.reach).float()
     assert float(edges[-1]) == pytest.approx(0.5 * 64 * grid.reach)
@@ -82,7 +83,7 @@ def test_the_march_keeps_the_steps_in_occupied_cells_and_covers_all_of_space(jit
         place = world_to_box(origins[ray] + full.distances[own, None] * directions[ray], BOX)
         torch.testing.assert_close(full.lengths[own], edges.diff() * shrinkage(place), rtol=1e-4, atol=1e-5)
     grid.occupied.copy_(torch.rand(12**3, generator=torch.Generator().manual_seed(2)) < 0.3)
-    kept = grid.march(origins, directions, generator=torch.Generator().manual_seed(1) if jitter else None)
+    kept = grid.march(origins, directions, RayLimits(generator=torch.Generator().manual_seed(1) if jitter else None))
     seen = origins[full.ray_indices] + full.distances[:, None] * directions[full.ray_indices]
     inside = grid.occupied[grid.cell_of(seen)]
     # A point on a cell's face may count to either side by rounding.
@@ -121,10 +122,10 @@ def test_a_cell_is_as_thick_as_the_segments_in_it() -> None:
 def test_limits_and_the_sample_budget() -> None:
     grid = UnboundedGrid(BOX, resolution=8, steps=64)
     origins, directions = rays(50)
-    bounded = grid.march(origins, directions, max_samples=300)
+    bounded = grid.march(origins, directions, RayLimits(max_samples=300))
     assert bounded.num_rays == 300 // 63
-    limited = grid.march(origins, directions, nears=torch.full((50, 1), 2.0), fars=torch.full((50, 1), 30.0))
+    limited = grid.march(origins, directions, RayLimits(nears=torch.full((50, 1), 2.0), fars=torch.full((50, 1), 30.0)))
     assert limited.distances.min() >= 2.0
     assert limited.distances.max() <= 30.0
-    assert grid.march(origins, directions, near_plane=0.5).distances.min() >= 0.5
+    assert grid.march(origins, directions, RayLimits(near_plane=0.5)).distances.min() >= 0.5
     assert far_away(grid.reach) > 0.5 * 64 * grid.reach, "the sky is behind everything"

@@ -16,7 +16,7 @@ from finer_nerfstudio.nerf.model import FinerModel, FinerModelConfig
 from finer_nerfstudio.nerf.rendering import ray_weights
 from finer_nerfstudio.nerf.sampling.contraction import far_away, shrinkage
 from finer_nerfstudio.nerf.sampling.proposal import ProposalSampler
-from finer_nerfstudio.nerf.sampling.sampler import Diverged
+from finer_nerfstudio.nerf.sampling.sampler import Diverged, RayLimits
 
 BOX = torch.tensor([[-1.0, -2.0, -0.5], [1.0, 1.0, 1.5]])
 
@@ -39,7 +39,7 @@ def rays(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 def test_segments_follow_each_other_within_their_limits(unbounded: bool, training: bool) -> None:
     sampler = make_sampler(unbounded=unbounded).train(training)
     origins, directions = rays(50)
-    segments = sampler.march(origins, directions, near_plane=0.05)
+    segments = sampler.march(origins, directions, RayLimits(near_plane=0.05))
     assert segments.counts.tolist() == [16] * 50
     assert segments.slots.tolist() == list(range(16)) * 50
     assert (segments.lengths >= 0).all()
@@ -56,7 +56,9 @@ def test_segments_follow_each_other_within_their_limits(unbounded: bool, trainin
         assert ends.max() <= far_away(sampler.reach)
     else:
         assert ((middles >= BOX[0] - 1e-3) & (middles <= BOX[1] + 1e-3)).all()
-    limited = sampler.march(origins, directions, nears=torch.full((50, 1), 3.5), fars=torch.full((50, 1), 4.5))
+    limited = sampler.march(
+        origins, directions, RayLimits(nears=torch.full((50, 1), 3.5), fars=torch.full((50, 1), 4.5))
+    )
     seen = limited.lengths > 0
     assert limited.distances[seen].min() >= 3.5
     assert limited.distances[seen].max() <= 4.5
@@ -70,11 +72,11 @@ def test_rays_that_miss_a_bounded_scene_have_segments_of_no_length() -> None:
 def test_the_sample_budget_keeps_leading_rays() -> None:
     sampler = make_sampler(unbounded=False)
     origins, directions = rays(50)
-    segments = sampler.march(origins, directions, max_samples=100)
+    segments = sampler.march(origins, directions, RayLimits(max_samples=100))
     assert segments.num_rays == 100 // 16
     assert segments.distances.shape[0] <= 100
-    assert sampler.march(origins, directions, max_samples=3).num_rays == 1
-    assert sampler.eval().march(origins, directions, steps=128).counts.tolist() == [32] * 50
+    assert sampler.march(origins, directions, RayLimits(max_samples=3)).num_rays == 1
+    assert sampler.eval().march(origins, directions, RayLimits(steps=128)).counts.tolist() == [32] * 50
 
 
 @pytest.mark.parametrize("unbounded", [False, True])

@@ -14,7 +14,7 @@ from torch import Tensor
 from finer_nerfstudio.nerf.field import box_to_world, world_to_box
 from finer_nerfstudio.nerf.rendering import ray_weights
 from finer_nerfstudio.nerf.sampling import marching
-from finer_nerfstudio.nerf.sampling.sampler import OccupancyGrid
+from finer_nerfstudio.nerf.sampling.sampler import OccupancyGrid, RayLimits
 
 BOX = torch.tensor([[-1.0, -2.0, -0.5], [1.0, 1.0, 1.5]])
 
@@ -65,7 +65,7 @@ def test_march_keeps_exactly_the_steps_in_occupied_cells(seed: int, jitter: bool
     grid.occupied.copy_(torch.rand(12**3, generator=torch.Generator().manual_seed(seed)) < 0.2)
     origins, directions = rays(40, seed)
     generator = torch.Generator().manual_seed(seed) if jitter else None
-    segments = grid.march(origins, directions, generator=generator)
+    segments = grid.march(origins, directions, RayLimits(generator=generator))
     offsets = torch.rand(40, generator=torch.Generator().manual_seed(seed)) if jitter else torch.full((40,), 0.5)
     for ray in range(40):
         with torch.no_grad():
@@ -128,7 +128,7 @@ def test_sample_budget_keeps_leading_rays() -> None:
     grid = OccupancyGrid(BOX, resolution=8, steps=64)
     origins, directions = rays(100, 4)
     free = grid.march(origins, directions)
-    bounded = grid.march(origins, directions, max_samples=500)
+    bounded = grid.march(origins, directions, RayLimits(max_samples=500))
     assert bounded.distances.shape[0] <= 500
     kept = bounded.num_rays
     assert 0 < kept < 100
@@ -144,7 +144,9 @@ def test_rays_that_miss_and_limits_along_rays() -> None:
     assert segments.counts[0] == 0
     assert segments.distances.min() >= 3.5
     assert segments.distances.max() <= 5.5
-    limited = grid.march(origins, directions, nears=torch.tensor([[0.0], [4.0]]), fars=torch.tensor([[9.0], [5.0]]))
+    limited = grid.march(
+        origins, directions, RayLimits(nears=torch.tensor([[0.0], [4.0]]), fars=torch.tensor([[9.0], [5.0]]))
+    )
     assert limited.distances.min() >= 4.0
     assert limited.distances.max() <= 5.0
     nothing = grid.march(origins[:1], directions[:1])
@@ -164,6 +166,8 @@ def test_axis_parallel_rays_from_inside(axis: int) -> None:
 
 
 def test_no_rays_at_all() -> None:
-    segments = OccupancyGrid(BOX, resolution=8, steps=64).march(torch.zeros(0, 3), torch.zeros(0, 3), max_samples=100)
+    segments = OccupancyGrid(BOX, resolution=8, steps=64).march(
+        torch.zeros(0, 3), torch.zeros(0, 3), RayLimits(max_samples=100)
+    )
     assert segments.num_rays == 0
     assert segments.distances.shape == (0,)

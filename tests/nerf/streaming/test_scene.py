@@ -57,9 +57,9 @@ def test_a_field_survives_its_way_through_the_container() -> None:
     for stages in (1, 2):
         scene, expected = scene_of(stream, stages), field.rendered(stages)
         hidden = expected.hidden_features(positions)
-        assert torch.equal(scene.field.hidden_features(positions), hidden)
-        assert torch.equal(scene.field.density(hidden), expected.density(hidden))
-        assert torch.equal(scene.field.color(hidden, positions), expected.color(hidden, positions))
+        assert torch.equal(scene.scene.field.hidden_features(positions), hidden)
+        assert torch.equal(scene.scene.field.density(hidden), expected.density(hidden))
+        assert torch.equal(scene.scene.field.color(hidden, positions), expected.color(hidden, positions))
         first, second = scene.picture(), scene_of(stream, stages).picture()
         assert first.shape == (12, 16, 3)
         assert np.array_equal(first, second), "a stream looks the same whenever it is decoded"

@@ -1,0 +1,64 @@
+"""What happens before and after a training step: the average follows, the sampler looks at the field."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+
+from finer_nerfstudio.nerf.sampling.proposal import ProposalSampler
+from finer_nerfstudio.nerf.sampling.sampler import Diverged, OccupancyGrid
+
+if TYPE_CHECKING:
+    from finer_nerfstudio.nerf.model import FinerModel
+
+_BEFORE, _AFTER = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION, TrainingCallbackLocation.AFTER_TRAIN_ITERATION
+# Training steps between looks at whether the weights are still numbers.
+_LOOK_EVERY = 16
+# Of the samples of a ray, those that are taken of the fog in the beginning.
+_OF_FOG = 1 / 3
+
+
+def training_callbacks(model: FinerModel) -> list[TrainingCallback]:
+    """Return what a model has done around its training steps."""
+
+    def update_average(step: int) -> None:
+        model.averaged_field.follow(model.field)
+
+    callbacks = [TrainingCallback([_AFTER], update_average)]
+    if model.grid is not None:
+        callbacks += _of_grid(model, model.grid)
+    if model.proposals is not None:
+        callbacks += _of_proposals(model, model.proposals)
+    return callbacks
+
+
+def _of_grid(model: FinerModel, grid: OccupancyGrid) -> list[TrainingCallback]:
+    config = model.config
+
+    def sample_fog(step: int) -> None:
+        share = _OF_FOG if step < config.grid_warmup_steps else 1.0
+        model.training_samples_per_ray = max(1, round(share * config.samples_per_ray))
+
+    def update_grid(step: int) -> None:
+        everywhere = step < config.grid_warmup_steps
+        grid.update(model.field.density_at, everywhere=everywhere, generator=model.generator(model.device))
+
+    return [
+        TrainingCallback([_BEFORE], sample_fog),
+        TrainingCallback([_BEFORE], update_grid, update_every_num_iters=config.grid_update_every),
+    ]
+
+
+def _of_proposals(model: FinerModel, proposals: ProposalSampler) -> list[TrainingCallback]:
+    def require_finite(step: int) -> None:
+        # As a grid sees when it looks at the field; all processes of a distributed run have the same weights.
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in model.field.parameters()):
+            raise Diverged("weights are NaN or infinite")
+
+    return [
+        TrainingCallback([_BEFORE], proposals.before_step),
+        TrainingCallback([_AFTER], proposals.after_step),
+        TrainingCallback([_BEFORE], require_finite, update_every_num_iters=_LOOK_EVERY),
+    ]
