@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 Stage = Callable[[str, int, int], None]
 """Progress callback: what is going on, how much of it is done, of how much."""
 
+PROGRESS_FILE = "progress.json"
+"""In the folder of a radiance field's run: ``done`` in [0, 1], ``step``, ``psnr`` of the rays trained last, in dB, and
+``rays_per_second``."""
+
 # Elsewhere than on a terminal.
 _SECONDS_OF_SILENCE = 10.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import TextIO
 import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from finer_nerfstudio.runs.progress import training_progress
+from finer_nerfstudio.runs.progress import PROGRESS_FILE, training_progress
 from finer_nerfstudio.runs.training import Report
 
 # A look at the loss waits for a GPU.
@@ -91,14 +92,18 @@ def say_table(rows: Sequence[tuple[str, str]]) -> None:
 
 
 class TrainingProgress:
-    """A bar on a terminal, and a line for each tenth elsewhere: share done, step, speed and PSNR of the rays trained.
+    """A bar on a terminal, and lines elsewhere: share done, step, speed and PSNR of the rays trained.
+
+    Programs read the same from :data:`PROGRESS_FILE`.
 
     Args:
         title: what is trained.
+        folder: of the run, for the file.
     """
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, folder: Path) -> None:
         self._title = title
+        self._file = folder / PROGRESS_FILE
         self._stack = ExitStack()
         self._report: Report | None = None
         self._next = 0.0
@@ -135,3 +140,8 @@ class TrainingProgress:
         if self._report is None:
             self._report = self._stack.enter_context(training_progress(self._title, lambda psnr: self._quantity(psnr)))
         self._report(done, step, psnr)
+        progress = {"done": done, "step": step, "psnr": psnr, "rays_per_second": rays_per_second}
+        partial = self._file.with_name(f"{PROGRESS_FILE}.partial")
+        with contextlib.suppress(OSError):  # the next checkpoint says that the disk is full
+            partial.write_text(json.dumps(progress))
+            partial.replace(self._file)

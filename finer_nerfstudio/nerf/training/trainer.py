@@ -372,7 +372,7 @@ class FinerTrainer(Trainer):
         threading.excepthook = self._note_failed_write
         with exit_on_input_error():
             try:
-                with terminal.TrainingProgress(str(self.config.method_name)) as self._progress:
+                with terminal.TrainingProgress(str(self.config.method_name), self.base_dir) as self._progress:
                     super().train()
             except Diverged as error:
                 raise InputError(self._diverged(error)) from None

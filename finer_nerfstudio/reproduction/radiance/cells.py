@@ -24,7 +24,7 @@ from finer_nerfstudio.reproduction.radiance.programs import (
 from finer_nerfstudio.reproduction.radiance.protocol import RadianceProtocol
 from finer_nerfstudio.reproduction.radiance.scenes import Scene
 from finer_nerfstudio.runs.options import Method
-from finer_nerfstudio.runs.progress import stages, training_progress
+from finer_nerfstudio.runs.progress import PROGRESS_FILE, stages, training_progress
 from finer_nerfstudio.runs.sweep import Cell, environment_of_programs
 from finer_nerfstudio.runs.training import Report
 
@@ -195,7 +195,7 @@ def _trained(run: RadianceRun, attempt: Path) -> Path:
             options=[*options, *run.protocol.training_options(run.method, trained_steps=trained_steps)],
             parser_options=run.protocol.parser_options(run.scene),
             log=log,
-            watch=TrainingLog(log, run.protocol.steps, report).look,
+            watch=RunProgress(attempt / "run", run.protocol.steps, report).look,
             environment=environment_of_programs(),
         )
         done = finished_training(attempt, run.protocol)
@@ -204,35 +204,35 @@ def _trained(run: RadianceRun, attempt: Path) -> Path:
     return done
 
 
-class TrainingLog:
-    """Reads ns-train's progress from what it has newly written to its log.
+class RunProgress:
+    """Reads ns-train's progress from the file that it keeps in a run's folder.
 
     Args:
-        path: the log; what is there already is skipped.
+        folder: of runs; those that are there already count no more.
         steps: of the whole training, None where minutes count.
         report: is told the share done, the step and the PSNR of the rays that were trained last.
     """
 
-    def __init__(self, path: Path, steps: int | None, report: Report) -> None:
-        self._path = path
-        self._offset = path.stat().st_size if path.exists() else 0
+    def __init__(self, folder: Path, steps: int | None, report: Report) -> None:
+        self._folder = folder
+        self._earlier = set(self._files())
         self._steps = steps
         self._report = report
+        self._last = -1
+
+    def _files(self) -> Iterator[Path]:
+        return self._folder.glob(f"*/*/*/{PROGRESS_FILE}")
 
     def look(self) -> None:
         """Report what is new."""
-        with self._path.open("rb") as file:
-            file.seek(self._offset)
-            new = file.read()
-        whole = new[: new.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        for line in whole.decode(errors="replace").splitlines():
-            progress = re.match(r"[\w-]+: (\d+)%, step ([\d,]+) .*train (\S+) dB", line)
-            if progress is None:
+        for path in set(self._files()) - self._earlier:
+            progress = json.loads(path.read_text())
+            step = int(progress["step"])
+            if step == self._last:
                 continue
-            step = int(progress[2].replace(",", ""))
-            share = float(progress[1]) / 100 if self._steps is None else step / self._steps
-            self._report(min(1.0, share), step, float(progress[3]))
+            self._last = step
+            share = progress["done"] if self._steps is None else step / self._steps
+            self._report(min(1.0, share), step, progress["psnr"])
 
 
 @contextmanager

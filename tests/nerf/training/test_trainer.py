@@ -256,7 +256,7 @@ def test_a_run_counts_the_steps_that_it_trained(
 ) -> None:
     """A step takes a second here; the clock is read when a step begins, so that the fifth ends a run of four."""
     trainer = make_trainer(max_num_iterations=10, max_minutes=minutes)
-    trainer._start_step, trainer._loaded_progress = start, 0.0
+    trainer._start_step, trainer._loaded_progress, trainer.base_dir = start, 0.0, Path()
     seen: list[object] = []
     step_of_a_second = Trainer.train_iteration
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.reproduction.radiance import cells
 from finer_nerfstudio.reproduction.radiance.cells import (
     RadianceRun,
-    TrainingLog,
+    RunProgress,
     attempt_folder,
     checkpoints,
     finished_training,
@@ -223,35 +222,30 @@ def test_partial_checkpoints_do_not_count(tmp_path: Path) -> None:
     assert checkpoints(tmp_path) == []
 
 
-def test_progress_is_read_from_the_log(tmp_path: Path) -> None:
-    """The log is written by what ns-train itself reports with."""
+def test_progress_is_read_from_the_runs_folder(tmp_path: Path) -> None:
+    """The file is written by what ns-train itself reports with."""
     from finer_nerfstudio.nerf.training.terminal import TrainingProgress
 
-    log = tmp_path / "training.log"
-    log.write_text("finer-sine: 70%, step 140 1,000 rays/s  train 20.0 dB\n")
+    earlier, folder = tmp_path / "scene/finer-sine/1", tmp_path / "scene/finer-sine/2"
+    for run in (earlier, folder):
+        run.mkdir(parents=True)
+    with TrainingProgress("finer-sine", earlier) as progress:
+        progress.report(0.7, 140, 20.0, 1000.0)
     seen: list[tuple[float, int, float]] = []
-    watcher = TrainingLog(log, 20_000, lambda *values: seen.append(values))
-    watcher.look()
-    assert seen == [], "an earlier run's line"
-    with log.open("a") as file, redirect_stderr(file), TrainingProgress("finer-sine") as progress:
-        file.write("finer-sine\n  data     data/demo\n")
+    by_steps = RunProgress(tmp_path, 20_000, lambda *values: seen.append(values))
+    by_the_clock = RunProgress(tmp_path, None, lambda *values: seen.append(values))
+    by_steps.look()
+    assert seen == [], "an earlier run's"
+    with TrainingProgress("finer-sine", folder) as progress:
         progress.report(0.0909, 1000, 21.43, 81_651.2)
-        file.flush()
-        watcher.look()
-        assert seen == [(0.05, 1000, 21.4)]
-        file.write("finer-sine: 30%, step 6,000 81,000")
-        file.flush()
-        watcher.look()
-        assert len(seen) == 1, "half a line"
-        file.write(" rays/s  train 22.5 dB\n")
-        file.flush()
-        watcher.look()
-    assert seen[1:] == [(0.3, 6000, 22.5)]
-    # By the clock, the share that is printed is the only one there is.
-    by_clock = TrainingLog(tmp_path / "other.log", None, lambda *values: seen.append(values))
-    (tmp_path / "other.log").write_text("siren: 25%, step 30 1,000 rays/s  train 20.0 dB\n")
-    by_clock.look()
-    assert seen[-1] == (0.25, 30, 20.0)
+        by_steps.look()
+        by_steps.look()
+        assert seen == [(0.05, 1000, 21.43)], "told once"
+        by_the_clock.look()
+        assert seen[1:] == [(0.0909, 1000, 21.43)]
+        progress.report(0.3, 6000, 22.5, 81_000.0)
+        by_steps.look()
+    assert seen[2:] == [(0.3, 6000, 22.5)]
 
 
 def test_last_words(tmp_path: Path) -> None:
