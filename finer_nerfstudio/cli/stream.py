@@ -24,7 +24,8 @@ import tyro
 from finer_nerfstudio.errors import InputError, UsageError, in_one_line
 from finer_nerfstudio.runs.command_line import printable
 from finer_nerfstudio.runs.processor import prepare_processor
-from finer_nerfstudio.streams.container import Precision, StreamHeader, StreamReader
+from finer_nerfstudio.streams.header import Precision, StreamHeader
+from finer_nerfstudio.streams.reader import StreamReader
 from finer_nerfstudio.tasks.streaming.encode import StreamOptions
 
 _SHAPES = (".obj", ".ply", ".stl", ".off", ".glb", ".gltf", ".3mf", ".dae", ".xyz", ".asc", ".csv", ".pts", ".txt")
@@ -212,7 +213,7 @@ def pack(command: Pack) -> None:
 def decode(command: Decode) -> None:
     from finer_nerfstudio.files.png import write_image
     from finer_nerfstudio.runs.options import device_named
-    from finer_nerfstudio.streams.container import Stream
+    from finer_nerfstudio.streams.reader import Stream
     from finer_nerfstudio.tasks.sdf.run import require_resolution, write_mesh
     from finer_nerfstudio.tasks.streaming.decode import portions_of
     from finer_nerfstudio.tasks.streaming.subjects import image_size, picture_of, surface_in_units
@@ -347,7 +348,7 @@ def inspect(command: Inspect) -> None:
 
 
 def serve(command: Serve) -> None:
-    from finer_nerfstudio.streams.container import read_stream
+    from finer_nerfstudio.streams.reader import read_stream
     from finer_nerfstudio.tasks.streaming.serve import ORIGINAL_NAME, original_of, serving
 
     try:

@@ -9,7 +9,8 @@ import torch
 
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.inr.growth import GrowthStage
-from finer_nerfstudio.streams.container import Precision, pack_stage, parameters_of, unpack_stage_
+from finer_nerfstudio.streams.header import Precision
+from finer_nerfstudio.streams.payload import pack_stage, parameters_of, unpack_stage_
 
 _LARGEST_STEP = 64.0
 _REFINEMENTS = 3

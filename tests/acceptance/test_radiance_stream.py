@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from finer_nerfstudio.nerf.streaming.scene import scene_of
-from finer_nerfstudio.streams.container import read_stream
+from finer_nerfstudio.streams.reader import read_stream
 
 ROOT = Path(__file__).parents[2]
 WIDTHS = ("10", "18", "27")

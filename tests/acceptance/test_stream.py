@@ -31,14 +31,10 @@ from playwright.sync_api import Page, sync_playwright
 
 from finer_nerfstudio import GrowingNetwork, Sine
 from finer_nerfstudio.files.png import write_image
-from finer_nerfstudio.streams.container import (
-    StreamedStage,
-    StreamHeader,
-    describe_network,
-    pack_stage,
-    read_stream,
-    write_stream,
-)
+from finer_nerfstudio.streams.header import StreamedStage, StreamHeader, describe_network
+from finer_nerfstudio.streams.payload import pack_stage
+from finer_nerfstudio.streams.reader import read_stream
+from finer_nerfstudio.streams.writer import write_stream
 from finer_nerfstudio.tasks.image.files import sample_image
 from finer_nerfstudio.tasks.streaming.serve import original_of, serving
 

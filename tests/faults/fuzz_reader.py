@@ -66,16 +66,10 @@ class Reader:
 
 
 def _streams(folder: Path) -> Reader:
-    from finer_nerfstudio.streams.container import (
-        Precision,
-        StreamedStage,
-        StreamHeader,
-        StreamReader,
-        describe_network,
-        pack_stage,
-        read_stream,
-        write_stream,
-    )
+    from finer_nerfstudio.streams.header import Precision, StreamedStage, StreamHeader, describe_network
+    from finer_nerfstudio.streams.payload import pack_stage
+    from finer_nerfstudio.streams.reader import StreamReader, read_stream
+    from finer_nerfstudio.streams.writer import write_stream
     from finer_nerfstudio.tasks.streaming.subjects import picture_of
 
     del folder

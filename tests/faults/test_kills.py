@@ -22,7 +22,7 @@ from PIL import Image
 
 from finer_nerfstudio.files.checkpoint import load_training
 from finer_nerfstudio.nerf.training.checkpoint_loading import allow_nerfstudio_checkpoints
-from finer_nerfstudio.streams.container import read_stream
+from finer_nerfstudio.streams.reader import read_stream
 
 pytestmark = pytest.mark.slow
 

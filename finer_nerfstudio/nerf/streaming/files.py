@@ -17,7 +17,7 @@ from finer_nerfstudio.nerf.streaming.scene import DecodedScene, PackedRun, scene
 from finer_nerfstudio.runs.report import Section, flat_table, write_report
 from finer_nerfstudio.runs.results import METRICS_FILE, software_versions
 from finer_nerfstudio.runs.stage_report import stage_pictures, stage_table
-from finer_nerfstudio.streams.container import Stream, read_stream
+from finer_nerfstudio.streams.reader import Stream, read_stream
 
 _MILLISECONDS_A_TURN = 4000
 _LARGEST_WEBP = 16_383

@@ -29,18 +29,11 @@ from finer_nerfstudio.nerf.scene import Scene
 from finer_nerfstudio.nerf.streaming.growing_field import GrowingField
 from finer_nerfstudio.nerf.training.trained_run import load_run, run_config
 from finer_nerfstudio.runs import metrics
-from finer_nerfstudio.streams.container import (
-    Precision,
-    Stream,
-    StreamedNetwork,
-    StreamedStage,
-    StreamHeader,
-    describe_network,
-    pack_stage,
-    unpack_stage_,
-    write_stream,
-)
+from finer_nerfstudio.streams.header import Precision, StreamedNetwork, StreamedStage, StreamHeader, describe_network
+from finer_nerfstudio.streams.payload import pack_stage, unpack_stage_
 from finer_nerfstudio.streams.precision import coarsest
+from finer_nerfstudio.streams.reader import Stream
+from finer_nerfstudio.streams.writer import write_stream
 
 TASK = "nerf"
 

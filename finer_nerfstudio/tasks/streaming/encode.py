@@ -19,17 +19,10 @@ from finer_nerfstudio.inr.growth import GrowingNetwork, bias_shells, units_of
 from finer_nerfstudio.inr.methods import Preset, Protocol, Task
 from finer_nerfstudio.runs.options import FitOptions, device_named, preset_of, protocol_of, settings_of
 from finer_nerfstudio.runs.training import Report, Schedule, difference, train
-from finer_nerfstudio.streams.container import (
-    Precision,
-    StreamedStage,
-    StreamHeader,
-    describe_network,
-    pack_stage,
-    stage_bytes,
-    unpack_stage_,
-    write_stream,
-)
+from finer_nerfstudio.streams.header import Precision, StreamedStage, StreamHeader, describe_network, stage_bytes
+from finer_nerfstudio.streams.payload import pack_stage, unpack_stage_
 from finer_nerfstudio.streams.precision import coarsest
+from finer_nerfstudio.streams.writer import write_stream
 from finer_nerfstudio.tasks.signal.grid import BatchSize
 from finer_nerfstudio.tasks.streaming.stage_training import StageProblem
 

@@ -14,7 +14,7 @@ from finer_nerfstudio.inr.growth import GrowingNetwork
 from finer_nerfstudio.runs.progress import stages, training_progress
 from finer_nerfstudio.runs.results import finish_run, finished_run, request_of
 from finer_nerfstudio.runs.training import Report, output_folder
-from finer_nerfstudio.streams.container import read_stream
+from finer_nerfstudio.streams.reader import read_stream
 from finer_nerfstudio.tasks.image.files import SourceImage
 from finer_nerfstudio.tasks.sdf.shape import Shape
 from finer_nerfstudio.tasks.signal.grid import psnr_of_loss

@@ -19,7 +19,7 @@ from PIL import Image
 
 from finer_nerfstudio.errors import InputError, UsageError, in_one_line
 from finer_nerfstudio.files.images import read_header
-from finer_nerfstudio.streams.container import StreamHeader
+from finer_nerfstudio.streams.header import StreamHeader
 from finer_nerfstudio.tasks.image.files import read_image
 from finer_nerfstudio.tasks.streaming.subjects import image_size
 

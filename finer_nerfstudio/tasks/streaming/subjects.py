@@ -11,7 +11,8 @@ import numpy as np
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.inr.growth import GrowingNetwork
 from finer_nerfstudio.runs import metrics
-from finer_nerfstudio.streams.container import Stream, StreamHeader
+from finer_nerfstudio.streams.header import StreamHeader
+from finer_nerfstudio.streams.reader import Stream
 from finer_nerfstudio.tasks.image.files import SourceImage
 from finer_nerfstudio.tasks.image.fit import decode_image, measure, signal_of
 from finer_nerfstudio.tasks.streaming.encode import StreamOptions, Subject

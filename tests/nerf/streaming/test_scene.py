@@ -14,14 +14,10 @@ from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf.data.views import View
 from finer_nerfstudio.nerf.streaming.growing_field import GrowingFieldConfig
 from finer_nerfstudio.nerf.streaming.scene import scene_of, signal_of
-from finer_nerfstudio.streams.container import (
-    StreamedStage,
-    StreamHeader,
-    describe_network,
-    pack_stage,
-    read_stream,
-    write_stream,
-)
+from finer_nerfstudio.streams.header import StreamedStage, StreamHeader, describe_network
+from finer_nerfstudio.streams.payload import pack_stage
+from finer_nerfstudio.streams.reader import read_stream
+from finer_nerfstudio.streams.writer import write_stream
 
 BOX = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 POSE = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, -3.0, 0.0, 1.0, 0.0, 0.0]

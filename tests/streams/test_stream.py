@@ -20,20 +20,10 @@ from hypothesis import strategies as st
 
 from finer_nerfstudio import GrowingNetwork, bias_shells, preset
 from finer_nerfstudio.errors import InputError
-from finer_nerfstudio.streams import container as stream_format
-from finer_nerfstudio.streams.container import (
-    PRECISIONS,
-    Precision,
-    StreamedStage,
-    StreamHeader,
-    StreamReader,
-    describe_network,
-    pack_stage,
-    parameters_of,
-    read_stream,
-    unpack_stage_,
-    write_stream,
-)
+from finer_nerfstudio.streams.header import PRECISIONS, Precision, StreamedStage, StreamHeader, describe_network
+from finer_nerfstudio.streams.payload import pack_stage, parameters_of, unpack_payload, unpack_stage_
+from finer_nerfstudio.streams.reader import StreamReader, read_stream
+from finer_nerfstudio.streams.writer import write_stream
 
 GOLDEN = Path(__file__).parent
 
@@ -243,7 +233,7 @@ def test_weights_that_a_payload_cannot_hold_are_refused_before_memory_is_set_asi
     ] and None))  # fmt: skip
     code = """
 import resource, sys
-from finer_nerfstudio.streams.container import read_stream
+from finer_nerfstudio.streams.reader import read_stream
 streams = [bytes.fromhex(line) for line in sys.stdin.read().split()]
 read_stream(streams[0])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -295,7 +285,7 @@ def test_what_follows_the_last_stage_is_not_kept() -> None:
 def test_a_frame_that_does_not_say_its_size_is_told_apart() -> None:
     frame = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(1000))
     with pytest.raises(ValueError, match="does not say how many bytes it holds"):
-        stream_format._unpack(frame, [((250,), "float32")])
+        unpack_payload(frame, [((250,), "float32")])
 
 
 def test_a_stage_of_another_stream_is_not_taken() -> None:
