@@ -33,6 +33,7 @@ from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.files.checkpoint import load_model
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.runs.axes import legend_below, whole_decades
+from finer_nerfstudio.runs.metrics import decibels
 from finer_nerfstudio.runs.progress import Stage
 from finer_nerfstudio.runs.training import Schedule, train
 from finer_nerfstudio.tasks.image.files import SourceImage
@@ -104,7 +105,7 @@ def intensities_of(signal: GridSignal) -> Float[Tensor, "height width channels"]
 
 def psnr_of(mean_square: float) -> float:
     """PSNR in dB of a mean squared error of intensities in [0, 1]; infinite for none."""
-    return -10.0 * math.log10(mean_square) if mean_square > 0 else math.inf
+    return decibels(mean_square)
 
 
 def error_map(

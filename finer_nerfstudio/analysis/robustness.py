@@ -21,6 +21,7 @@ from finer_nerfstudio.analysis.outcome import Outcome, Table, panels
 from finer_nerfstudio.analysis.subject import ImageSource, image_of
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.runs.axes import legend_below, whole_decades
+from finer_nerfstudio.runs.metrics import decibels
 from finer_nerfstudio.runs.options import Method, preset_of
 from finer_nerfstudio.runs.progress import Stage
 from finer_nerfstudio.runs.sweep import Cell, run_cells
@@ -177,7 +178,7 @@ def psnr_of_constant(image: SourceImage) -> float:
     """PSNR in dB of the best image of one colour, at most 100: what a network that learns nothing else reaches."""
     intensity = image.pixels.astype(np.float64) / image.maximum
     error = float(np.square(intensity - intensity.mean(axis=(0, 1))).mean())
-    return 10.0 * math.log10(1.0 / max(error, 10.0 ** (-_HIGHEST / 10.0)))
+    return decibels(max(error, 10.0 ** (-_HIGHEST / 10.0)))
 
 
 @dataclass(frozen=True)

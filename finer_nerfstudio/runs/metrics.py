@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,16 @@ from torch import Tensor
 SSIM_BORDER = 5
 """Pixels along each border that are in the middle of no window of SSIM."""
 _ALEXNET_WEIGHTS = "alexnet-owt-7be5be79.pth"
+
+
+def decibels(squared_error: float, *, peak: float = 1.0) -> float:
+    """Return the peak signal-to-noise ratio in dB of a mean squared error; infinite for none.
+
+    Args:
+        squared_error: mean over all values, at least 0.
+        peak: largest difference that two values can have.
+    """
+    return 10.0 * math.log10(peak**2 / squared_error) if squared_error > 0 else math.inf
 
 
 def psnr(image: Float[Tensor, "*batch channels"], reference: Float[Tensor, "*batch channels"]) -> Float[Tensor, ""]:

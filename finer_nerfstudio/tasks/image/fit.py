@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -191,7 +190,7 @@ def measure(
             report("decoding", start, len(flat))
     error = squared / signal.samples / channels
     quality = {
-        "psnr": 10.0 * math.log10(1.0 / error) if error > 0 else math.inf,
+        "psnr": metrics.decibels(error),
         "ssim": _similarity(out, image, report),
         "lpips": _perceptual_distance(out, image, download_lpips),
     }

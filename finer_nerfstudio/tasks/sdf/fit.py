@@ -21,11 +21,10 @@ from finer_nerfstudio.runs.training import Backward, Report, Schedule, Training,
 from finer_nerfstudio.tasks.sdf.distance import SignedDistance, cloud_distance, mesh_distance
 from finer_nerfstudio.tasks.sdf.effort import Effort
 from finer_nerfstudio.tasks.sdf.extraction import Field, affordable_resolution, extract_surface
-from finer_nerfstudio.tasks.sdf.sampling import SurfaceSampler, training_points
+from finer_nerfstudio.tasks.sdf.loss import DistanceLoss
+from finer_nerfstudio.tasks.sdf.sampling import SurfaceSampler
 from finer_nerfstudio.tasks.sdf.shape import Normalization, Shape, normalization_of
 
-# What a coarse point counts in the loss, where a fine one counts 1.
-_COARSE_WEIGHT = 0.01
 # The published rate and batch belong to 200,000 steps; runs by the clock are shorter. Found on the Armadillo, with
 # finer-wavelet on two processor cores for one and a half and for ten minutes.
 _SHORT_RUN_LEARNING_RATE = 3e-4
@@ -142,15 +141,11 @@ def fit_shape(
 def distance_error(
     network: CoordinateNetwork, surface: SurfaceSampler, distance: SignedDistance, batch_size: int
 ) -> Backward:
-    """The paper's loss: the sum of squared errors over fine points, and a hundredth of that over coarse ones."""
-    weights = torch.ones(batch_size, device=network.device)
-    weights[0::2] = _COARSE_WEIGHT
+    """Return the backward pass of a draw's loss."""
+    distances = DistanceLoss(surface, distance, batch_size, network.device)
 
     def backward(generator: torch.Generator) -> Tensor:
-        points = training_points(surface.points_and_normals(batch_size, generator)[0], generator)
-        truth = distance(points)
-        error = network(points.to(network.device))[:, 0] - truth.to(network.device)
-        loss = (weights * error.square()).sum()
+        loss = distances.weighted(lambda points: network(points)[:, 0], *distances.draw(generator)).sum()
         loss.backward()
         return loss.detach()
 

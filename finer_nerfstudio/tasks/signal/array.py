@@ -17,6 +17,7 @@ from finer_nerfstudio.files.checkpoint import load_model, save_model
 from finer_nerfstudio.inr.activations import Activation, VariablePeriodic, as_activation
 from finer_nerfstudio.inr.methods import Preset, preset
 from finer_nerfstudio.inr.network import CoordinateNetwork
+from finer_nerfstudio.runs.metrics import decibels
 from finer_nerfstudio.runs.options import device_named
 from finer_nerfstudio.runs.progress import training_progress
 from finer_nerfstudio.runs.training import Schedule, Training, train
@@ -125,7 +126,7 @@ def _decoded(
 def _psnr(network: CoordinateNetwork, signal: GridSignal) -> float:
     decoded = _decoded(network, signal.shape, signal.low, signal.high, signal.shape)
     error = float(np.square(decoded - np.asarray(signal.values, np.float64)).mean())
-    return 10.0 * math.log10((signal.high - signal.low) ** 2 / error) if error > 0 else math.inf
+    return decibels(error, peak=signal.high - signal.low)
 
 
 def fit_array(

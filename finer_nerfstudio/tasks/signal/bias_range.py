@@ -19,6 +19,7 @@ from torch import Tensor
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.inr.methods import Preset
 from finer_nerfstudio.inr.network import CoordinateNetwork
+from finer_nerfstudio.runs.metrics import decibels
 from finer_nerfstudio.runs.training import Backward, Schedule, train
 from finer_nerfstudio.tasks.signal.grid import GridSignal, sample_centers
 
@@ -91,7 +92,7 @@ def _quality_of_trial(
     except InputError:  # it diverged
         return -math.inf
     error = float(backward(torch.Generator()))
-    return 10.0 * math.log10(4.0 / error) if error > 0 else math.inf
+    return decibels(error, peak=2.0)
 
 
 def _piece_error(network: CoordinateNetwork, signal: GridSignal, piece: Tensor) -> Backward:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr.network import CoordinateNetwork
+from finer_nerfstudio.runs.metrics import decibels
 from finer_nerfstudio.runs.training import Backward
 
 BatchSize = int | Literal["full", "auto"]
@@ -92,7 +93,7 @@ class GridSignal:
 
 def psnr_of_loss(loss: float) -> float:
     """PSNR in dB that belongs to a mean squared error of values in [-1, 1]."""
-    return 10.0 * math.log10(4.0 / loss) if loss > 0 else math.inf
+    return decibels(loss, peak=2.0)
 
 
 def points_per_step(batch_size: BatchSize, samples: int) -> int:

@@ -13,6 +13,7 @@ from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr.growth import slim_output
 from finer_nerfstudio.inr.methods import METHODS
 from finer_nerfstudio.inr.network import CoordinateNetwork
+from finer_nerfstudio.runs.metrics import decibels
 from finer_nerfstudio.runs.options import device_named, preset_of
 from finer_nerfstudio.runs.progress import training_progress
 from finer_nerfstudio.runs.results import finish_run, request_of
@@ -164,4 +165,4 @@ def _psnr(network: CoordinateNetwork, image: SourceImage, width: int) -> float:
             truth = signal.targets(slice(start, start + len(part)))
             error += float((part.clamp(-1, 1) - truth).double().square().sum()) / 4.0
             start += len(part)
-    return -10.0 * float(torch.tensor(error / (signal.samples * signal.channels)).log10())
+    return decibels(error / (signal.samples * signal.channels))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from finer_nerfstudio.runs.metrics import decibels
 from finer_nerfstudio.tasks.image.files import SourceImage
 
 CODECS = ("JPEG", "WebP")
@@ -58,7 +58,7 @@ def codec_curve(image: SourceImage, codec: str) -> list[RatePoint]:
 def psnr_of_pixels(found: np.ndarray, truth: np.ndarray) -> float:
     """dB between pictures of 8 or 16 bit."""
     error = np.square(found.astype(np.float64) - truth.astype(np.float64)).mean()
-    return 20.0 * math.log10(np.iinfo(truth.dtype).max) - 10.0 * math.log10(error) if error > 0 else math.inf
+    return decibels(error, peak=float(np.iinfo(truth.dtype).max))
 
 
 def psnr_at(curve: list[RatePoint], size: int) -> float | None:

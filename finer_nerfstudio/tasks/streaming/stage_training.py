@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from finer_nerfstudio.inr.growth import FrozenPart, GrowingNetwork
+from finer_nerfstudio.runs.metrics import decibels as decibels_of
 from finer_nerfstudio.runs.training import Backward
 from finer_nerfstudio.tasks.sdf.distance import SignedDistance
-from finer_nerfstudio.tasks.sdf.sampling import SurfaceSampler, training_points
+from finer_nerfstudio.tasks.sdf.loss import DistanceLoss
+from finer_nerfstudio.tasks.sdf.sampling import SurfaceSampler
 from finer_nerfstudio.tasks.signal.grid import BatchSize, GridSignal, points_per_step, sample_centers
 
 # Activations of frozen units that are kept; beyond this they are computed anew for every batch.
@@ -21,7 +23,6 @@ _LARGEST_CACHE_BYTES = 1 << 30
 _ROWS_AT_ONCE = 1 << 16
 # Samples that the choice of a precision looks at.
 _JUDGED_SAMPLES = 1 << 17
-_COARSE_WEIGHT = 0.01
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def grid_problem(
             for start in range(0, judged, _ROWS_AT_ONCE):
                 error += float(squared(start, min(start + _ROWS_AT_ONCE, judged), chosen).double())
         error /= judged * signal.channels
-        return 10.0 * math.log10(4.0 / error) if error > 0 else math.inf
+        return decibels_of(error, peak=2.0)
 
     return StageProblem(backward, decibels, cached)
 
@@ -130,39 +131,31 @@ def shape_problem(
     batch_size: int,
     generator: torch.Generator,
 ) -> StageProblem:
-    """The paper's loss for signed distances: fine points, and coarse ones with a hundredth of the weight.
+    """Return the problem of a shape's newest stage.
 
     Points differ in every step, so the old units are evaluated at all of them.
     """
-    device = network.device
-    weights = torch.ones(batch_size, device=device)
-    weights[0::2] = _COARSE_WEIGHT
+    distances = DistanceLoss(surface, distance, batch_size, network.device)
     earlier = len(network.stages) - 1
 
-    def error(points: Tensor, truth: Tensor) -> Tensor:
-        points = points.to(device)
+    def field(points: Tensor) -> Tensor:
         part = None
         if earlier:
             with torch.no_grad():
                 part = network.frozen_part(points, stages=earlier)
-        _, output = network.stages[-1](network.encoded(points), part, network.activation)
-        return (output[:, 0] - truth.to(device)).square()
-
-    def draw(draws: torch.Generator) -> tuple[Tensor, Tensor]:
-        points = training_points(surface.points_and_normals(batch_size, draws)[0], draws)
-        return points, distance(points)
+        return network.stages[-1](network.encoded(points), part, network.activation)[1][:, 0]
 
     def backward(draws: torch.Generator) -> Tensor:
-        loss = (weights * error(*draw(draws))).sum()
+        loss = distances.weighted(field, *distances.draw(draws)).sum()
         loss.backward()
         return loss.detach()
 
-    judged = [draw(generator) for _ in range(max(1, (_ROWS_AT_ONCE // 2) // batch_size))]
+    judged = [distances.draw(generator) for _ in range(max(1, (_ROWS_AT_ONCE // 2) // batch_size))]
 
     def decibels() -> float:
         with torch.no_grad():
-            mean = sum(float((weights * error(*points)).double().mean()) for points in judged) / len(judged)
-        return -10.0 * math.log10(mean) if mean > 0 else math.inf
+            means = [float(distances.weighted(field, *drawn).double().mean()) for drawn in judged]
+        return decibels_of(sum(means) / len(means))
 
     return StageProblem(backward, decibels, cached=False)
 
