@@ -31,7 +31,7 @@ from finer_nerfstudio.inr.description import describe_activation
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 TUTORIAL = (DOCS / "tutorial.md").read_text()
 MATHEMATICS = (DOCS / "mathematics.md").read_text()
 REFERENCE_SCRIPT = ROOT / "scripts" / "make_reference.py"
@@ -128,7 +128,13 @@ def test_broken_links_are_found(tmp_path: Path) -> None:
 
 def test_the_map_has_all_pages() -> None:
     listed = {(DOCS / link.partition("#")[0]).resolve() for link in links((DOCS / "index.md").read_text())}
-    assert set(PAGES) - listed == {DOCS / "index.md"}
+    assert set(DOCS.glob("*.md")) - listed == {DOCS / "index.md"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_pages_name_exist(page: Path) -> None:
+    named = re.findall(r"`((?:findings|finer_nerfstudio|scripts|tests|docs)/[\w./-]*\w)`", page.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_python_of_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

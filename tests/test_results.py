@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -14,8 +15,11 @@ import pytest
 from finer_nerfstudio.analysis import frequencies
 from finer_nerfstudio.analysis.outcome import write_outcome
 from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.inr.methods import PROTOCOLS
+from finer_nerfstudio.reproduction.published import TABLE_1, TABLE_2_ARMADILLO, TABLE_3
 
 ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 SCRIPT = ROOT / "scripts" / "make_results.py"
 PAGE = """Before.
 
@@ -101,3 +105,43 @@ def test_verdicts() -> None:
     assert script["decimals"](None) == "n/a"
     with pytest.raises(InputError, match="cannot be read"):
         script["Results"](ROOT / "no-such-folder")["one"]
+
+
+def test_the_readme_is_short_and_no_program() -> None:
+    assert len(README.splitlines()) < 150
+    assert not re.search(r"\{[{%#]|<!--", README)
+
+
+def test_numbers_of_the_readme() -> None:
+    stored = {path.stem: json.loads(path.read_text()) for path in (ROOT / "docs" / "results").glob("*.json")}
+    fields = stored["nerf_lego_15_minutes"]
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in README.splitlines() if line.startswith("|")]
+    rows = {name: cells for name, *cells in table}
+    for name, run in fields.items():
+        nerfacto = name == "bounded-nerfacto"
+        assert rows["nerfacto, in torch" if nerfacto else name] == [
+            f"{run['test']['psnr']:.2f}",
+            *([f"{TABLE_3[name]['lego']:.2f}"] if not nerfacto else [""]),
+            f"{run['training']['parameters']:,}",
+            f"{run['training']['rays_per_second']:,.0f}",
+        ]
+    images = {row["method"]: row for row in stored["table1_quick"]["rows"]}
+    shape, stream = stored["armadillo_10_minutes"], stored["stream_div2k_00"]["ways"]["finer-sine"]
+    cases = stored["benchmark_cpu"]["cases"]["image"]
+    speeds = {method: row["step"]["plain_over_ours"] for method, row in cases.items()}
+    sine, siren = (images[method] for method in ("finer-sine", "siren"))
+    text = " ".join(README.split())
+    for sentence in (
+        f"A network of {4 * fields['finer-sine']['training']['parameters'] / 1000:.0f} kB",
+        f"nerfacto was measured on {fields['bounded-nerfacto']['views']} test views instead of "
+        f"{fields['finer-sine']['views']}",
+        f"`finer-sine` {sine['mean']['psnr']:.2f} dB, `siren` {siren['mean']['psnr']:.2f} dB",
+        f"The paper has {TABLE_1['finer-sine']['psnr']:.2f} and {TABLE_1['siren']['psnr']:.2f} for 512\u00d7512",
+        f"an IoU of {shape['iou_paper']:.3f}, where the paper has "
+        f"{TABLE_2_ARMADILLO['finer-wavelet']['iou']:.3f} after "
+        f"{PROTOCOLS['sdf'].steps / shape['steps']:.0f} times as many steps",
+        f"{stream[0]['psnr']:.2f} dB from the first {stream[0]['bytes']:,} bytes, {stream[-1]['psnr']:.2f} dB from all "
+        f"{stream[-1]['bytes']:,}. JPEG has {stream[-1]['jpeg_psnr_at_these_bytes']:.2f} dB there",
+        f"{speeds['finer-sine']:.1f} times (`finer-sine`) to {speeds['finer-wavelet']:.1f} times (`finer-wavelet`)",
+    ):
+        assert sentence in text
