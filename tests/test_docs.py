@@ -31,7 +31,7 @@ from finer_nerfstudio.inr.description import describe_activation
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 TUTORIAL = (DOCS / "tutorial.md").read_text()
 MATHEMATICS = (DOCS / "mathematics.md").read_text()
 REFERENCE_SCRIPT = ROOT / "scripts" / "make_reference.py"
