@@ -24,6 +24,7 @@ from PIL import Image
 
 import finer_nerfstudio
 from finer_nerfstudio import METHODS, preset
+from finer_nerfstudio.cli.main import VERBS
 from finer_nerfstudio.inr import activations
 from finer_nerfstudio.inr.description import describe_activation
 
@@ -131,7 +132,7 @@ def test_the_map_has_all_pages() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_that_pages_name_exist(page: Path) -> None:
-    named = re.findall(r"`((?:findings|finer_nerfstudio|scripts|tests|docs)/[\w./-]*\w)`", page.read_text())
+    named = re.findall(r"`((?:examples|findings|finer_nerfstudio|scripts|tests|docs)/[\w./-]*\w)`", page.read_text())
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
@@ -199,6 +200,29 @@ def test_the_reference_has_everything_with_docstrings() -> None:
         for member, method in vars(target).items() if isinstance(target, type) else ():
             if inspect.isfunction(method) and not member.startswith("_"):
                 assert inspect.getdoc(getattr(target, member)), f"{name}.{member}"
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    version = finer_nerfstudio.__version__
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[0] == version
+
+
+def test_adding_something_touches_the_files_that_contributing_names() -> None:
+    """A method is added in tests/inr/test_methods.py, by what two files get."""
+    package = ROOT / "finer_nerfstudio"
+    sources = {path.relative_to(ROOT).as_posix(): path.read_text() for path in sorted(package.rglob("*.py"))}
+    rows = dict(table("to add", (ROOT / "CONTRIBUTING.md").read_text())[1])
+    # Who else knows of a kernel, and of an export, is one file.
+    (of_kernels,) = (name for name, text in sources.items() if re.search(r"import .*\btriton_program\b", text))
+    exports = {name for name, text in sources.items() if "bake_grid_to" in text}
+    (of_exports,) = (name for name in exports if "/nerf/export/" not in name)
+    for row, folder, other in (
+        ("a kernel", "finer_nerfstudio/inr/kernels", of_kernels),
+        ("an export", "finer_nerfstudio/nerf/export", of_exports),
+    ):
+        assert rows[row] == f"a new file in `{folder}`, `{other}`"
+    assert all((package / "cli" / f"{verb.replace('-', '_')}.py").exists() for verb in VERBS)
 
 
 def build_site(folder: Path, site: Path) -> subprocess.CompletedProcess[str]:
