@@ -202,6 +202,11 @@ def test_the_reference_has_everything_with_docstrings() -> None:
                 assert inspect.getdoc(getattr(target, member)), f"{name}.{member}"
 
 
+def test_all_methods_are_among_the_tasks() -> None:
+    listed = {row[0].strip("`") for row in table("method", (DOCS / "tasks.md").read_text())[1]}
+    assert listed == METHODS.keys()
+
+
 def test_the_version_is_the_same_everywhere() -> None:
     version = finer_nerfstudio.__version__
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
