@@ -1,19 +1,19 @@
-"""The documentation: links lead somewhere, the tutorial runs, the reference is of today, what is named exists."""
+"""The documentation: links lead somewhere, the tutorial runs, the site is built, what is named exists."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import inspect
 import io
 import itertools
 import math
 import os
 import pkgutil
 import re
-import runpy
+import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,17 +24,16 @@ from PIL import Image
 
 import finer_nerfstudio
 from finer_nerfstudio import METHODS, preset
-from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.cli.main import VERBS
 from finer_nerfstudio.inr import activations
 from finer_nerfstudio.inr.description import describe_activation
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 TUTORIAL = (DOCS / "tutorial.md").read_text()
 MATHEMATICS = (DOCS / "mathematics.md").read_text()
-REFERENCE_SCRIPT = ROOT / "scripts" / "make_reference.py"
 
 # What the tutorial's commands are run with instead, in seconds.
 SHORTER = {
@@ -128,7 +127,13 @@ def test_broken_links_are_found(tmp_path: Path) -> None:
 
 def test_the_map_has_all_pages() -> None:
     listed = {(DOCS / link.partition("#")[0]).resolve() for link in links((DOCS / "index.md").read_text())}
-    assert set(PAGES) - listed == {DOCS / "index.md"}
+    assert set(DOCS.glob("*.md")) - listed == {DOCS / "index.md"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_pages_name_exist(page: Path) -> None:
+    named = re.findall(r"`((?:examples|findings|finer_nerfstudio|scripts|tests|docs)/[\w./-]*\w)`", page.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_python_of_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,101 +184,85 @@ def test_commands_of_the_tutorial(tmp_path: Path) -> None:
         assert picture.size == (96, 96)
 
 
-def made(*options: str) -> tuple[int, str]:
-    command = [sys.executable, str(REFERENCE_SCRIPT), *options]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    return done.returncode, done.stdout + done.stderr
+def test_the_reference_has_everything_with_docstrings() -> None:
+    """Every export once, where it is defined, and each of its public methods said in words."""
+    paths = re.findall(r"^::: (\S+)$", (DOCS / "reference.md").read_text(), flags=re.MULTILINE)
+    listed = {path.rsplit(".", 1)[1]: pkgutil.resolve_name(path) for path in paths}
+    assert len(listed) == len(paths)
+    assert listed.keys() | {"__version__"} == set(finer_nerfstudio.__all__)
+    for path, (name, target) in zip(paths, listed.items(), strict=True):
+        assert target is getattr(finer_nerfstudio, name)
+        if callable(target):
+            assert path == f"{target.__module__}.{name}"
+            # A dataclass without one gets its signature.
+            assert target.__doc__
+            assert not target.__doc__.startswith(f"{name}(")
+        for member, method in vars(target).items() if isinstance(target, type) else ():
+            if inspect.isfunction(method) and not member.startswith("_"):
+                assert inspect.getdoc(getattr(target, member)), f"{name}.{member}"
 
 
-def test_the_reference_is_up_to_date() -> None:
-    code, output = made("--check")
-    assert code == 0, output
+def test_all_methods_are_among_the_tasks() -> None:
+    listed = {row[0].strip("`") for row in table("method", (DOCS / "tasks.md").read_text())[1]}
+    assert listed == METHODS.keys()
 
 
-def test_the_reference_has_everything_and_an_old_one_is_found_out(tmp_path: Path) -> None:
-    page = tmp_path / "reference.md"
-    assert made("--page", str(page))[0] == 0
-    text = page.read_text()
-    for name in finer_nerfstudio.__all__:
-        assert f"\n### `{name}`\n" in text
-    assert "\n#### `CoordinateNetwork.hidden_features`\n" in text
-    assert ":func:" not in text
-    page.write_text(text.replace("omega_0", "omega"))
-    code, output = made("--page", str(page), "--check")
-    assert code == 1
-    assert "Traceback" not in output
-    assert "is out of date: run python scripts/make_reference.py" in output.replace("\n", " ")
-    assert page.read_text() != text, "checking changes nothing"
+def test_the_version_is_the_same_everywhere() -> None:
+    version = finer_nerfstudio.__version__
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[0] == version
 
 
-@pytest.fixture(scope="module")
-def script() -> dict[str, Any]:
-    return runpy.run_path(str(REFERENCE_SCRIPT))
-
-
-def test_docstrings_become_markdown(script: dict[str, Any]) -> None:
-    docstring = """Does ``f(*x)`` as :func:`other` and :class:`~some.where.Thing` do, x < 3.
-
-    More of it.
-
-    Args:
-        x: coordinates
-            ``[*batch, 2]``.
-        y: 2 * x.
-
-    Returns:
-        A number: three.
-
-    Raises:
-        ValueError: for a ``y``.
-    """
-    assert script["markdown_of"](docstring, lambda name: f"<{name}>") == (
-        "Does `f(*x)` as <other> and <some.where.Thing> do, x \\< 3.\n\nMore of it.\n\n"
-        "**Arguments**\n\n- `x`: coordinates\n  `[*batch, 2]`.\n- `y`: 2 \\* x.\n\n"
-        "**Returns**\n\nA number: three.\n\n**Raises**\n\n- `ValueError`: for a `y`.\n"
-    )
-
-
-def test_names_lead_to_their_headings(script: dict[str, Any]) -> None:
-    headings = ["package.part", "Thing", "thing", "Thing.method"]
-    fragments = dict(zip(headings, script["anchors"](headings), strict=True))
-    assert list(fragments.values()) == ["packagepart", "thing", "thing-1", "thingmethod"]
-    for name, owner, heading in (
-        ("method", "Thing", "Thing.method"),
-        ("method", "Thing.method", "Thing.method"),
-        ("package.part.thing", "Thing", "thing"),
-        ("package.part", "Thing", "package.part"),
+def test_adding_something_touches_the_files_that_contributing_names() -> None:
+    """A method is added in tests/inr/test_methods.py, by what two files get."""
+    package = ROOT / "finer_nerfstudio"
+    sources = {path.relative_to(ROOT).as_posix(): path.read_text() for path in sorted(package.rglob("*.py"))}
+    rows = dict(table("to add", (ROOT / "CONTRIBUTING.md").read_text())[1])
+    # Who else knows of a kernel, and of an export, is one file.
+    (of_kernels,) = (name for name, text in sources.items() if re.search(r"import .*\btriton_program\b", text))
+    exports = {name for name, text in sources.items() if "bake_grid_to" in text}
+    (of_exports,) = (name for name in exports if "/nerf/export/" not in name)
+    for row, folder, other in (
+        ("a kernel", "finer_nerfstudio/inr/kernels", of_kernels),
+        ("an export", "finer_nerfstudio/nerf/export", of_exports),
     ):
-        assert script["link_to"](name, owner, fragments) == f"[`{name}`](#{fragments[heading]})"
-    assert script["link_to"]("nowhere", "Thing", fragments) == "`nowhere`"
+        assert rows[row] == f"a new file in `{folder}`, `{other}`"
+    assert all((package / "cli" / f"{verb.replace('-', '_')}.py").exists() for verb in VERBS)
 
 
-def test_declarations_and_exports_without_docstrings(script: dict[str, Any]) -> None:
-    def short(self: Any, x: int, *, y: float | None = None) -> str:
-        return ""
-
-    def long(first_of_its_arguments: str, second_of_its_arguments: str, *rest: int, last: bool = False) -> None: ...
-
-    assert (
-        script["declaration"]("T.short", short, is_method=True) == "T.short(x: int, *, y: float | None = None) -> str"
-    )
-    assert script["declaration"]("long", long) == (
-        "long(\n    first_of_its_arguments: str,\n    second_of_its_arguments: str,\n    *rest: int,\n"
-        "    last: bool = False,\n) -> None"
-    )
+def build_site(folder: Path, site: Path) -> subprocess.CompletedProcess[str]:
+    """Build the documentation whose configuration lies in a folder."""
+    if importlib.util.find_spec("mkdocs") is None:
+        pytest.skip("mkdocs is not installed: pip install '.[dev]'")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def test_exports_without_docstrings_are_refused(script: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    @dataclass
-    class Bare:
-        size: int  # whose dataclass gets "Bare(size: int)" for a docstring
+def test_the_site_is_built(tmp_path: Path) -> None:
+    done = build_site(ROOT, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for page in DOCS.glob("*.md"):
+        text = (tmp_path / f"{page.stem}.html").read_text()
+        fetched = re.findall(r"<(?:script|img|iframe)[^>]* src=\"([^\"]+)|<link[^>]* href=\"([^\"]+)", text)
+        assert [link for pair in fetched for link in pair if link.startswith(("http", "//"))] == []
+    assert not (tmp_path / "templates").exists()
+    reference = re.sub(r"<details.*?</details>", "", (tmp_path / "reference.html").read_text(), flags=re.DOTALL)
+    assert not re.search(r":[a-z]+:(?:`|<code>)", reference), "roles are links, or code"
+    assert 'href="#finer_nerfstudio.tasks.signal.array.fit_array"' in reference
+    for name in finer_nerfstudio.__all__:
+        assert re.search(rf'id="finer_nerfstudio[\w.]*\.{name}"', reference) or name == "__version__"
 
-    package = ModuleType("bare_package", "A package.")
-    monkeypatch.setitem(sys.modules, "bare_package", package)
-    monkeypatch.setattr(Bare, "__module__", "bare_package")
-    package.__dict__.update(Bare=Bare, __all__=["Bare"])
-    with pytest.raises(InputError, match="Bare has no docstring"):
-        list(script["entries_of"](package))
+
+def test_a_site_with_a_broken_link_is_not_built(tmp_path: Path) -> None:
+    shutil.copytree(DOCS, tmp_path / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    (tmp_path / "finer_nerfstudio").symlink_to(ROOT / "finer_nerfstudio")
+    with (tmp_path / "docs" / "viewer.md").open("a") as page:
+        page.write("\n[Nowhere](speed.md#nowhere)\n")
+    done = build_site(tmp_path, tmp_path / "site")
+    assert done.returncode == 1
+    assert "nowhere" in done.stderr
 
 
 def test_names_in_the_mathematics_exist() -> None:

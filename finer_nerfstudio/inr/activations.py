@@ -44,7 +44,7 @@ _LOWEST_ENVELOPE = math.exp(_LOWEST_EXPONENT) * (1.0 + 1e-6)
 
 @dataclass(frozen=True)
 class Activation:
-    """What all activations share: ``value`` defines it, ``vjp`` is its first derivative, calling the object is fast.
+    """Base of all activations: ``value`` defines it, ``vjp`` is its first derivative, calling the object is fast.
 
     A class with a ``family`` of its own can be saved: files name it, and keep its scales omega_0 and s_0.
     """
@@ -66,30 +66,30 @@ class Activation:
         return kernels.activate(x, self)
 
     def value(self, x: Features) -> Outputs:
-        """The activation of pre-activations ``x``; any real range. Autograd can differentiate it repeatedly."""
+        """Return the activation of pre-activations ``x``; any real range. Autograd can differentiate it repeatedly."""
         raise NotImplementedError
 
     def vjp(self, x: Features, grad: Outputs) -> Features:
-        """The gradient with respect to ``x`` when ``grad`` is the gradient with respect to ``value(x)``.
+        """Return the gradient with respect to ``x`` when ``grad`` is the gradient with respect to ``value(x)``.
 
         A new tensor. Computed in place on temporaries, so that autograd cannot differentiate it once more.
         """
         raise NotImplementedError
 
     def kernel_form(self) -> KernelForm | None:
-        """The numbers that fused kernels compute this activation from, or None where there is no such kernel."""
+        """Return the numbers that fused kernels compute this activation from, or None where there is no such kernel."""
         return None
 
     def for_first_layer(self) -> Activation:
-        """The same activation for a real pre-activation, as the first layer of a complex network has it."""
+        """Return the same activation for a real pre-activation, as the first layer of a complex network has it."""
         return self
 
     def rescaled(self, factor: float) -> Activation:
-        """The activation ``x -> value(factor * x)``, made by changing its scale parameters."""
+        """Return the activation ``x -> value(factor * x)``, made by changing its scale parameters."""
         raise NotImplementedError
 
     def with_scale_gradient(self, scale_gradient: bool) -> Activation:
-        """The same activation whose backward pass differentiates through alpha, or treats it as a constant."""
+        """Return the same activation whose backward pass differentiates through alpha, or treats it as a constant."""
         return self
 
 

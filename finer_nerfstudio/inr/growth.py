@@ -24,7 +24,7 @@ from finer_nerfstudio.inr.network import ComplexLinear, CoordinateNetwork, draw_
 
 
 def bias_shells(bias_range: float | None, stages: int) -> list[tuple[float, float] | None]:
-    """Where the first-layer biases of each stage come from: magnitudes from ``i k`` to ``(i + 1) k`` in stage i.
+    """Return where the first-layer biases of each stage come from: magnitudes from ``i k`` to ``(i + 1) k`` in stage i.
 
     So stage 0 is the FINER++ network of bias range k, and every widening adds higher frequencies (FINER++ paper,
     §5.4). None stands for PyTorch's default.
@@ -96,7 +96,7 @@ class GrowthStage(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.first.weight.device
 
     @property
@@ -222,7 +222,7 @@ class GrowingNetwork(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.stages[0].device
 
     def grow(
@@ -295,7 +295,7 @@ class GrowingNetwork(nn.Module):
         stages: int | None = None,
         scale_gradient: bool | None = None,
     ) -> FrozenPart:
-        """What the first ``stages`` stages give at coordinates, their leading dimensions flattened to rows."""
+        """Return what the first ``stages`` stages give at coordinates, their leading dimensions flattened to rows."""
         activation = self.activation
         if scale_gradient is not None:
             activation = activation.with_scale_gradient(scale_gradient)
@@ -313,7 +313,7 @@ class GrowingNetwork(nn.Module):
     def hidden_features(
         self, coords: Float[Tensor, "*batch in_dim"], *, stages: int | None = None
     ) -> Float[Tensor, "*batch hidden"]:
-        """Everything but the last affine map: the last hidden layer's features, stage after stage.
+        """Evaluate everything but the last affine map: the last hidden layer's features, stage after stage.
 
         Args:
             coords: coordinates ``[*batch, in_dim]``.
@@ -332,7 +332,7 @@ class GrowingNetwork(nn.Module):
     def readout(
         self, features: Float[Tensor, "*batch hidden"], outputs: slice = slice(None)
     ) -> Float[Tensor, "*batch chosen"]:
-        """The last affine map, or only some of its outputs: the rest is then not computed.
+        """Apply the last affine map, or only some of its outputs: the rest is then not computed.
 
         Args:
             features: what :meth:`hidden_features` gave, of however many stages.
@@ -356,7 +356,7 @@ class GrowingNetwork(nn.Module):
             part.requires_grad_(i == stage)
 
     def encoded(self, coords: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "rows n_in"]:
-        """What the first layer reads of coordinates.
+        """Return what the first layer reads of coordinates.
 
         Raises:
             ValueError: where they are of another dimension.
@@ -367,7 +367,7 @@ class GrowingNetwork(nn.Module):
         return positional_encoding(rows, self.encoding_frequencies) if self.encoding_frequencies else rows
 
     def merged(self, stages: int | None = None) -> CoordinateNetwork:
-        """The first ``stages`` stages as one network, with zeros where old units do not read new ones.
+        """Return the first ``stages`` stages as one network, with zeros where old units do not read new ones.
 
         Equal to :meth:`forward` up to rounding, and what to evaluate at many coordinates.
         """

@@ -56,7 +56,7 @@ class Preset:
         bias_range: float | None = None,
         encoding_frequencies: int | None = None,
     ) -> Preset:
-        """These hyper-parameters with some of them replaced; None keeps what the preset has.
+        """Return these hyper-parameters with some of them replaced; None keeps what the preset has.
 
         Raises:
             ValueError: for a parameter that the activation does not have, or a value out of range.
@@ -95,7 +95,7 @@ class Preset:
     def network(
         self, in_dim: int, out_dim: int, *, width: int, depth: int, generator: torch.Generator | None = None
     ) -> CoordinateNetwork:
-        """A freshly initialised network with these hyper-parameters; see :class:`CoordinateNetwork`."""
+        """Return a freshly initialised network with these hyper-parameters; see :class:`CoordinateNetwork`."""
         return CoordinateNetwork(
             in_dim,
             out_dim,

@@ -148,7 +148,7 @@ class CoordinateNetwork(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.first.weight.device
 
     def reset_parameters(self, *, bias_range: float | None, generator: torch.Generator | None = None) -> None:
@@ -186,7 +186,7 @@ class CoordinateNetwork(nn.Module):
         neuron_mask: Float[Tensor, " units"] | None = None,
         scale_gradient: bool | None = None,
     ) -> Float[Tensor, "*batch hidden"]:
-        """Everything but the last affine map.
+        """Evaluate everything but the last affine map.
 
         Args:
             coords: coordinates ``[*batch, in_dim]``, in the range that the network was trained on, usually [-1, 1].
@@ -197,13 +197,13 @@ class CoordinateNetwork(nn.Module):
         return self._evaluate(coords, with_readout=False, neuron_mask=neuron_mask, scale_gradient=scale_gradient)
 
     def first_layer(self, coords: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "*batch hidden"]:
-        """Outputs of the first hidden layer at coordinates ``[*batch, in_dim]``."""
+        """Return the outputs of the first hidden layer at coordinates ``[*batch, in_dim]``."""
         return kernels.evaluate_layers(self._encoded(coords), self._layers(self.activation)[:1])
 
     def readout(
         self, features: Float[Tensor, "*batch hidden"], outputs: slice = slice(None)
     ) -> Float[Tensor, "*batch chosen"]:
-        """The last affine map, or only some of its outputs: the rest is then not computed.
+        """Apply the last affine map, or only some of its outputs: the rest is then not computed.
 
         Args:
             features: what :meth:`hidden_features` gave.
@@ -244,7 +244,7 @@ class CoordinateNetwork(nn.Module):
         return kernels.evaluate_layers(torch.cat([inner, rest.to(inner.dtype)], dim=-1), [merged, *others])
 
     def compile_for_inference(self) -> InferenceNetwork:
-        """The network as it is now, as a function for rendering: no autograd, bounded memory, fastest kernels."""
+        """Return the network as it is now, a function for rendering: no autograd, bounded memory, fastest kernels."""
         return InferenceNetwork(self._encoded, self._layers(self.activation))
 
     def _evaluate(

@@ -27,7 +27,7 @@ from finer_nerfstudio.tasks.signal.grid import BatchSize, GridSignal, decode, ps
 
 @dataclass(frozen=True, repr=False)
 class FittedArray:
-    """What :func:`fit_array` gives.
+    """Hold a fitted array: the network, and what its values mean.
 
     Attributes:
         network: from coordinates ``[*batch, axes]`` (the longest axis spans [-1, 1]) to channels in [-1, 1].
@@ -53,7 +53,7 @@ class FittedArray:
         )
 
     def decode(self, resolution: int | Sequence[int] | None = None) -> np.ndarray:
-        """The array as the network has it, ``[*resolution, channels]`` float32, in the units of the original.
+        """Return the array as the network has it, ``[*resolution, channels]`` float32, in the units of the original.
 
         Args:
             resolution: samples along each axis, a number for the only one; those of the original unless given.
@@ -65,7 +65,7 @@ class FittedArray:
         return _decoded(self.network, self.shape, self.low, self.high, shape)
 
     def save(self, path: str | Path) -> None:
-        """Write what :meth:`load` gives back, as safetensors: the network, and where its samples and values lie.
+        """Write a file of safetensors that :meth:`load` reads: the network, and where its samples and values lie.
 
         Raises:
             InputError: where the file cannot be written.

@@ -12,7 +12,7 @@ from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.reproduction.radiance.protocol import protocol_of
 from finer_nerfstudio.reproduction.radiance.scenes import Scene
 
-README = Path(__file__).parents[3] / "README.md"
+TASKS = Path(__file__).parents[3] / "docs" / "tasks.md"
 
 
 def scene(size: int = 800) -> Scene:
@@ -24,15 +24,15 @@ def pairs(options: list[str]) -> dict[str, str]:
     return dict(zip(options[::2], options[1::2], strict=True))
 
 
-def test_the_papers_options_are_those_of_the_readme() -> None:
-    (row,) = re.findall(r"train the paper's network at the paper's length.*?`(ns-train[^`]*)`", README.read_text())
+def test_the_papers_options_are_those_of_the_tasks() -> None:
+    (row,) = re.findall(r"train the paper's network at the paper's length.*?`(ns-train[^`]*)`", TASKS.read_text())
     words = row.split()
     shown = {name: value for name, value in pairwise(words) if name.startswith("--") and name != "--data"}
     protocol = protocol_of(quick=False, steps=None, minutes=None, seed=0)
     ours = pairs(protocol.training_options("finer-sine")) | pairs(protocol.parser_options(scene()))
     assert {name: float(ours[name]) for name in shown} == {name: float(value) for name, value in shown.items()}
     assert ours["--eval-view-stride"] == "1", "all 200 test views"
-    # What the README leaves at its default is the paper's too.
+    # What the command leaves at its default is the paper's too.
     assert ours["--pipeline.model.ema-decay"] == "0.95"
     assert ours["--pipeline.model.field.density-depth"] == "3"
     assert protocol.num_test_views(scene()) == 200
