@@ -22,7 +22,7 @@ from torch import Tensor
 
 from finer_nerfstudio.analysis.outcome import Outcome, Table, panels
 from finer_nerfstudio.analysis.subject import NetworkOptions, name_of, subject_of
-from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.errors import UsageError, argument
 from finer_nerfstudio.inr.activations import Activation, Sine, VariablePeriodic, base_of, variable_periodic
 from finer_nerfstudio.runs.axes import legend_of_figure
 from finer_nerfstudio.runs.progress import Stage
@@ -246,10 +246,10 @@ def study(options: ActivationsOptions, stage: Stage) -> Outcome:
         InputError: for a model that cannot be read.
     """
     if not 0 < options.reach < math.inf:
-        raise UsageError(f"--reach must be a positive number, not {options.reach}.")
+        raise UsageError(f"{argument('reach')} must be a positive number, not {options.reach}.")
     for value in options.omega_fs:
         if not 0 < value < math.inf:
-            raise UsageError(f"--omega-fs must be positive numbers, not {value}.")
+            raise UsageError(f"{argument('omega_fs')} must be positive numbers, not {value}.")
     subject = subject_of(options, 1, 1)
     activation = subject.initial.activation
     varied = "omega_0" if isinstance(base_of(activation), Sine) else "omega_f"
@@ -264,7 +264,7 @@ def study(options: ActivationsOptions, stage: Stage) -> Outcome:
         stage(name, done, len(shown))
         curve = curve_of(kind, options.reach, drawn * _FINER)
         if not all(bool(values.isfinite().all()) for values in (*curve.parts.values(), curve.slope)):
-            raise UsageError(f"{name_of(options)}: the activation is not finite everywhere within --reach.")
+            raise UsageError(f"{name_of(options)}: the activation is not finite everywhere within {argument('reach')}.")
         # Of a sine the base is another one for each omega_0.
         base = None if name == "base" else curve_of(base_of(kind), options.reach, drawn * _FINER)
         numbers[name] = {**_parameters(kind), **asdict(summary_of(kind, curve, base))}
@@ -341,6 +341,7 @@ def _intervals(name: str, activation: Activation, reach: float) -> int:
     needed = max(_FEWEST_DRAWN // 2, math.ceil(2.0 * reach * fastest)) if math.isfinite(reach * fastest) else math.inf
     if 2 * needed > _MOST_DRAWN:
         raise UsageError(
-            f"{name}: its bumps are too narrow to be drawn from {-reach:g} to {reach:g}; choose a smaller --reach."
+            f"{name}: its bumps are too narrow to be drawn from {-reach:g} to {reach:g}; choose a smaller "
+            f"{argument('reach')}."
         )
     return int(needed)

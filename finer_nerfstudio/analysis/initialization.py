@@ -29,7 +29,7 @@ from finer_nerfstudio.analysis.subject import (
     preset_for,
     subject_of,
 )
-from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.errors import InputError, UsageError, argument
 from finer_nerfstudio.files.checkpoint import load_model
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.runs.axes import legend_below, whole_decades
@@ -331,11 +331,11 @@ def _in_words(psnr: float | None) -> str:
 
 def _require_sensible(options: InitializationOptions) -> None:
     if options.cutoff is not None and not 0 < options.cutoff < math.inf:
-        raise UsageError(f"--cutoff must be a positive number, not {options.cutoff}.")
+        raise UsageError(f"{argument('cutoff')} must be a positive number, not {options.cutoff}.")
     if options.learning_rate is not None and not 0 < options.learning_rate < math.inf:
-        raise UsageError(f"--learning-rate must be a positive number, not {options.learning_rate}.")
+        raise UsageError(f"{argument('learning_rate')} must be a positive number, not {options.learning_rate}.")
     if options.steps < 1:
-        raise UsageError(f"--steps must be at least 1, not {options.steps}.")
+        raise UsageError(f"{argument('steps')} must be at least 1, not {options.steps}.")
 
 
 def _image_for_model(options: InitializationOptions) -> SourceImage:
@@ -352,7 +352,7 @@ def _image_for_model(options: InitializationOptions) -> SourceImage:
         raise InputError(
             f"{options.model} was fitted to {height}x{width} pixels with {channels} channels (height x width), and "
             f"{which} has {image.height}x{image.width} with {image.channels} where its longer side is averaged down to "
-            f"{max(height, width)}: name the image of the fit by --image."
+            f"{max(height, width)}: name the image of the fit by {argument('image')}."
         )
     return image
 

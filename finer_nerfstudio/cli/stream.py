@@ -283,7 +283,7 @@ def _fed(reader: StreamReader, portion: bytes, source: str) -> list[int]:
     try:
         return reader.feed(portion)
     except InputError as error:
-        raise InputError(f"{source}: {error} Name a file that encode or pack wrote.") from error
+        raise InputError(f"{source}: {error.message} Name a file that encode or pack wrote.") from error
 
 
 def _in_words(values: dict[str, Any]) -> str:
@@ -363,7 +363,7 @@ def serve(command: Serve) -> None:
         try:
             original = original_of(header, beside)
         except InputError as error:
-            print(f"note: there is no original beside the picture: {error}")
+            print(f"note: there is no original beside the picture: {error.on_command_line()}")
     speed = command.kilobytes
     with serving(command.source, host=command.host, port=command.port, kilobytes=speed, original=original) as server:
         host, port = server.server_address[:2]

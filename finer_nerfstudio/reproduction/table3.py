@@ -83,7 +83,7 @@ def write_pictures(
         video: make the flights.
 
     Returns:
-        Sentences about what could not be made.
+        Messages about what could not be made, for that of an error.
     """
     from rich.console import Console
 
@@ -109,7 +109,7 @@ def write_pictures(
                 write_comparison(picture, {name: views[0] for name, views in pictures.items()})
                 console.print(str(picture), markup=False)
             except InputError as error:
-                failures.append(f"{scene.name}: no {picture.name}, as {error}")
+                failures.append(f"{scene.name}: no {picture.name}, as {error.message}")
         if video and any(result["views"] < 2 for result in found.values()):
             console.print(f"{scene.name}: no {FLIGHT}, since there is only one test view to fly along", markup=False)
         elif video and found:
@@ -117,7 +117,7 @@ def write_pictures(
                 _fly(folder / scene.name, scene, cells, found)
                 console.print(str(folder / scene.name / FLIGHT), markup=False)
             except InputError as error:
-                failures.append(str(error))
+                failures.append(error.message)
     return failures
 
 

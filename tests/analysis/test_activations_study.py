@@ -246,12 +246,12 @@ def test_a_function_of_ones_own_and_a_saved_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"reach": 0.0}, "--reach"),
-        ({"reach": math.nan}, "--reach"),
-        ({"reach": 1e9}, "smaller --reach"),
-        ({"reach": 1e308}, "smaller --reach"),
-        ({"omega_fs": (1.0, -2.0)}, "--omega-fs"),
-        ({"omega_fs": (1e7,)}, "smaller --reach"),
+        ({"reach": 0.0}, "reach"),
+        ({"reach": math.nan}, "reach"),
+        ({"reach": 1e9}, "smaller reach"),
+        ({"reach": 1e308}, "smaller reach"),
+        ({"omega_fs": (1.0, -2.0)}, "omega_fs"),
+        ({"omega_fs": (1e7,)}, "smaller reach"),
         ({"omega_f": 2.0}, "periodic"),
         ({"activation": "relu"}, "piecewise linear"),
         ({"activation": "lgamma"}, "not finite"),

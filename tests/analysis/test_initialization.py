@@ -273,14 +273,14 @@ def test_an_exact_reconstruction_can_be_written_and_drawn(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"bias_ranges": ()}, "--bias-ranges"),
+        ({"bias_ranges": ()}, "bias_ranges"),
         ({"bias_ranges": (1.0, -2.0)}, "bias_range must be a positive number"),
-        ({"cutoff": 0.0}, "--cutoff"),
-        ({"cutoff": math.nan}, "--cutoff"),
-        ({"steps": 0}, "--steps"),
-        ({"learning_rate": -1.0}, "--learning-rate"),
-        ({"width": 0}, "--width"),
-        ({"size": 4}, "--size"),
+        ({"cutoff": 0.0}, "cutoff"),
+        ({"cutoff": math.nan}, "cutoff"),
+        ({"steps": 0}, "steps"),
+        ({"learning_rate": -1.0}, "learning_rate"),
+        ({"width": 0}, "width"),
+        ({"size": 4}, "size"),
         ({"method": "siren", "s_0": 2.0}, "no s_0"),
     ],
 )

@@ -129,8 +129,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         found.append(drawing)
         return b""
 
-    for module in ("image.report", "sdf.report", "streaming.report", "table"):
-        monkeypatch.setattr(f"finer_nerfstudio.tasks.{module}.drawing_png", keep)
+    for module in ("tasks.image.report", "tasks.sdf.report", "tasks.streaming.report", "reproduction.table"):
+        monkeypatch.setattr(f"finer_nerfstudio.{module}.drawing_png", keep)
     return found
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.errors import InputError, argument
 from finer_nerfstudio.nerf.data.views import View
 from finer_nerfstudio.nerf.export import harmonics
 from finer_nerfstudio.nerf.export.grid import GridRenderer, SparseGrid
@@ -59,7 +59,7 @@ def bake_grid(
     opacity = torch.stack([_slab_opacity(scene, i, resolution, width, report) for i in range(resolution)])
     coordinates = surface_voxels(opacity).to(scene.device)
     if not len(coordinates):
-        raise InputError("no voxel holds matter: train the field longer, or raise --resolution.")
+        raise InputError(f"no voxel holds matter: train the field longer, or raise {argument('resolution')}.")
     taken = opacity[coordinates[:, 0], coordinates[:, 1], coordinates[:, 2]]
     eyes = camera_positions(views).to(scene.device)
     normals, colors = [], []

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from finer_nerfstudio.errors import InputError, UsageError, in_one_line
+from finer_nerfstudio.errors import InputError, UsageError, argument, in_one_line
 from finer_nerfstudio.files.atomic import write_json
 from finer_nerfstudio.nerf.data.views import View, evenly, view_of
 from finer_nerfstudio.nerf.export.comparison import Comparison, compare, likeness, write_comparison
@@ -38,6 +38,7 @@ _VIEW_SIZE = (100, 400)
 # Pictures of the field that splats are fitted to.
 _FITTED_VIEWS = 100
 _VIEWS_PER_POINT = 12
+_PATH = argument("path", option="--output-path")
 
 
 @dataclass(frozen=True)
@@ -87,19 +88,21 @@ def prepare_file(path: Path, suffix: str, *, overwrite: bool) -> None:
         InputError: where the folder cannot be written to.
     """
     if path.suffix.lower() != suffix:
-        raise UsageError(f"--output-path must end in {suffix}, it is {path}.")
+        raise UsageError(f"{_PATH} must end in {suffix}, it is {path}.")
     for file in (path, description_file(path), picture_file(path)):
         if file.is_dir():
-            raise UsageError(f"{file} is a folder: choose another --output-path.")
+            raise UsageError(f"{file} is a folder: choose another {_PATH}.")
         if file.exists() and not overwrite:
-            raise UsageError(f"{file} is there already: replace it by --overwrite, or choose another --output-path.")
+            raise UsageError(
+                f"{file} is there already: replace it by {argument('overwrite', True)}, or choose another {_PATH}."
+            )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         trial = path.with_name(f".{path.name}.{os.getpid()}.trial")
         trial.touch()
         trial.unlink()
     except OSError as error:
-        raise InputError(f"cannot write {path} ({in_one_line(error)}): choose another --output-path.") from error
+        raise InputError(f"cannot write {path} ({in_one_line(error)}): choose another {_PATH}.") from error
 
 
 def picture_file(path: Path) -> Path:
@@ -163,7 +166,9 @@ def bake_splats_to(path: Path, run: Path, options: SplatOptions, *, overwrite: b
     look = appearance(scene, points, loaded.training, per_point=_VIEWS_PER_POINT, generator=generator, report=report)
     splats = splats_on(points, look, degree=options.degree)
     if not len(splats):
-        raise InputError("no point of a surface is seen by any view: train the field longer, or raise --splats.")
+        raise InputError(
+            f"no point of a surface is seen by any view: train the field longer, or raise {argument('splats')}."
+        )
     clock.lap("initialise")
     held_out = pictures_of(scene, loaded.held_out, report)
     draw, drawn_by = rasterizer_for(splats)

@@ -17,7 +17,7 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
 from torch import Tensor
 
-from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.errors import InputError, UsageError, argument
 from finer_nerfstudio.inr.growth import GrowingNetwork
 from finer_nerfstudio.nerf.data.views import View, evenly, view_of
 from finer_nerfstudio.nerf.field import DIRECTION_DIMS, FinerField
@@ -312,9 +312,9 @@ def pack_run(
         InputError: where there is no such run, or its field does not grow.
     """
     if not 0 < allowed_loss < math.inf:
-        raise UsageError(f"--allowed-loss must be a positive number of dB, not {allowed_loss}.")
+        raise UsageError(f"{argument('allowed_loss')} must be a positive number of dB, not {allowed_loss}.")
     if views < 0:
-        raise UsageError(f"--views must not be negative, it is {views}.")
+        raise UsageError(f"{argument('views')} must not be negative, it is {views}.")
     report = (lambda name, done, total: None) if report is None else report
     method, steps, model, data = load_run(run_config(run))
     averaged = model.averaged_field.module

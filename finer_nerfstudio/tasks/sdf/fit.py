@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.errors import InputError, UsageError, argument
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.runs import metrics
 from finer_nerfstudio.runs.options import FitOptions, device_named, preset_of, protocol_of, settings_of
@@ -85,7 +85,7 @@ def require_possible(options: ShapeOptions) -> None:
     chosen, protocol = preset_of(options, "sdf"), protocol_of(options, "sdf")
     Schedule(protocol.steps, chosen.learning_rate, minutes=options.minutes)
     if options.batch_size is not None and options.batch_size < 2:
-        raise UsageError(f"--batch-size must be at least 2, not {options.batch_size}.")
+        raise UsageError(f"{argument('batch_size')} must be at least 2, not {options.batch_size}.")
 
 
 def fit_shape(

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.errors import UsageError, argument
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.runs.training import Backward
 
@@ -105,8 +105,8 @@ def points_per_step(batch_size: BatchSize, samples: int) -> int:
         return samples
     if batch_size == "auto":
         return min(samples, _AUTOMATIC_BATCH)
-    if batch_size < 1:
-        raise UsageError(f"--batch-size must be at least 1, full or auto, not {batch_size}.")
+    if isinstance(batch_size, str) or batch_size < 1:
+        raise UsageError(f"{argument('batch_size')} must be at least 1, full or auto, not {batch_size}.")
     return min(samples, batch_size)
 
 

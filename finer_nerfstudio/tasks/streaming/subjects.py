@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.errors import InputError, argument
 from finer_nerfstudio.inr.growth import GrowingNetwork
 from finer_nerfstudio.runs import metrics
 from finer_nerfstudio.streams.container import Stream, StreamHeader
@@ -105,7 +105,7 @@ def picture_of(
     if rows * columns * stream.networks[0].out_dim * (1 if maximum == 255 else 2) > 4 * largest:
         raise InputError(
             f"the picture has {rows:,} x {columns:,} pixels, more than the {largest:,} that are allowed: give a "
-            "smaller --size, or a larger --max-pixels."
+            f"smaller {argument('size')}, or a larger {argument('max_pixels')}."
         )
     stages = stream.stages if stages is None else stages
     if not 1 <= stages <= stream.stages:
