@@ -56,11 +56,6 @@ class ActivationsOptions(NetworkOptions):
     """R: pre-activations from minus this to this are looked at."""
 
 
-def stretched(x: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """``g(x) = (|x| + 1) x``."""
-    return (x.abs() + 1.0) * x
-
-
 @dataclass(frozen=True)
 class Curve:
     """An activation along real pre-activations; of a complex one, that of the first layer.

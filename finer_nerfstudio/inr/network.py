@@ -215,14 +215,14 @@ class CoordinateNetwork(nn.Module):
         """
         return F.linear(features, self.last.weight[outputs], self.last.bias[outputs])
 
-    def evaluate_behind(
+    def forward_fused_input(
         self,
         weight: Float[Tensor, "features inner"],
         bias: Float[Tensor, " features"],
         inner: Float[Tensor, "*batch inner"],
         rest: Float[Tensor, "*batch rest"],
     ) -> Float[Tensor, "*batch out_dim"]:
-        """The network at ``[inner weight^T + bias, rest]``.
+        """Return what the network gives at ``[inner weight^T + bias, rest]``, its first layer fused with that map.
 
         Two affine maps one after the other are one, so that a network which reads another one's output costs a matrix
         product less than evaluating both.

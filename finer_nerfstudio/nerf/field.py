@@ -179,8 +179,8 @@ class RadianceField(Field, Generic[Network]):
     def density(self, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch"]:
         """Volume density per unit of world length, in (0, inf), of what :meth:`hidden_features` gave.
 
-        Outside the box of a scene without end it is per unit of length contracted as :func:`contraction.shrinkage`
-        says.
+        Outside the box of a scene without end it is per unit of length contracted as
+        :func:`finer_nerfstudio.nerf.sampling.contraction.shrinkage` says.
         """
         return trunc_exp(self.density_net.readout(hidden, slice(0, 1)).squeeze(-1).float())
 
@@ -243,7 +243,7 @@ class FinerField(RadianceField[CoordinateNetwork]):
 
     def _raw_color(self, hidden: Tensor, encoded: Tensor) -> Tensor:
         last = self.density_net.last
-        return self.color_net.evaluate_behind(last.weight[1:], last.bias[1:], hidden, encoded)
+        return self.color_net.forward_fused_input(last.weight[1:], last.bias[1:], hidden, encoded)
 
     def rendered(self, stages: int | None = None) -> FinerField:
         del stages  # it has one

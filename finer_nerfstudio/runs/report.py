@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from finer_nerfstudio.files.atomic import write_text
 from finer_nerfstudio.runs.summary import heading, measured_text
 
@@ -104,15 +102,6 @@ def drawing_png(drawing: Drawing, *, dots_per_inch: int = 110) -> bytes:
 
     content = io.BytesIO()
     FigureCanvasAgg(drawing).print_figure(content, dpi=dots_per_inch, bbox_inches="tight", facecolor="white")
-    return content.getvalue()
-
-
-def picture_png(pixels: np.ndarray) -> bytes:
-    """``[height, width]`` or ``[height, width, 3]`` uint8 pixels as PNG."""
-    from PIL import Image
-
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "PNG")
     return content.getvalue()
 
 

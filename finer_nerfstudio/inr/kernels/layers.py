@@ -1,7 +1,8 @@
 """A chain of affine maps and activations as one operation for autograd.
 
 For the backward pass only pre-activations are stored, one tensor per hidden layer; activations and derivatives are
-computed anew from them in one pass. How that is done is up to a program: ``compiled.py`` or ``blocks.py``.
+computed anew from them in one pass. How that is done is up to a program: ``compiled.py`` on processors,
+``triton_program.py`` on GPUs, and ``blocks.py`` elsewhere.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -25,8 +25,6 @@ from finer_nerfstudio.inr.kernels.blocks import ActivationKernel, BlockProgram
 from finer_nerfstudio.inr.kernels.form import KernelForm
 from finer_nerfstudio.inr.kernels.layers import ChainProgram, Layer, rounded_product
 from finer_nerfstudio.inr.kernels.plain import ElementwiseMap
-
-Kernels = Literal["plain", "activations", "networks"]
 
 # Wider ones have more to spill than a register file holds.
 _LARGEST_TRAINED_WIDTH = 128

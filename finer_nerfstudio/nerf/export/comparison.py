@@ -55,8 +55,8 @@ def compare(draw: Callable[[View], Picture], pictures: Sequence[Picture], report
     return compared
 
 
-def likeness(compared: Sequence[Comparison]) -> dict[str, float]:
-    """Means of PSNR in dB and of SSIM, as JSON has them."""
+def mean_quality(compared: Sequence[Comparison]) -> dict[str, float]:
+    """Return the means of PSNR in dB and of SSIM, as JSON has them."""
     return {name: sum(getattr(view, name) for view in compared) / len(compared) for name in ("psnr", "ssim")}
 
 

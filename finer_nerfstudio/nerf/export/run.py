@@ -17,7 +17,7 @@ import torch
 from finer_nerfstudio.errors import InputError, UsageError, argument, in_one_line
 from finer_nerfstudio.files.atomic import write_json
 from finer_nerfstudio.nerf.data.views import View, evenly, view_of
-from finer_nerfstudio.nerf.export.comparison import Comparison, compare, likeness, write_comparison
+from finer_nerfstudio.nerf.export.comparison import Comparison, compare, mean_quality, write_comparison
 from finer_nerfstudio.nerf.export.grid import GridRenderer, read_grid, write_grid
 from finer_nerfstudio.nerf.export.grid_baking import bake_grid, picture_of_grid
 from finer_nerfstudio.nerf.export.gsplat_rasterizer import rasterizer_for
@@ -173,7 +173,7 @@ def bake_splats_to(path: Path, run: Path, options: SplatOptions, *, overwrite: b
     held_out = pictures_of(scene, loaded.held_out, report)
     draw, drawn_by = rasterizer_for(splats)
     compared = compare(lambda view: Picture(view, *draw(splats, view)), held_out, report)
-    before = likeness(compared)
+    before = mean_quality(compared)
     clock.lap("measure")
     if steps:
         size = max(loaded.held_out[0].height, loaded.held_out[0].width)
@@ -255,7 +255,7 @@ def _finish(
     device = loaded.scene.device
     content = {
         **found,
-        **likeness(compared),
+        **mean_quality(compared),
         "psnr_by_view": [view.psnr for view in compared],
         "bytes": path.stat().st_size,
         "seconds": clock.seconds,

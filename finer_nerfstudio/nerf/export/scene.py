@@ -121,12 +121,12 @@ def rays_of(view: View, device: torch.device) -> RayBundle:
 
 
 @torch.no_grad()
-def met_by(
+def trace_rays(
     scene: Scene,
     origins: Float[Tensor, "rays 3"],
     directions: Float[Tensor, "rays 3"],
 ) -> tuple[RaySegments, Float[Tensor, " samples"]]:
-    """What rays meet, without its colours.
+    """Return the occupied segments along rays and how much each weighs, without colours.
 
     Args:
         scene: to look into.

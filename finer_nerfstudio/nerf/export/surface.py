@@ -11,7 +11,7 @@ from torch import Tensor
 
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf.data.views import View
-from finer_nerfstudio.nerf.export.scene import Report, Scene, met_by
+from finer_nerfstudio.nerf.export.scene import Report, Scene, trace_rays
 from finer_nerfstudio.nerf.field import world_to_box
 from finer_nerfstudio.nerf.sampling.sampler import RaySegments
 
@@ -71,7 +71,7 @@ def surface_points(
     while met < wanted and tried < _MOST_RAYS * count:
         report("looking for surfaces", met, wanted)
         origins, directions = (part.to(scene.device) for part in random_rays(views, _RAYS_AT_ONCE, generator))
-        segments, weights = met_by(scene, origins, directions)
+        segments, weights = trace_rays(scene, origins, directions)
         rays, distances = half_stopped(segments, weights)
         place = origins[rays] + directions[rays] * distances[:, None]
         positions.append(place[(world_to_box(place, scene.field.aabb).abs() <= 1.0).all(dim=-1)])
@@ -89,7 +89,7 @@ def require_surface(scene: Scene, views: Sequence[View], generator: torch.Genera
         InputError: where hardly any ray of the training views meets opaque matter.
     """
     origins, directions = (part.to(scene.device) for part in random_rays(views, _RAYS_AT_ONCE, generator))
-    rays, _ = half_stopped(*met_by(scene, origins, directions))
+    rays, _ = half_stopped(*trace_rays(scene, origins, directions))
     if 1000 * len(rays) < _FEWEST_IN_A_THOUSAND * len(origins):
         raise InputError(
             f"the field is still empty haze: {len(rays):,} of {len(origins):,} rays of the training views meet opaque "
@@ -244,7 +244,7 @@ def appearance(
         report("looking at colours", done * _RAYS_AT_ONCE, len(looks))
         point, view = part.unbind(-1)
         origins, along = eyes[chosen[point, view]], directions[point, view]
-        segments, weight = met_by(scene, origins, along)
+        segments, weight = trace_rays(scene, origins, along)
         off = segments.distances - offsets[point, view].norm(dim=-1)[segments.ray_indices]
         reach = torch.maximum(_LAYER * points.spacing[point][segments.ray_indices], segments.lengths)
         around = (off.abs() < reach).nonzero().squeeze(-1)

@@ -85,10 +85,6 @@ class GridSignal:
         chosen = rows[flat if isinstance(flat, slice) else flat.numpy()]
         return torch.from_numpy((chosen.astype(np.float64) - self.low) * (2.0 / (self.high - self.low)) - 1.0).float()
 
-    def from_network(self, outputs: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*batch channels"]:
-        """Network outputs in units of the signal."""
-        return (outputs + 1.0) * (0.5 * (self.high - self.low)) + self.low
-
 
 def psnr_of_loss(loss: float) -> float:
     """PSNR in dB that belongs to a mean squared error of values in [-1, 1]."""

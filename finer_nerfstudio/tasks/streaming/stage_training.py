@@ -31,12 +31,10 @@ class StageProblem:
     Attributes:
         backward: one batch's loss and gradient.
         decibels: quality with the stage as it is, on fixed samples; for choosing a precision.
-        cached: whether activations of frozen units were kept.
     """
 
     backward: Backward
     decibels: Callable[[], float]
-    cached: bool
 
 
 def grid_problem(
@@ -120,7 +118,7 @@ def grid_problem(
         error /= judged * signal.channels
         return 10.0 * math.log10(4.0 / error) if error > 0 else math.inf
 
-    return StageProblem(backward, decibels, cached)
+    return StageProblem(backward, decibels)
 
 
 def shape_problem(
@@ -164,7 +162,7 @@ def shape_problem(
             mean = sum(float((weights * error(*points)).double().mean()) for points in judged) / len(judged)
         return -10.0 * math.log10(mean) if mean > 0 else math.inf
 
-    return StageProblem(backward, decibels, cached=False)
+    return StageProblem(backward, decibels)
 
 
 def _concatenated(
