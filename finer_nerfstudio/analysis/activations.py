@@ -179,7 +179,7 @@ class ActivationSummary:
 
 
 def summary_of(activation: Activation, curve: Curve, base: Curve | None) -> ActivationSummary:
-    """What is to be said about an activation.
+    """Summarise an activation by its samples.
 
     Args:
         activation: which.
@@ -234,7 +234,7 @@ def study(options: ActivationsOptions, stage: Stage) -> Outcome:
 
     Args:
         options: which activation, and where to look.
-        stage: told what is going on.
+        stage: progress callback.
 
     Raises:
         UsageError: for options that mean nothing, and bumps too many to be drawn.

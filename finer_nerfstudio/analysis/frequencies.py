@@ -171,7 +171,7 @@ def measure_frequencies(network: CoordinateNetwork, repeats: Repeats, *, window:
 def analytic_frequencies(
     network: CoordinateNetwork, repeats: Repeats, local: LocalFrequencies
 ) -> Float[Tensor, " measured"]:
-    """What the formula says of the stretches that were measured, in repeats per unit of the coordinate."""
+    """Return the formula's frequencies on the stretches that were measured, in repeats per unit of the coordinate."""
     weight = network.first.weight.detach().double().cpu()[local.neuron, 0]
     bias = network.first.bias.detach().double().cpu()[local.neuron]
     base = weight.abs() * (repeats.omega / repeats.period)
@@ -214,7 +214,7 @@ def study(options: FrequenciesOptions, stage: Stage) -> Outcome:
 
     Args:
         options: which networks, and where to look.
-        stage: told what is going on.
+        stage: progress callback.
 
     Raises:
         UsageError: for options that mean nothing, and for methods whose neurons do not repeat.

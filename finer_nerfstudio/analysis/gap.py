@@ -151,7 +151,7 @@ def study(options: GapOptions, stage: Stage) -> Outcome:
 
     Args:
         options: what to train, on which image.
-        stage: told what is going on.
+        stage: progress callback.
 
     Raises:
         UsageError: for options that mean nothing.

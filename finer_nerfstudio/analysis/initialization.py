@@ -1,4 +1,4 @@
-"""What the bias range does to training: curves, error maps and spectra for several k (FINER++ paper, Figs. 1b and 7).
+"""Training at several bias ranges: curves, error maps and spectra for each k (FINER++ paper, Figs. 1b and 7).
 
 First-layer biases from U(-k, k) choose the bumps in which neurons start, and with them the frequencies that the network
 begins with. Scales are small here (omega_0 = 1 and so on), else their own frequencies would hide it. A network that
@@ -51,7 +51,7 @@ _LOWEST_POWER = 1e-20
 
 @dataclass(frozen=True, kw_only=True)
 class InitializationOptions(NetworkOptions, ImageSource):
-    """What the bias range does to training: curves, error maps and spectra for several bias ranges k (Figs. 1b, 7)."""
+    """Training at several bias ranges k: curves, error maps and spectra (Figs. 1b, 7)."""
 
     scales: Literal["published", "small"] = "small"
     bias_ranges: tuple[float, ...] = (1.0, 5.0, 10.0, 20.0)
@@ -74,7 +74,7 @@ class InitializationOptions(NetworkOptions, ImageSource):
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What a network makes of an image. Frequencies in cycles per longer side.
+    """An image as a network reconstructs it. Frequencies in cycles per longer side.
 
     Attributes:
         psnr: of the clipped reconstruction over all pixels and channels, dB.
@@ -139,7 +139,7 @@ def train_on(
         learning_rate: Adam's at the first step; it falls exponentially to a tenth.
         steps: how many.
         seed: recorded with the run; full batches draw nothing.
-        report: told how many steps of how many are done.
+        report: progress callback: (completed, total) steps.
 
     Returns:
         Pairs of a step and the PSNR in dB of the unclipped outputs before it, the last pair after all steps.
@@ -176,7 +176,7 @@ def study(options: InitializationOptions, stage: Stage) -> Outcome:
 
     Args:
         options: which networks, on which image.
-        stage: told what is going on.
+        stage: progress callback.
 
     Raises:
         UsageError: for options that mean nothing, and for a model that is not one of an image.

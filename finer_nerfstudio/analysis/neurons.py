@@ -63,7 +63,7 @@ def study(options: NeuronsOptions, stage: Stage) -> Outcome:
 
     Args:
         options: which network, how many neurons and how finely.
-        stage: told what is going on.
+        stage: progress callback.
 
     Raises:
         UsageError: for options that mean nothing, and for a model that is not one of an image.

@@ -65,7 +65,7 @@ def empirical_ntk(
     Args:
         network: any real or complex network.
         points: coordinates, in the range that the network is for, usually [-1, 1].
-        report: told how many blocks of how many are done.
+        report: progress callback: (completed, total) blocks.
 
     Returns:
         Symmetric and positive semi-definite, on the network's device.
@@ -151,7 +151,7 @@ def study(options: NtkOptions, stage: Stage) -> Outcome:
 
     Args:
         options: which networks, and where to look.
-        stage: told what is going on.
+        stage: progress callback.
 
     Raises:
         UsageError: for options that mean nothing.

@@ -36,7 +36,7 @@ Parameter = Literal["omega_0", "s_0"]
 
 @dataclass(frozen=True)
 class ScaleSweep:
-    """What is swept for a family.
+    """The scale parameter, methods and default values of a family's sweep.
 
     Attributes:
         base: method.
@@ -223,7 +223,7 @@ def study(options: RobustnessOptions, stage: Stage) -> Outcome:
 
     Args:
         options: which family, image and scales.
-        stage: told how many runs are done.
+        stage: progress callback.
 
     Raises:
         UsageError: for options that mean nothing.

@@ -1,4 +1,4 @@
-"""What is analysed: a method's fresh network, one with an activation of one's own, or a saved model."""
+"""The networks that are analysed: a method's fresh network, one with an activation of one's own, or a saved model."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def _require_activation(function: Callable[[Tensor], Any], name: str) -> None:
 
 
 def name_of(options: NetworkOptions) -> str:
-    """What to call the network: its file, its activation or its method."""
+    """Return the network's name: that of its file, its activation or its method."""
     if options.model is not None:
         return options.model.stem if options.model.stem != "model" else options.model.resolve().parent.name
     return options.activation or options.method

@@ -85,7 +85,7 @@ class UtilizationOptions(ImageSource):
 
 
 def pre_activations(network: CoordinateNetwork, coords: Float[Tensor, "n in_dim"]) -> list[Float[Tensor, "n features"]]:
-    """What every hidden layer's activation is given, first layer first, by plain tensor functions.
+    """Return the pre-activations of every hidden layer, first layer first, by plain tensor functions.
 
     Args:
         network: real or complex.
@@ -165,7 +165,7 @@ class Utilization:
 
 
 QUANTITIES: tuple[str, ...] = tuple(field.name for field in fields(Utilization))
-"""What is counted of each layer."""
+"""Shares and widths that are counted in each layer."""
 
 
 def utilization_of(
@@ -249,7 +249,7 @@ def study(options: UtilizationOptions, stage: Stage) -> Outcome:
 
     Args:
         options: what to train, where to look and what counts.
-        stage: told what is going on.
+        stage: progress callback.
 
     Raises:
         UsageError: for options that mean nothing, and for activations without a bump.

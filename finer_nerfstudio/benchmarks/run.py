@@ -26,7 +26,7 @@ from finer_nerfstudio.tasks.image.files import read_image, sample_image
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What to compare."""
+    """Methods and sizes to compare."""
 
     cases: tuple[Case, ...] = ("image", "nerf", "widths")
     """image: 2 -> 256 x 4 -> 3; nerf: the paper's density and colour networks one after the other, 182 wide; widths:

@@ -63,7 +63,7 @@ class Pack:
     precision: Precision | Literal["auto"] = "auto"
     """How weights are stored; auto takes the coarsest for each stage that costs less than --allowed-loss."""
     allowed_loss: float = 0.1
-    """What rounding a stage may cost in dB, on rays of training views."""
+    """Largest loss in dB that rounding a stage may cost, on rays of training views."""
     views: int = 8
     """Test views to measure each stage on, evenly spread; 0 for all."""
     seed: int = 0

@@ -46,7 +46,7 @@ class DemoScene:
     """Seed of the camera positions; the objects are always the same."""
 
     def problem(self) -> str | None:
-        """What is wrong with the values, in one sentence, or None."""
+        """Return the fault of the values in one sentence, or None."""
         if self.size < 8:
             return f"{argument('size')} must be at least 8 pixels, got {self.size}."
         for split, views in self.views.items():

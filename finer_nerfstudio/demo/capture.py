@@ -56,7 +56,7 @@ class DemoCapture:
         return self.width * 3 // 4
 
     def problem(self) -> str | None:
-        """What is wrong with the values, in one sentence, or None."""
+        """Return the fault of the values in one sentence, or None."""
         if self.width < 16:
             return f"{argument('width')} must be at least 16 pixels, got {self.width}."
         if self.views < 9:

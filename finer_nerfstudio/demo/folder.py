@@ -55,7 +55,7 @@ class Recipe(Protocol):
         ...
 
     def problem(self) -> str | None:
-        """What is wrong with the values, in one sentence, or None."""
+        """Return the fault of the values in one sentence, or None."""
         ...
 
     def recipe(self) -> dict[str, int]:

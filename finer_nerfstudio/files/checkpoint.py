@@ -21,7 +21,7 @@ from finer_nerfstudio.inr.network import CoordinateNetwork
 
 FORMAT = 1
 MODEL_FILE = "model.safetensors"
-"""What fits call their network's file."""
+"""Name of a fit's network file."""
 _KEY = "finer_nerfstudio"
 
 

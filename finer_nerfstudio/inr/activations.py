@@ -44,7 +44,7 @@ _LOWEST_ENVELOPE = math.exp(_LOWEST_EXPONENT) * (1.0 + 1e-6)
 
 @dataclass(frozen=True)
 class Activation:
-    """What all activations share: ``value`` defines it, ``vjp`` is its first derivative, calling the object is fast.
+    """Base class of activations: ``value`` defines it, ``vjp`` is its first derivative, calling the object is fast.
 
     A class with a ``family`` of its own can be saved: files name it, and keep its scales omega_0 and s_0.
     """
@@ -334,7 +334,7 @@ class VariablePeriodic(Activation):
 
 
 def base_of(activation: Activation) -> Activation:
-    """What a variable-periodic activation is made from; any other is its own base."""
+    """Return the activation that a variable-periodic one is made from; any other is its own base."""
     return activation.base if isinstance(activation, VariablePeriodic) else activation
 
 

@@ -45,7 +45,7 @@ def bias_shells(bias_range: float | None, stages: int) -> list[tuple[float, floa
 
 @dataclass(frozen=True)
 class FrozenPart:
-    """What the units before a stage give at some coordinates: constants while that stage is trained.
+    """Features of the units before a stage at some coordinates: constants while that stage is trained.
 
     Attributes:
         features: for each hidden layer but the last ``[rows, old features]``.
@@ -306,7 +306,7 @@ class GrowingNetwork(nn.Module):
         stages: int | None = None,
         scale_gradient: bool | None = None,
     ) -> FrozenPart:
-        """What the first ``stages`` stages give at coordinates, their leading dimensions flattened to rows."""
+        """Return the features of the first ``stages`` stages at coordinates, leading dimensions flattened to rows."""
         activation = self.activation
         if scale_gradient is not None:
             activation = activation.with_scale_gradient(scale_gradient)
@@ -367,7 +367,7 @@ class GrowingNetwork(nn.Module):
             part.requires_grad_(i == stage)
 
     def encoded(self, coords: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "rows n_in"]:
-        """What the first layer reads of coordinates.
+        """Return the input of the first layer: coordinates, encoded where the network encodes them.
 
         Raises:
             ValueError: where they are of another dimension.
@@ -426,7 +426,7 @@ def units_of(width: int, activation: Activation) -> int:
 def slim_output(
     network: CoordinateNetwork, coords: Float[Tensor, "*batch in_dim"], width: int
 ) -> Float[Tensor, "*batch out_dim"]:
-    """What the first ``width`` units of every hidden layer give by themselves: a slimmable network's narrow self.
+    """Return the output of the first ``width`` units of every hidden layer: a slimmable network's narrow self.
 
     Here old units do read new ones once the network is run wider, so that all widths have to be trained together (Yu
     et al. 2019); Cho et al. (2022) compare growth with this.

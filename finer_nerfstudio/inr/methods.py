@@ -112,7 +112,7 @@ class Preset:
 
 @dataclass(frozen=True)
 class Protocol:
-    """What all published runs of a task share.
+    """Sizes and lengths that all published runs of a task share.
 
     Attributes:
         width: units of a hidden layer.
@@ -139,7 +139,7 @@ PROTOCOLS: dict[Task, Protocol] = {
 
 @dataclass(frozen=True)
 class RadianceTuning:
-    """What a radiance field trains best with in minutes on processors; docs/radiance_fields.md has the measurements.
+    """Best settings for minutes of training on processors; docs/radiance_fields.md has the measurements.
 
     Attributes:
         learning_rate: from which it falls to a tenth.
@@ -158,7 +158,7 @@ class RadianceTuning:
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """What a method was published with for one task.
+    """Published hyper-parameters of a method for one task.
 
     Attributes:
         learning_rate: of Adam at the first step.

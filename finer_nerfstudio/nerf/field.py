@@ -28,7 +28,7 @@ DIRECTION_DIMS: dict[DirectionEncoding, int] = {"raw": 3, "spherical-harmonics":
 # The box starts out as thin haze, 0.05 per unit of length, instead of fog: the grid finds empty space sooner, and
 # every training step then reaches more rays. On Lego's validation views this is worth 0.2 to 0.7 dB after a minute.
 INITIAL_RAW_DENSITY = -3.0
-"""What is added to the raw density of a fresh field."""
+"""Added to the raw density of a fresh field."""
 
 
 def encoding_implementation() -> Literal["tcnn", "torch"]:

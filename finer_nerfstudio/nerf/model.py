@@ -53,7 +53,7 @@ class FinerModelConfig(ModelConfig):
     eval_num_rays_per_chunk: int = 1 << 14
     """Rays rendered at a time; bounds the memory of rendering."""
     sampler: Literal["occupancy", "proposal"] = "occupancy"
-    """What finds the matter along a ray: a grid of occupied cells, or nerfacto's two proposal networks, which are
+    """How matter along a ray is found: by a grid of occupied cells, or nerfacto's two proposal networks, which are
     trained along with the field (--optimizers.proposal-networks) and want a GPU."""
     samples_per_ray: int = 192
     """Steps along the diagonal of the scene's box, of which only those in occupied cells are evaluated. Proposal
@@ -150,7 +150,7 @@ class FinerModel(Model):
 
     @property
     def sampler(self) -> OccupancyGrid | ProposalSampler:
-        """What says where to look along a ray."""
+        """The sampler that says where to look along a ray."""
         sampler = self.proposals if self.grid is None else self.grid
         assert sampler is not None
         return sampler
@@ -191,7 +191,7 @@ class FinerModel(Model):
         return self._generators[device]
 
     def _scales(self) -> str:
-        """What weights are for beside their shapes; empty for an activation that has no scales."""
+        """Return the activation's scales, stored to detect checkpoints of others; empty where it has none."""
         scales = scales_of(self.config.field.require_possible().activation)
         return ", ".join(f"{name} = {value:g}" for name, value in scales.items())
 
@@ -277,7 +277,7 @@ class FinerModel(Model):
         return callbacks
 
     def _require_finite(self, step: int) -> None:
-        """What a grid sees when it looks at the field; all processes of a distributed run have the same weights."""
+        """Stop training where weights are not finite; all processes of a distributed run have the same ones."""
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self.field.parameters()):
             raise Diverged("weights are NaN or infinite")
 

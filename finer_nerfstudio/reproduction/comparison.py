@@ -36,7 +36,7 @@ _NERFACTO_SPECIFICATION = "finer_nerfstudio.nerf.bounded_nerfacto:specification"
 
 @dataclass
 class Comparison:
-    """What to train, for how long, and where results go."""
+    """Methods to train, for how long, and where results go."""
 
     data: Annotated[Path, tyro.conf.arg(help="Scene folder in Blender format.")]
     methods: list[str] = field(default_factory=lambda: list(METHODS))
@@ -60,7 +60,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Compared:
-    """What :func:`compare_methods` found.
+    """Result of :func:`compare_methods`.
 
     Attributes:
         results: by method, as in ``results.json``.

@@ -22,7 +22,7 @@ Results = Mapping[Method, Mapping[str, Any]]
 
 
 def published_row(method: Method, scenes: Sequence[Scene]) -> tuple[dict[str, float] | None, list[dict[str, float]]]:
-    """What the paper has of a method: means over these scenes, and PSNR for each of them.
+    """Return the paper's numbers of a method: means over these scenes, and PSNR for each of them.
 
     The means of SSIM and LPIPS are published for all eight scenes together alone, and nothing for other scenes.
     """
@@ -43,7 +43,7 @@ def radiance_row(method: Method, scenes: Sequence[Scene], results: Sequence[Mapp
 
 
 def notes_on(scenes: Sequence[Scene], rows: Sequence[Row]) -> list[str]:
-    """What a reader of the table has to know."""
+    """Return sentences that a reader of the table has to know."""
     notes = []
     names = [scene.name.lower() for scene in scenes]
     others = [scene.name for scene in scenes if scene.name.lower() not in TABLE_3_SCENES]

@@ -1,4 +1,4 @@
-"""What a terminal shows of errors and warnings."""
+"""Errors and warnings on a terminal."""
 
 from __future__ import annotations
 

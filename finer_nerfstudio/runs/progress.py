@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Stage = Callable[[str, int, int], None]
-"""Progress callback: what is going on, how much of it is done, of how much."""
+"""Progress callback: (description, completed, total)."""
 
 # Elsewhere than on a terminal.
 _SECONDS_OF_SILENCE = 10.0

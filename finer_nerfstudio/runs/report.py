@@ -106,7 +106,7 @@ def drawing_png(drawing: Drawing, *, dots_per_inch: int = 110) -> bytes:
 
 
 def measured_table(values: Mapping[str, object]) -> Table:
-    """What a run measured, with headings, units and digits for people."""
+    """Return the measurements of a run with headings, units and digits for people."""
     return Table(("", ""), [(heading(name), measured_text(name, value)) for name, value in values.items()])
 
 

@@ -24,7 +24,7 @@ METRICS_FILE = "metrics.json"
 
 
 def request_of(options: FitOptions, **inputs: Any) -> dict[str, Any]:
-    """What was asked for, as JSON gives it back: the options, and what identifies the inputs."""
+    """Return the request as JSON gives it back: the options, and what identifies the inputs."""
     return json.loads(json.dumps({"options": asdict(options), **inputs}))
 
 
@@ -82,7 +82,7 @@ def finish_run(
 
 
 def software_versions() -> dict[str, str]:
-    """What the numbers were made with."""
+    """Return the versions of the software that made the numbers."""
     return {
         "finer_nerfstudio": __version__,
         "torch": torch.__version__,

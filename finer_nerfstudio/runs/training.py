@@ -66,7 +66,7 @@ class Schedule:
 
 @dataclass
 class Training:
-    """What a run has done so far.
+    """State of a run so far.
 
     Attributes:
         step: finished steps.
@@ -107,7 +107,7 @@ def train(
         checkpoint: file that keeps the state of the run, written every 20 seconds, more often at first, and at the end.
         resume: go on from ``checkpoint`` if it exists.
         settings: JSON values that decide the result; a checkpoint made with other ones is refused.
-        report: told about progress.
+        report: progress callback.
 
     Raises:
         InputError: when the loss stops being a finite number, or the checkpoint cannot be read or written.

@@ -120,7 +120,7 @@ class StreamedStage:
 
 @dataclass(frozen=True)
 class StreamHeader:
-    """What is sent before any weight.
+    """The header of a stream, which is sent before any weight.
 
     Attributes:
         networks: in the order of the payloads.
@@ -139,7 +139,7 @@ class StreamHeader:
 
 @dataclass(frozen=True)
 class Stream:
-    """What could be read of a file.
+    """A stream as far as its file could be read.
 
     Attributes:
         header: all of it.

@@ -35,7 +35,7 @@ class Layer:
     full_precision: bool = False
 
     def operands(self, autocast: torch.dtype | None) -> torch.dtype | None:
-        """What operands of this layer's products are rounded to, where autocast rounds to the type given."""
+        """Return the type to which operands of this layer's products are rounded, given that of autocast."""
         return None if self.full_precision else autocast
 
     def width(self) -> int:
@@ -55,7 +55,7 @@ class ChainProgram(Protocol):
         stored: Sequence[Tensor | None],
         operands: torch.dtype | None,
     ) -> Tensor:
-        """What the last layer gives.
+        """Return the output of the last layer.
 
         Args:
             rows: input ``[rows, n_in]``.
@@ -175,7 +175,7 @@ def _storage(rows: Tensor, layer: Layer, *, is_first: bool) -> Tensor | None:
 
 
 def autocast_operands(x: Tensor) -> torch.dtype | None:
-    """What autocast rounds the operands of matrix products to, or None where they stay as they are."""
+    """Return the type to which autocast rounds operands of matrix products, None where it leaves them."""
     if not torch.is_autocast_enabled(x.device.type) or x.dtype != torch.float32:
         return None
     return torch.get_autocast_dtype(x.device.type)

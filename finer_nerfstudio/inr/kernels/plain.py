@@ -17,7 +17,7 @@ from finer_nerfstudio.inr.kernels.form import KernelForm
 
 @runtime_checkable
 class ElementwiseMap(Protocol):
-    """What a kernel needs of an activation."""
+    """An activation as kernels see it."""
 
     def value(self, x: Tensor) -> Tensor: ...
 

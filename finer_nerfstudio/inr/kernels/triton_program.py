@@ -206,7 +206,7 @@ def _is_small(layers: Sequence[Layer]) -> bool:
 
 
 def _precision(operands: torch.dtype | None) -> triton_network.Precision | None:
-    """What the network kernel rounds operands to, None where it has nothing that fits or pays."""
+    """Return the type to which the network kernel rounds operands, None where it has nothing that fits or pays."""
     if operands == torch.bfloat16:
         return "bf16"
     return "tf32" if operands is None and torch.get_float32_matmul_precision() != "highest" else None

@@ -1,4 +1,4 @@
-"""What can be chosen in baking."""
+"""Options of baking."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LARGEST_RESOLUTION = 512
 
 @dataclass(frozen=True)
 class BakeOptions:
-    """What splats and grids share."""
+    """Options that splats and grids share."""
 
     degree: int = 2
     """Of the colours' spherical harmonics, 0 (the same from everywhere) to 3."""

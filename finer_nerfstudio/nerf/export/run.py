@@ -24,11 +24,12 @@ from finer_nerfstudio.nerf.export.gsplat_rasterizer import rasterizer_for
 from finer_nerfstudio.nerf.export.initialization import splats_on
 from finer_nerfstudio.nerf.export.options import GridOptions, SplatOptions
 from finer_nerfstudio.nerf.export.refinement import refine
-from finer_nerfstudio.nerf.export.scene import Picture, Report, Scene, pictures_of, scene_of_model
+from finer_nerfstudio.nerf.export.scene import Picture, Scene, pictures_of, scene_of_model
 from finer_nerfstudio.nerf.export.splat_file import write_splats
 from finer_nerfstudio.nerf.export.surface import appearance, surface_points
 from finer_nerfstudio.nerf.export.viewing import Viewpoint, as_vector, description_file
 from finer_nerfstudio.nerf.training.trained_run import load_run, run_config
+from finer_nerfstudio.runs.progress import Stage
 from finer_nerfstudio.runs.results import software_versions
 
 # On a processor, and on CUDA, where everything is some hundred times faster.
@@ -74,7 +75,7 @@ class Clock:
     _since: float = field(default_factory=time.perf_counter)
 
     def lap(self, name: str) -> None:
-        """What was done since the last time was this part."""
+        """Count the time since the last lap as this part's."""
         now = time.perf_counter()
         self.seconds[name] = round(now - self._since, 2)
         self._since = now
@@ -136,7 +137,7 @@ def _for_device(choices: tuple[int, int], device: torch.device | str) -> int:
     return choices[torch.device(device).type == "cuda"]
 
 
-def bake_splats_to(path: Path, run: Path, options: SplatOptions, *, overwrite: bool, report: Report) -> dict[str, Any]:
+def bake_splats_to(path: Path, run: Path, options: SplatOptions, *, overwrite: bool, report: Stage) -> dict[str, Any]:
     """Bake a run into splats and write them.
 
     Args:
@@ -144,7 +145,7 @@ def bake_splats_to(path: Path, run: Path, options: SplatOptions, *, overwrite: b
         run: folder or config.yml of the run.
         options: how.
         overwrite: replace what is there.
-        report: told what is going on, and how much of how much of it is done.
+        report: progress callback: (description, completed, total).
 
     Returns:
         What the JSON file beside ``path`` holds.
@@ -205,7 +206,7 @@ def bake_splats_to(path: Path, run: Path, options: SplatOptions, *, overwrite: b
     return _finish(path, loaded, found, compared, clock, options.seed)
 
 
-def bake_grid_to(path: Path, run: Path, options: GridOptions, *, overwrite: bool, report: Report) -> dict[str, Any]:
+def bake_grid_to(path: Path, run: Path, options: GridOptions, *, overwrite: bool, report: Stage) -> dict[str, Any]:
     """Bake a run into a sparse grid and write it; see :func:`bake_splats_to`.
 
     Args:
@@ -213,7 +214,7 @@ def bake_grid_to(path: Path, run: Path, options: GridOptions, *, overwrite: bool
         run: folder or config.yml of the run.
         options: how.
         overwrite: replace what is there.
-        report: told what is going on, and how much of how much of it is done.
+        report: progress callback: (description, completed, total).
     """
     options.require_possible()
     prepare_file(path, ".npz", overwrite=overwrite)

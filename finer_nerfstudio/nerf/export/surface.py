@@ -11,9 +11,10 @@ from torch import Tensor
 
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf.data.views import View
-from finer_nerfstudio.nerf.export.scene import Report, Scene, trace_rays
+from finer_nerfstudio.nerf.export.scene import Scene, trace_rays
 from finer_nerfstudio.nerf.field import world_to_box
 from finer_nerfstudio.nerf.sampling.sampler import RaySegments
+from finer_nerfstudio.runs.progress import Stage
 
 _RAYS_AT_ONCE = 1 << 14
 # Points met for each point kept: enough that those kept can lie evenly.
@@ -51,7 +52,7 @@ class SurfacePoints:
 
 
 def surface_points(
-    scene: Scene, views: Sequence[View], count: int, *, generator: torch.Generator, report: Report
+    scene: Scene, views: Sequence[View], count: int, *, generator: torch.Generator, report: Stage
 ) -> SurfacePoints:
     """Points where half of a ray's light is stopped, on rays of the training views.
 
@@ -60,7 +61,7 @@ def surface_points(
         views: through random places of whose pictures the rays pass.
         count: how many points to keep at most.
         generator: source of the rays, on the processor.
-        report: told how many points were met.
+        report: progress callback.
 
     Raises:
         InputError: where the field has no surface to speak of.
@@ -216,9 +217,9 @@ def appearance(
     *,
     per_point: int,
     generator: torch.Generator,
-    report: Report,
+    report: Stage,
 ) -> Appearance:
-    """What the field shows around points along rays from the training cameras.
+    """Return the field's colours around points along rays from the training cameras.
 
     Args:
         scene: to look into.
@@ -226,7 +227,7 @@ def appearance(
         views: the cameras.
         per_point: from how many views to look at each point, of those whose picture it is in and that it faces.
         generator: source of the choice, on the processor.
-        report: told how many rays are done.
+        report: progress callback.
     """
     positions = points.positions
     eyes = camera_positions(views).to(positions)

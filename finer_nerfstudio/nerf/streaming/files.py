@@ -1,4 +1,4 @@
-"""What packing and decoding a radiance field leave on disk."""
+"""Files that packing and decoding a radiance field leave on disk."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write_packed(
         name: of the stream.
         packed: what to write.
         seed: that it was made with.
-        report: told what is going on, and how much of how much of it is done.
+        report: progress callback: (description, completed, total).
 
     Returns:
         What ``metrics.json`` holds.

@@ -57,7 +57,7 @@ _MOST_SAMPLES = 1 << 14
 
 @dataclass(frozen=True)
 class SceneSignal:
-    """What a decoder needs to know of a scene beside the networks.
+    """A scene's settings that a decoder needs beside the networks.
 
     Attributes:
         aabb: lowest and highest corner of the scene's box, six numbers in world units.
@@ -133,7 +133,7 @@ class DecodedScene:
 
         Args:
             view: the header's own unless given.
-            report: told how many rows of how many are done.
+            report: progress callback: (completed, total) rows.
         """
         view = self.signal.view if view is None else view
         camera = view.camera().to(self.grid.thickness.device)
@@ -305,7 +305,7 @@ def pack_run(
         allowed_loss: what rounding a stage may cost, dB.
         views: test views to measure quality on, evenly spread; 0 for all.
         seed: of the rays by which precision is chosen.
-        report: told what is going on, and how much of how much of it is done.
+        report: progress callback: (description, completed, total).
 
     Raises:
         UsageError: for numbers out of range.

@@ -549,7 +549,7 @@ class FinerTrainer(Trainer):
 
     @check_main_thread
     def _save_summary(self, seconds: float) -> None:
-        """What the run cost, beside its checkpoints."""
+        """Write what the run cost beside its checkpoints."""
         pipeline = self.pipeline
         assert isinstance(pipeline, (FinerPipeline, CountedPipeline))
         summary = {

@@ -33,7 +33,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True)
 class RadianceRun:
-    """What a cell is to do.
+    """The work of a cell.
 
     Attributes:
         name: of the cell.
@@ -246,7 +246,7 @@ def _named(run: RadianceRun, log: Path) -> Iterator[None]:
 
 
 def last_words(log: Path) -> str:
-    """What a program complained of: its last line with an error, or its last one."""
+    """Return the complaint of a program: its last line with an error, or its last one."""
     if not log.exists():
         return ""
     with log.open("rb") as file:

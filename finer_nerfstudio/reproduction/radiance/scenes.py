@@ -61,7 +61,7 @@ class Scene:
         return f"{self.width // factor}x{self.height // factor}"
 
     def identity(self) -> dict[str, Any]:
-        """What makes it this scene, wherever it lies."""
+        """Return what makes it this scene, wherever it lies."""
         return {key: value for key, value in asdict(self).items() if key != "folder"}
 
 

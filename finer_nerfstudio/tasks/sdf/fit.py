@@ -45,7 +45,7 @@ class ShapeOptions(FitOptions):
 
 @dataclass(frozen=True)
 class FittedShape:
-    """What :func:`fit_shape` gives.
+    """Result of :func:`fit_shape`.
 
     Attributes:
         network: from points ``[*batch, 3]`` of the unit frame to signed distances there ``[*batch, 1]``.
@@ -103,7 +103,7 @@ def fit_shape(
         options: method, length and hyper-parameters.
         checkpoint: where the state of the run is kept.
         resume: go on from there.
-        report: told about progress.
+        report: progress callback.
 
     Raises:
         UsageError: for options that cannot mean anything.
@@ -219,7 +219,7 @@ def measure_shape(
         faces: of the extracted surface.
         seed: of the random points.
         effort: fewer points and a coarser grid than those.
-        report: told about progress.
+        report: progress callback.
     """
     effort = Effort() if effort is None else effort
     unit, normalization = in_unit_frame(shape)

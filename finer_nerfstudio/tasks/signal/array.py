@@ -33,7 +33,7 @@ from finer_nerfstudio.tasks.signal.grid import (
 
 @dataclass(frozen=True, repr=False)
 class FittedArray:
-    """What :func:`fit_array` gives.
+    """Result of :func:`fit_array`.
 
     Attributes:
         network: from coordinates ``[*batch, axes]`` (the longest axis spans [-1, 1]) to channels in [-1, 1].

@@ -80,7 +80,7 @@ class GridSignal:
         return math.prod(self.shape)
 
     def targets(self, flat: Int[Tensor, " n"] | slice) -> Float[Tensor, "n channels"]:
-        """What the network should give, in [-1, 1], at the samples with these row-major numbers."""
+        """Return the network's targets, in [-1, 1], at the samples with these row-major numbers."""
         rows = self.values.reshape(self.samples, self.channels)
         chosen = rows[flat if isinstance(flat, slice) else flat.numpy()]
         return torch.from_numpy((chosen.astype(np.float64) - self.low) * (2.0 / (self.high - self.low)) - 1.0).float()

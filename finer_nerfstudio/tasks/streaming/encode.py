@@ -58,7 +58,7 @@ class StreamOptions(FitOptions):
     precision: Precision | Literal["auto"] = "auto"
     """How weights are stored; auto takes the coarsest for each stage that costs less than --allowed-loss."""
     allowed_loss: float = 0.1
-    """What rounding a stage may cost in dB."""
+    """Largest loss in dB that rounding a stage may cost."""
     batch_size: BatchSize = "auto"
     """Samples per step: full, auto (all up to 512x512, that many of larger images, 10,000 points of shapes), or a
     number. Memory is bounded in any case."""
@@ -66,7 +66,7 @@ class StreamOptions(FitOptions):
 
 @dataclass(frozen=True)
 class Subject:
-    """What is to be streamed.
+    """A signal to be streamed.
 
     Attributes:
         task: decides the protocol.
@@ -114,7 +114,7 @@ class FinishedStage:
 
 @dataclass(frozen=True)
 class EncodedStream:
-    """What :func:`encode` gives.
+    """Result of :func:`encode`.
 
     Attributes:
         content: the file.

@@ -26,7 +26,7 @@ _COARSE_WEIGHT = 0.01
 
 @dataclass(frozen=True)
 class StageProblem:
-    """What the newest stage of a network is trained on.
+    """Training problem of the newest stage of a network.
 
     Attributes:
         backward: one batch's loss and gradient.

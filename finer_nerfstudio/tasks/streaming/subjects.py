@@ -1,4 +1,4 @@
-"""What can be streamed: images and shapes."""
+"""Subjects of streams: images and shapes."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def picture_of(
         stages: use only so many; all that there are unless given.
         resolution: rows and columns; those of the image unless given.
         largest: pixels of four bytes that memory may be set aside for.
-        report: told how many pixels of how many are done.
+        report: progress callback: (completed, total) pixels.
 
     Raises:
         InputError: where there is nothing to show yet, for other signals and for larger pictures.
