@@ -22,7 +22,7 @@ from torch import Tensor
 
 from finer_nerfstudio.analysis.outcome import Outcome, Table, panels
 from finer_nerfstudio.analysis.subject import NetworkOptions, name_of, subject_of
-from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.errors import UsageError, argument
 from finer_nerfstudio.inr.activations import Activation, Sine, VariablePeriodic, base_of, variable_periodic
 from finer_nerfstudio.runs.axes import legend_of_figure
 from finer_nerfstudio.runs.progress import Stage
@@ -54,11 +54,6 @@ class ActivationsOptions(NetworkOptions):
     not variable-periodic."""
     reach: float = 1.0
     """R: pre-activations from minus this to this are looked at."""
-
-
-def stretched(x: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """``g(x) = (|x| + 1) x``."""
-    return (x.abs() + 1.0) * x
 
 
 @dataclass(frozen=True)
@@ -184,7 +179,7 @@ class ActivationSummary:
 
 
 def summary_of(activation: Activation, curve: Curve, base: Curve | None) -> ActivationSummary:
-    """What is to be said about an activation.
+    """Summarise an activation by its samples.
 
     Args:
         activation: which.
@@ -239,17 +234,17 @@ def study(options: ActivationsOptions, stage: Stage) -> Outcome:
 
     Args:
         options: which activation, and where to look.
-        stage: told what is going on.
+        stage: progress callback.
 
     Raises:
         UsageError: for options that mean nothing, and bumps too many to be drawn.
         InputError: for a model that cannot be read.
     """
     if not 0 < options.reach < math.inf:
-        raise UsageError(f"--reach must be a positive number, not {options.reach}.")
+        raise UsageError(f"{argument('reach')} must be a positive number, not {options.reach}.")
     for value in options.omega_fs:
         if not 0 < value < math.inf:
-            raise UsageError(f"--omega-fs must be positive numbers, not {value}.")
+            raise UsageError(f"{argument('omega_fs')} must be positive numbers, not {value}.")
     subject = subject_of(options, 1, 1)
     activation = subject.initial.activation
     varied = "omega_0" if isinstance(base_of(activation), Sine) else "omega_f"
@@ -264,7 +259,7 @@ def study(options: ActivationsOptions, stage: Stage) -> Outcome:
         stage(name, done, len(shown))
         curve = curve_of(kind, options.reach, drawn * _FINER)
         if not all(bool(values.isfinite().all()) for values in (*curve.parts.values(), curve.slope)):
-            raise UsageError(f"{name_of(options)}: the activation is not finite everywhere within --reach.")
+            raise UsageError(f"{name_of(options)}: the activation is not finite everywhere within {argument('reach')}.")
         # Of a sine the base is another one for each omega_0.
         base = None if name == "base" else curve_of(base_of(kind), options.reach, drawn * _FINER)
         numbers[name] = {**_parameters(kind), **asdict(summary_of(kind, curve, base))}
@@ -341,6 +336,7 @@ def _intervals(name: str, activation: Activation, reach: float) -> int:
     needed = max(_FEWEST_DRAWN // 2, math.ceil(2.0 * reach * fastest)) if math.isfinite(reach * fastest) else math.inf
     if 2 * needed > _MOST_DRAWN:
         raise UsageError(
-            f"{name}: its bumps are too narrow to be drawn from {-reach:g} to {reach:g}; choose a smaller --reach."
+            f"{name}: its bumps are too narrow to be drawn from {-reach:g} to {reach:g}; choose a smaller "
+            f"{argument('reach')}."
         )
     return int(needed)

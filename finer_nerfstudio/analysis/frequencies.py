@@ -26,7 +26,7 @@ from torch import Tensor
 
 from finer_nerfstudio.analysis.outcome import Outcome, Table, panels
 from finer_nerfstudio.analysis.subject import NetworkOptions, bias_ranges_of, name_of, subject_of
-from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.errors import UsageError, argument
 from finer_nerfstudio.inr.activations import Activation, Sine, VariablePeriodic
 from finer_nerfstudio.inr.initialization import weight_bound
 from finer_nerfstudio.inr.network import CoordinateNetwork
@@ -171,7 +171,7 @@ def measure_frequencies(network: CoordinateNetwork, repeats: Repeats, *, window:
 def analytic_frequencies(
     network: CoordinateNetwork, repeats: Repeats, local: LocalFrequencies
 ) -> Float[Tensor, " measured"]:
-    """What the formula says of the stretches that were measured, in repeats per unit of the coordinate."""
+    """Return the formula's frequencies on the stretches that were measured, in repeats per unit of the coordinate."""
     weight = network.first.weight.detach().double().cpu()[local.neuron, 0]
     bias = network.first.bias.detach().double().cpu()[local.neuron]
     base = weight.abs() * (repeats.omega / repeats.period)
@@ -214,14 +214,14 @@ def study(options: FrequenciesOptions, stage: Stage) -> Outcome:
 
     Args:
         options: which networks, and where to look.
-        stage: told what is going on.
+        stage: progress callback.
 
     Raises:
         UsageError: for options that mean nothing, and for methods whose neurons do not repeat.
         InputError: for a model that cannot be read.
     """
     if not 0 < options.window < math.inf:
-        raise UsageError(f"--window must be a positive number, not {options.window}.")
+        raise UsageError(f"{argument('window')} must be a positive number, not {options.window}.")
     networks, description = _networks(options)
     (first, *_) = networks.values()
     if first.encoding_frequencies:
@@ -230,7 +230,7 @@ def study(options: FrequenciesOptions, stage: Stage) -> Outcome:
         repeats = repeats_of(first.activation)
     except ValueError as error:
         raise UsageError(
-            f"{name_of(options)}: {error}. Choose siren, a finer method or an --activation of your own."
+            f"{name_of(options)}: {error}. Choose siren, a finer method or an {argument('activation')} of your own."
         ) from error
     summaries: dict[str, Any] = {}
     neurons: dict[str, list[Any]] = {
@@ -344,8 +344,8 @@ def _require_visible(highest: float, window: float) -> None:
     spacing = 2.0 * window * _ZOOMS[0] / _SAMPLES
     if highest * spacing * _FEWEST_SAMPLES > 1.0:
         raise UsageError(
-            f"the fastest neuron repeats {highest:.3g} times per unit, too fast for --window {window:g}: choose a "
-            "narrower one, or a smaller bias range."
+            f"the fastest neuron repeats {highest:.3g} times per unit, too fast for {argument('window')} {window:g}: "
+            "choose a narrower one, or a smaller bias range."
         )
 
 

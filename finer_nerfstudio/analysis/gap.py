@@ -35,15 +35,13 @@ from finer_nerfstudio.analysis.subject import (
     ImageSource,
     function_named,
     image_of,
-    require_seed,
-    require_sizes,
 )
-from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.errors import UsageError, argument
 from finer_nerfstudio.inr.activations import Activation, Custom, Gauss, Sine, Wavelet
 from finer_nerfstudio.inr.methods import preset
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.runs.axes import legend_of_figure
-from finer_nerfstudio.runs.options import Method, device_named
+from finer_nerfstudio.runs.options import Method, device_named, require_seed, require_sizes
 from finer_nerfstudio.runs.progress import Stage
 from finer_nerfstudio.tasks.image.fit import signal_of
 from finer_nerfstudio.tasks.image.spectrum import mean_centroid
@@ -153,7 +151,7 @@ def study(options: GapOptions, stage: Stage) -> Outcome:
 
     Args:
         options: what to train, on which image.
-        stage: told what is going on.
+        stage: progress callback.
 
     Raises:
         UsageError: for options that mean nothing.
@@ -258,23 +256,23 @@ def _family_of(options: GapOptions) -> Family:
         return Family(Custom(function_named(options.activation)), "p", (5.0, 15.0, 30.0))
     if options.method not in FAMILIES:
         raise UsageError(
-            f"--method {options.method}: the gap is that of activations whose scale can be moved into the weights; "
-            f"choose {', '.join(list(FAMILIES)[:-1])} or {list(FAMILIES)[-1]}."
+            f"{argument('method')} {options.method}: the gap is that of activations whose scale can be moved into the "
+            f"weights; choose {', '.join(list(FAMILIES)[:-1])} or {list(FAMILIES)[-1]}."
         )
     return FAMILIES[options.method]
 
 
 def _require_sensible(options: GapOptions, scale_parameters: tuple[float, ...]) -> None:
     if not scale_parameters:
-        raise UsageError("--scale-parameters needs at least one value of p.")
+        raise UsageError(f"{argument('scale_parameters')} needs at least one value of p.")
     for p in scale_parameters:
         if not 0 < p < math.inf:
-            raise UsageError(f"--scale-parameters must be positive numbers, and {p} is none.")
+            raise UsageError(f"{argument('scale_parameters')} must be positive numbers, and {p} is none.")
     if len({f"{p:g}" for p in scale_parameters}) < len(scale_parameters):
-        raise UsageError("--scale-parameters has a value twice: name each once.")
+        raise UsageError(f"{argument('scale_parameters')} has a value twice: name each once.")
     require_sizes(options.width, options.depth)
     require_seed(options.seed)
     if options.learning_rate is not None and not 0 < options.learning_rate < math.inf:
-        raise UsageError(f"--learning-rate must be a positive number, not {options.learning_rate}.")
+        raise UsageError(f"{argument('learning_rate')} must be a positive number, not {options.learning_rate}.")
     if options.steps < 1:
-        raise UsageError(f"--steps must be at least 1, not {options.steps}.")
+        raise UsageError(f"{argument('steps')} must be at least 1, not {options.steps}.")

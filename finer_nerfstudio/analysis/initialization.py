@@ -1,4 +1,4 @@
-"""What the bias range does to training: curves, error maps and spectra for several k (FINER++ paper, Figs. 1b and 7).
+"""Training at several bias ranges: curves, error maps and spectra for each k (FINER++ paper, Figs. 1b and 7).
 
 First-layer biases from U(-k, k) choose the bumps in which neurons start, and with them the frequencies that the network
 begins with. Scales are small here (omega_0 = 1 and so on), else their own frequencies would hide it. A network that
@@ -29,7 +29,7 @@ from finer_nerfstudio.analysis.subject import (
     preset_for,
     subject_of,
 )
-from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.errors import InputError, UsageError, argument
 from finer_nerfstudio.files.checkpoint import load_model
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.runs.axes import legend_below, whole_decades
@@ -52,7 +52,7 @@ _LOWEST_POWER = 1e-20
 
 @dataclass(frozen=True, kw_only=True)
 class InitializationOptions(NetworkOptions, ImageSource):
-    """What the bias range does to training: curves, error maps and spectra for several bias ranges k (Figs. 1b, 7)."""
+    """Training at several bias ranges k: curves, error maps and spectra (Figs. 1b, 7)."""
 
     scales: Literal["published", "small"] = "small"
     bias_ranges: tuple[float, ...] = (1.0, 5.0, 10.0, 20.0)
@@ -75,7 +75,7 @@ class InitializationOptions(NetworkOptions, ImageSource):
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What a network makes of an image. Frequencies in cycles per longer side.
+    """An image as a network reconstructs it. Frequencies in cycles per longer side.
 
     Attributes:
         psnr: of the clipped reconstruction over all pixels and channels, dB.
@@ -140,7 +140,7 @@ def train_on(
         learning_rate: Adam's at the first step; it falls exponentially to a tenth.
         steps: how many.
         seed: recorded with the run; full batches draw nothing.
-        report: told how many steps of how many are done.
+        report: progress callback: (completed, total) steps.
 
     Returns:
         Pairs of a step and the PSNR in dB of the unclipped outputs before it, the last pair after all steps.
@@ -177,7 +177,7 @@ def study(options: InitializationOptions, stage: Stage) -> Outcome:
 
     Args:
         options: which networks, on which image.
-        stage: told what is going on.
+        stage: progress callback.
 
     Raises:
         UsageError: for options that mean nothing, and for a model that is not one of an image.
@@ -332,11 +332,11 @@ def _in_words(psnr: float | None) -> str:
 
 def _require_sensible(options: InitializationOptions) -> None:
     if options.cutoff is not None and not 0 < options.cutoff < math.inf:
-        raise UsageError(f"--cutoff must be a positive number, not {options.cutoff}.")
+        raise UsageError(f"{argument('cutoff')} must be a positive number, not {options.cutoff}.")
     if options.learning_rate is not None and not 0 < options.learning_rate < math.inf:
-        raise UsageError(f"--learning-rate must be a positive number, not {options.learning_rate}.")
+        raise UsageError(f"{argument('learning_rate')} must be a positive number, not {options.learning_rate}.")
     if options.steps < 1:
-        raise UsageError(f"--steps must be at least 1, not {options.steps}.")
+        raise UsageError(f"{argument('steps')} must be at least 1, not {options.steps}.")
 
 
 def _image_for_model(options: InitializationOptions) -> SourceImage:
@@ -353,7 +353,7 @@ def _image_for_model(options: InitializationOptions) -> SourceImage:
         raise InputError(
             f"{options.model} was fitted to {height}x{width} pixels with {channels} channels (height x width), and "
             f"{which} has {image.height}x{image.width} with {image.channels} where its longer side is averaged down to "
-            f"{max(height, width)}: name the image of the fit by --image."
+            f"{max(height, width)}: name the image of the fit by {argument('image')}."
         )
     return image
 

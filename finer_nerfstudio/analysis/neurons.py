@@ -10,7 +10,7 @@ import torch
 from finer_nerfstudio.analysis.outcome import Outcome, Table, panels
 from finer_nerfstudio.analysis.points import image_shape
 from finer_nerfstudio.analysis.subject import NetworkOptions, name_of, subject_of
-from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.errors import UsageError, argument
 from finer_nerfstudio.files.checkpoint import load_model
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.runs.progress import Stage
@@ -63,7 +63,7 @@ def study(options: NeuronsOptions, stage: Stage) -> Outcome:
 
     Args:
         options: which network, how many neurons and how finely.
-        stage: told what is going on.
+        stage: progress callback.
 
     Raises:
         UsageError: for options that mean nothing, and for a model that is not one of an image.
@@ -71,7 +71,7 @@ def study(options: NeuronsOptions, stage: Stage) -> Outcome:
     """
     for name, least, most in (("count", 1, _MOST_NEURONS), ("side", 16, _LARGEST_SIDE)):
         if not least <= getattr(options, name) <= most:
-            raise UsageError(f"--{name} must lie between {least} and {most}, not {getattr(options, name)}.")
+            raise UsageError(f"{argument(name)} must lie between {least} and {most}, not {getattr(options, name)}.")
     shape = (options.side, options.side)
     if options.model is not None:
         saved = load_model(options.model)

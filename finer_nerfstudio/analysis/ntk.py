@@ -19,7 +19,7 @@ from torch import Tensor
 from finer_nerfstudio.analysis.outcome import Outcome, Table, panels, rounded
 from finer_nerfstudio.analysis.points import lattice, points_of_model
 from finer_nerfstudio.analysis.subject import NetworkOptions, bias_ranges_of, name_of, subject_of
-from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.errors import UsageError, argument
 from finer_nerfstudio.inr.activations import VariablePeriodic
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.runs.axes import legend_below, whole_decades
@@ -65,7 +65,7 @@ def empirical_ntk(
     Args:
         network: any real or complex network.
         points: coordinates, in the range that the network is for, usually [-1, 1].
-        report: told how many blocks of how many are done.
+        report: progress callback: (completed, total) blocks.
 
     Returns:
         Symmetric and positive semi-definite, on the network's device.
@@ -151,16 +151,16 @@ def study(options: NtkOptions, stage: Stage) -> Outcome:
 
     Args:
         options: which networks, and where to look.
-        stage: told what is going on.
+        stage: progress callback.
 
     Raises:
         UsageError: for options that mean nothing.
         InputError: for a model that cannot be read.
     """
     if not 2 <= options.points <= _MOST_POINTS:
-        raise UsageError(f"--points must lie between 2 and {_MOST_POINTS:,}, not {options.points}.")
+        raise UsageError(f"{argument('points')} must lie between 2 and {_MOST_POINTS:,}, not {options.points}.")
     if not 1 <= options.dimensions <= 3:
-        raise UsageError(f"--dimensions must be 1, 2 or 3, not {options.dimensions}.")
+        raise UsageError(f"{argument('dimensions')} must be 1, 2 or 3, not {options.dimensions}.")
     networks: dict[str, CoordinateNetwork] = {}
     description: dict[str, Any] = {}
     if options.model is not None:

@@ -1,4 +1,4 @@
-"""What an analysis found, and its files: JSON with all of it, a CSV per table, and the figure as PNG and SVG."""
+"""The outcome of an analysis and its files: JSON with all of it, a CSV per table, and the figure as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an analysis found; everything its figure shows is in here.
+    """The numbers and tables of an analysis; everything its figure shows is in here.
 
     Attributes:
         analysis: name of the verb that made it.

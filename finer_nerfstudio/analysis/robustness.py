@@ -19,7 +19,7 @@ from torch import Tensor
 
 from finer_nerfstudio.analysis.outcome import Outcome, Table, panels
 from finer_nerfstudio.analysis.subject import ImageSource, image_of
-from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.errors import InputError, UsageError, argument
 from finer_nerfstudio.runs.axes import legend_below, whole_decades
 from finer_nerfstudio.runs.metrics import decibels
 from finer_nerfstudio.runs.options import Method, preset_of
@@ -37,7 +37,7 @@ Parameter = Literal["omega_0", "s_0"]
 
 @dataclass(frozen=True)
 class ScaleSweep:
-    """What is swept for a family.
+    """The scale parameter, methods and default values of a family's sweep.
 
     Attributes:
         base: method.
@@ -224,7 +224,7 @@ def study(options: RobustnessOptions, stage: Stage) -> Outcome:
 
     Args:
         options: which family, image and scales.
-        stage: told how many runs are done.
+        stage: progress callback.
 
     Raises:
         UsageError: for options that mean nothing.
@@ -233,11 +233,13 @@ def study(options: RobustnessOptions, stage: Stage) -> Outcome:
     sweep = SWEEPS[options.family]
     scales = sorted(set(sweep.scales if options.scales is None else options.scales))
     if len(scales) < 2:
-        raise UsageError("--scales must be two different numbers at least.")
+        raise UsageError(f"{argument('scales')} must be two different numbers at least.")
     if not all(0 < scale < math.inf for scale in scales):
-        raise UsageError(f"--scales must be positive numbers, not {min(scales) if min(scales) <= 0 else max(scales)}.")
+        raise UsageError(
+            f"{argument('scales')} must be positive numbers, not {min(scales) if min(scales) <= 0 else max(scales)}."
+        )
     if options.seeds < 1:
-        raise UsageError(f"--seeds must be at least 1, not {options.seeds}.")
+        raise UsageError(f"{argument('seeds')} must be at least 1, not {options.seeds}.")
     image = image_of(options)
     runs = _runs(options, sweep, scales, image)
     for run in runs:
@@ -286,7 +288,7 @@ def study(options: RobustnessOptions, stage: Stage) -> Outcome:
             "within_decibels": WITHIN_DECIBELS,
             "psnr_of_constant": floor,
             "methods": {method: {**asdict(row), "diverged": diverged[method]} for method, row in found.items()},
-            "more_robust": more_robust(found) or "cannot be told: sweep more --scales",
+            "more_robust": more_robust(found) or "cannot be told: sweep more scales",
             "finer_ahead_at": sum(
                 ours > theirs for ours, theirs in zip(curves[sweep.finer], curves[sweep.base], strict=True)
             ),

@@ -1,4 +1,4 @@
-"""What is analysed: a method's fresh network, one with an activation of one's own, or a saved model."""
+"""The networks that are analysed: a method's fresh network, one with an activation of one's own, or a saved model."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.errors import InputError, UsageError, argument
 from finer_nerfstudio.files.checkpoint import load_model
 from finer_nerfstudio.inr.activations import variable_periodic
-from finer_nerfstudio.inr.description import LARGEST_SIZES, describe_activation
+from finer_nerfstudio.inr.description import describe_activation
 from finer_nerfstudio.inr.methods import Preset, preset
 from finer_nerfstudio.inr.network import CoordinateNetwork
-from finer_nerfstudio.runs.options import Method, device_named
+from finer_nerfstudio.runs.options import Method, device_named, require_seed, require_sizes
 from finer_nerfstudio.tasks.image.files import SourceImage, read_image, sample_image
 
 LEARNING_RATE_OF_OWN = 5e-4
@@ -97,8 +97,14 @@ def preset_for(options: NetworkOptions) -> Preset:
     Raises:
         UsageError: for a parameter that the activation does not have, or a value out of range.
     """
+    own = None if options.activation is None else function_named(options.activation)
+    if own is not None and (options.omega_0 is not None or options.s_0 is not None):
+        raise UsageError(
+            f"{options.activation}: an activation of your own has no omega_0 and no s_0; its frequency is "
+            f"{argument('omega_f')}."
+        )
     try:
-        if options.activation is None:
+        if own is None:
             scaled = preset(options.method, "image")
             if options.scales == "small":
                 scaled = scaled.overridden(**SMALL_SCALES.get(options.method, {}))  # pyright: ignore[reportArgumentType]
@@ -109,14 +115,8 @@ def preset_for(options: NetworkOptions) -> Preset:
                 bias_range=options.bias_range,
                 scale_gradient=options.scale_gradient,
             )
-        if options.omega_0 is not None or options.s_0 is not None:
-            raise ValueError("an activation of your own has no omega_0 and no s_0; its frequency is --omega-f")
-        own = variable_periodic(
-            function_named(options.activation),
-            omega_f=options.omega_f,
-            scale_gradient=bool(options.scale_gradient),
-        )
-        return Preset(own, LEARNING_RATE_OF_OWN, 1.0 if options.bias_range is None else options.bias_range)
+        periodic = variable_periodic(own, omega_f=options.omega_f, scale_gradient=bool(options.scale_gradient))
+        return Preset(periodic, LEARNING_RATE_OF_OWN, 1.0 if options.bias_range is None else options.bias_range)
     except (ValueError, TypeError) as error:
         raise UsageError(f"{options.activation or options.method}: {error}.") from error
 
@@ -140,14 +140,14 @@ def function_named(name: str) -> Callable[[Tensor], Tensor]:
         try:
             found = getattr(importlib.import_module(place), function, None)
         except ImportError as error:
-            raise UsageError(f"--activation {name}: there is no module {place} ({error}).") from error
+            raise UsageError(f"{argument('activation')} {name}: there is no module {place} ({error}).") from error
         except Exception as error:  # whatever a module of the user's does while it is imported
-            raise UsageError(f"--activation {name}: {place} cannot be imported ({error!r}).") from error
+            raise UsageError(f"{argument('activation')} {name}: {place} cannot be imported ({error!r}).") from error
         if callable(found):
             function_found: Callable[[Tensor], Any] = found
-            _require_activation(function_found, f"--activation {name}: {place}.{function}")
+            _require_activation(function_found, f"{argument('activation')} {name}: {place}.{function}")
             return function_found
-    raise UsageError(f"--activation {name}: there is no function {function} in {' or '.join(places)}.")
+    raise UsageError(f"{argument('activation')} {name}: there is no function {function} in {' or '.join(places)}.")
 
 
 def _require_activation(function: Callable[[Tensor], Any], name: str) -> None:
@@ -168,7 +168,7 @@ def _require_activation(function: Callable[[Tensor], Any], name: str) -> None:
 
 
 def name_of(options: NetworkOptions) -> str:
-    """What to call the network: its file, its activation or its method."""
+    """Return the network's name: that of its file, its activation or its method."""
     if options.model is not None:
         return options.model.stem if options.model.stem != "model" else options.model.resolve().parent.name
     return options.activation or options.method
@@ -200,27 +200,6 @@ def subject_of(options: NetworkOptions, in_dim: int, out_dim: int) -> Subject:
     return Subject(name_of(options), network.to(device), None, _description(network, options.activation))
 
 
-def require_seed(seed: int) -> None:
-    """Refuse what no generator takes.
-
-    Raises:
-        UsageError: for a seed out of range.
-    """
-    if not 0 <= seed < 1 << 63:
-        raise UsageError(f"--seed must be between 0 and 2^63 - 1, not {seed}.")
-
-
-def require_sizes(width: int, depth: int) -> None:
-    """Refuse networks that cannot be.
-
-    Raises:
-        UsageError: for a size out of range.
-    """
-    for name, size in (("width", width), ("depth", depth)):
-        if not 1 <= size <= LARGEST_SIZES[name]:
-            raise UsageError(f"--{name} must lie between 1 and {LARGEST_SIZES[name]:,}, not {size}.")
-
-
 def bias_ranges_of(options: NetworkOptions, several: tuple[float, ...]) -> tuple[float | None, ...]:
     """k of the networks to lay side by side: several where the method has one and none is named, None for no k.
 
@@ -231,9 +210,9 @@ def bias_ranges_of(options: NetworkOptions, several: tuple[float, ...]) -> tuple
     if not varied or options.bias_range is not None:
         return (options.bias_range,)
     if not several:
-        raise UsageError("--bias-ranges needs at least one bias range.")
+        raise UsageError(f"{argument('bias_ranges')} needs at least one bias range.")
     if len({f"{k:g}" for k in several}) < len(several):
-        raise UsageError("--bias-ranges has a value twice: name each once.")
+        raise UsageError(f"{argument('bias_ranges')} has a value twice: name each once.")
     return several
 
 
@@ -245,7 +224,7 @@ def _saved(options: NetworkOptions, device: torch.device) -> Subject:
         if getattr(options, name) is not None
     ]
     if given:
-        raise UsageError(f"--{given[0].replace('_', '-')} cannot be given with --model, whose network has its own.")
+        raise UsageError(f"{argument(given[0])} cannot be given with {argument('model')}, whose network has its own.")
     saved = load_model(options.model)
     trained, seed = saved.network, saved.configuration.get("seed")
     if not isinstance(seed, int):
@@ -295,7 +274,7 @@ def image_of(source: ImageSource) -> SourceImage:
         InputError: for what is missing, damaged or no image.
     """
     if source.size < 16:
-        raise UsageError(f"--size must be at least 16, not {source.size}.")
+        raise UsageError(f"{argument('size')} must be at least 16, not {source.size}.")
     if source.image is None:
         return sample_image(source.size)
     image = read_image(source.image)

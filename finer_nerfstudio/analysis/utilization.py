@@ -24,7 +24,7 @@ from finer_nerfstudio.analysis.frequencies import repeats_of
 from finer_nerfstudio.analysis.outcome import Outcome, Table, panels
 from finer_nerfstudio.analysis.points import grid_points, points_of_model
 from finer_nerfstudio.analysis.subject import ImageSource, NetworkOptions, Subject, image_of, preset_for, subject_of
-from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.errors import UsageError, argument
 from finer_nerfstudio.inr.activations import Activation, Sine, VariablePeriodic, base_of
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.runs.axes import legend_of_figure
@@ -85,7 +85,7 @@ class UtilizationOptions(ImageSource):
 
 
 def pre_activations(network: CoordinateNetwork, coords: Float[Tensor, "n in_dim"]) -> list[Float[Tensor, "n features"]]:
-    """What every hidden layer's activation is given, first layer first, by plain tensor functions.
+    """Return the pre-activations of every hidden layer, first layer first, by plain tensor functions.
 
     Args:
         network: real or complex.
@@ -165,7 +165,7 @@ class Utilization:
 
 
 QUANTITIES: tuple[str, ...] = tuple(field.name for field in fields(Utilization))
-"""What is counted of each layer."""
+"""Shares and widths that are counted in each layer."""
 
 
 def utilization_of(
@@ -249,7 +249,7 @@ def study(options: UtilizationOptions, stage: Stage) -> Outcome:
 
     Args:
         options: what to train, where to look and what counts.
-        stage: told what is going on.
+        stage: progress callback.
 
     Raises:
         UsageError: for options that mean nothing, and for activations without a bump.
@@ -259,7 +259,9 @@ def study(options: UtilizationOptions, stage: Stage) -> Outcome:
     if options.model is not None:
         for name in ("activation", "image"):
             if getattr(options, name) is not None:
-                raise UsageError(f"--{name} cannot be given with --model, whose network and signal are its own.")
+                raise UsageError(
+                    f"{argument(name)} cannot be given with {argument('model')}, whose network and signal are its own."
+                )
         wanted = [NetworkOptions(model=options.model, seed=options.seed, device=options.device)]
     else:
         sized = NetworkOptions(width=options.width, depth=options.depth, seed=options.seed, device=options.device)
@@ -385,15 +387,15 @@ def draw(outcome: Outcome) -> Figure:
 
 def _require_sensible(options: UtilizationOptions) -> None:
     if options.model is None and not options.methods and options.activation is None:
-        raise UsageError("--methods needs at least one method.")
+        raise UsageError(f"{argument('methods')} needs at least one method.")
     if not 0 < options.reference < math.inf:
-        raise UsageError(f"--reference must be a positive number, not {options.reference}.")
+        raise UsageError(f"{argument('reference')} must be a positive number, not {options.reference}.")
     if not 1 <= options.bins <= 100_000:
-        raise UsageError(f"--bins must lie between 1 and 100,000, not {options.bins}.")
+        raise UsageError(f"{argument('bins')} must lie between 1 and 100,000, not {options.bins}.")
     if not 0 < options.least < 1:
-        raise UsageError(f"--least must lie between 0 and 1, not {options.least}.")
+        raise UsageError(f"{argument('least')} must lie between 0 and 1, not {options.least}.")
     if options.steps < 1:
-        raise UsageError(f"--steps must be at least 1, not {options.steps}.")
+        raise UsageError(f"{argument('steps')} must be at least 1, not {options.steps}.")
 
 
 def _bump_of(subject: Subject) -> float:

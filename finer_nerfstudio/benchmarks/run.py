@@ -16,7 +16,7 @@ from finer_nerfstudio.benchmarks.measuring import measure, require_agreement
 from finer_nerfstudio.benchmarks.report import description, draw, markdown
 from finer_nerfstudio.benchmarks.startup import first_step
 from finer_nerfstudio.benchmarks.subjects import WIDTHS, Case, Subject, subject_of
-from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.errors import UsageError, argument
 from finer_nerfstudio.files.atomic import write_json, write_text
 from finer_nerfstudio.inr.methods import METHODS
 from finer_nerfstudio.runs.options import device_named
@@ -26,7 +26,7 @@ from finer_nerfstudio.tasks.image.files import read_image, sample_image
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What to compare."""
+    """Methods and sizes to compare."""
 
     cases: tuple[Case, ...] = ("image", "nerf", "widths")
     """image: 2 -> 256 x 4 -> 3; nerf: the paper's density and colour networks one after the other, 182 wide; widths:
@@ -78,10 +78,10 @@ def run_benchmark(command: Benchmark) -> None:
     """
     for name, least in (("points", 1), ("repeats", 1), ("fit_steps", 1), ("fit_size", 16)):
         if getattr(command, name) < least:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(command, name)}.")
+            raise UsageError(f"{argument(name)} must be at least {least}, not {getattr(command, name)}.")
     unknown = sorted(set(command.methods) - set(METHODS))
     if unknown or not command.methods:
-        raise UsageError(f"--methods {' '.join(unknown)}: known are {', '.join(METHODS)}.")
+        raise UsageError(f"{argument('methods')} {' '.join(unknown)}: known are {', '.join(METHODS)}.")
     if command.flush_denormals:
         torch.set_flush_denormal(True)
     device = device_named(command.device)

@@ -1,4 +1,4 @@
-"""What is compared: networks of ours and of others, and a training step and a forward pass of each."""
+"""The subjects of the comparison: networks of ours and of others, and a training step and a forward pass of each."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def splats(command: Splats) -> None:
         )
     print(f"{found['splats']:,} splats, {found['bytes']:,} bytes")
     if found["refine_steps"]:
-        print(f"before {found['refine_steps']:,} steps of refinement: " + _likeness(found["before_refinement"]))
+        print(f"before {found['refine_steps']:,} steps of refinement: " + _quality_in_words(found["before_refinement"]))
     _finish(command, found)
 
 
@@ -82,7 +82,7 @@ def _finish(command: Bake, found: dict[str, Any]) -> None:
 
     measured = found["measured_on"]
     size = f"{measured['width']}x{measured['height']}"
-    print(f"against the field on {measured['held_out_views']} held-out views of {size}: {_likeness(found)}")
+    print(f"against the field on {measured['held_out_views']} held-out views of {size}: {_quality_in_words(found)}")
     print(f"(drawn by {found['drawn_by']})")
     print(f"{command.output_path}, and beside it {picture_file(command.output_path).name}")
     if command.view:
@@ -91,7 +91,7 @@ def _finish(command: Bake, found: dict[str, Any]) -> None:
         print(f"next: finer view {shlex.quote(str(command.output_path))}")
 
 
-def _likeness(found: dict[str, Any]) -> str:
+def _quality_in_words(found: dict[str, Any]) -> str:
     return f"PSNR {found['psnr']:.2f} dB, SSIM {found['ssim']:.3f}"
 
 

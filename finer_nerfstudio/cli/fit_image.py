@@ -29,7 +29,7 @@ from finer_nerfstudio.tasks.image.run import clear_scratch, compare_on_image, ru
 
 @dataclass(frozen=True)
 class FitImage(ImageOptions):
-    """What to fit, how, and where results go."""
+    """Image, method and length of a fit, and where results go."""
 
     image: Annotated[Path | None, tyro.conf.arg(aliases=["-i"])] = None
     """Anything that Pillow reads: grey or coloured, with or without alpha, 8 or 16 bit, of any proportions."""

@@ -27,7 +27,7 @@ from finer_nerfstudio.tasks.sdf.shape import read_shape, sample_shape
 
 @dataclass(frozen=True)
 class FitShape(ShapeOptions):
-    """What to fit, how, and where results go."""
+    """Shape, method and length of a fit, and where results go."""
 
     mesh: Annotated[Path | None, tyro.conf.arg(aliases=["-m"])] = None
     """A mesh (obj, ply, stl, off, glb, gltf or another format of trimesh), or a point cloud with normals (ply, or lines

@@ -26,7 +26,7 @@ _LARGEST = 1 << 30
 
 @dataclass(frozen=True)
 class RenderImage:
-    """What to decode, how large, and where it goes."""
+    """Model and size of a picture, and where it goes."""
 
     model: Annotated[Path, tyro.conf.arg(aliases=["-m"])]
     """A model.safetensors that finer fit-image wrote, or the folder that it is in."""

@@ -201,8 +201,8 @@ def table3(command: Table3) -> None:
     failures: list[str] = []
 
     def failed(cell: Cell, error: InputError) -> None:
-        failures.append(str(error))
-        print(f"failed: {error}; going on with the others", file=sys.stderr)
+        failures.append(error.message)
+        print(f"failed: {error.on_command_line()}; going on with the others", file=sys.stderr)
 
     results = run_cells(
         # Scene by scene, so that a table that was interrupted has whole lines.

@@ -64,7 +64,7 @@ class Pack:
     precision: Precision | Literal["auto"] = "auto"
     """How weights are stored; auto takes the coarsest for each stage that costs less than --allowed-loss."""
     allowed_loss: float = 0.1
-    """What rounding a stage may cost in dB, on rays of training views."""
+    """Largest loss in dB that rounding a stage may cost, on rays of training views."""
     views: int = 8
     """Test views to measure each stage on, evenly spread; 0 for all."""
     seed: int = 0
@@ -284,7 +284,7 @@ def _fed(reader: StreamReader, portion: bytes, source: str) -> list[int]:
     try:
         return reader.feed(portion)
     except InputError as error:
-        raise InputError(f"{source}: {error} Name a file that encode or pack wrote.") from error
+        raise InputError(f"{source}: {error.message} Name a file that encode or pack wrote.") from error
 
 
 def _in_words(values: dict[str, Any]) -> str:
@@ -364,7 +364,7 @@ def serve(command: Serve) -> None:
         try:
             original = original_of(header, beside)
         except InputError as error:
-            print(f"note: there is no original beside the picture: {error}")
+            print(f"note: there is no original beside the picture: {error.on_command_line()}")
     speed = command.kilobytes
     with serving(command.source, host=command.host, port=command.port, kilobytes=speed, original=original) as server:
         host, port = server.server_address[:2]

@@ -14,6 +14,7 @@ from PIL import Image
 from finer_nerfstudio.demo.cameras import orbit_poses, scattered_poses
 from finer_nerfstudio.demo.folder import RECIPE, draw_all, make_folder, write_json
 from finer_nerfstudio.demo.tracing import render_view
+from finer_nerfstudio.errors import argument
 
 FORMAT_VERSION = 1
 """Raised whenever the same options would give other images."""
@@ -45,16 +46,16 @@ class DemoScene:
     """Seed of the camera positions; the objects are always the same."""
 
     def problem(self) -> str | None:
-        """What is wrong with the values, in one sentence, or None."""
+        """Return the fault of the values in one sentence, or None."""
         if self.size < 8:
-            return f"--size must be at least 8 pixels, got {self.size}."
+            return f"{argument('size')} must be at least 8 pixels, got {self.size}."
         for split, views in self.views.items():
             if views < 1:
-                return f"--{split}-views must be at least 1, got {views}."
+                return f"{argument(f'{split}_views')} must be at least 1, got {views}."
         if not 1 <= self.supersampling <= 16:
-            return f"--supersampling must be between 1 and 16, got {self.supersampling}."
+            return f"{argument('supersampling')} must be between 1 and 16, got {self.supersampling}."
         if self.seed < 0:
-            return f"--seed must not be negative, got {self.seed}."
+            return f"{argument('seed')} must not be negative, got {self.seed}."
         return None
 
     @property

@@ -15,6 +15,7 @@ from finer_nerfstudio.demo.distances import Array
 from finer_nerfstudio.demo.folder import RECIPE, draw_all, make_folder, write_json
 from finer_nerfstudio.demo.lens import undistort
 from finer_nerfstudio.demo.surroundings import see
+from finer_nerfstudio.errors import argument
 
 FORMAT_VERSION = 1
 """Raised whenever the same options would give other images."""
@@ -55,15 +56,16 @@ class DemoCapture:
         return self.width * 3 // 4
 
     def problem(self) -> str | None:
-        """What is wrong with the values, in one sentence, or None."""
+        """Return the fault of the values in one sentence, or None."""
         if self.width < 16:
-            return f"--width must be at least 16 pixels, got {self.width}."
+            return f"{argument('width')} must be at least 16 pixels, got {self.width}."
         if self.views < 9:
-            return f"--views must be at least 9, so that there are test views to train without, got {self.views}."
+            fewest = "at least 9, so that there are test views to train without"
+            return f"{argument('views')} must be {fewest}, got {self.views}."
         if not 1 <= self.supersampling <= 16:
-            return f"--supersampling must be between 1 and 16, got {self.supersampling}."
+            return f"{argument('supersampling')} must be between 1 and 16, got {self.supersampling}."
         if self.seed < 0:
-            return f"--seed must not be negative, got {self.seed}."
+            return f"{argument('seed')} must not be negative, got {self.seed}."
         return None
 
     def recipe(self) -> dict[str, int]:

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Protocol
 
-from finer_nerfstudio.errors import InputError, UsageError, in_one_line
+from finer_nerfstudio.errors import InputError, UsageError, argument, in_one_line
 
 RECIPE = "scene.json"
 """Name of the file that says how a folder was made."""
@@ -55,7 +55,7 @@ class Recipe(Protocol):
         ...
 
     def problem(self) -> str | None:
-        """What is wrong with the values, in one sentence, or None."""
+        """Return the fault of the values in one sentence, or None."""
         ...
 
     def recipe(self) -> dict[str, int]:
@@ -95,7 +95,9 @@ def make_folder(options: Recipe, names: list[str], write: Callable[[Path], None]
         if _is_complete(target, options, names):
             return False
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-            raise UsageError(f"{shown} holds something else, or what other options make: choose another --output-dir.")
+            raise UsageError(
+                f"{shown} holds something else, or what other options make: choose another {argument('output_dir')}."
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         # The finished scene moves into place in one step, so nobody ever sees half of it under its name.
         with tempfile.TemporaryDirectory(prefix=f".{target.name}-unfinished-", dir=target.parent) as staging:
@@ -104,7 +106,9 @@ def make_folder(options: Recipe, names: list[str], write: Callable[[Path], None]
             write(folder)
             folder.rename(target)
     except OSError as error:
-        raise InputError(f"cannot write {shown} ({in_one_line(error)}): choose another --output-dir.") from error
+        raise InputError(
+            f"cannot write {shown} ({in_one_line(error)}): choose another {argument('output_dir')}."
+        ) from error
     except KeyboardInterrupt:
         raise KeyboardInterrupt("nothing was written") from None
     return True

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from finer_nerfstudio.demo.distances import (
     Array,
@@ -167,22 +166,18 @@ def solids() -> tuple[_Solid, ...]:
     )
 
 
-def scene_distance(points: NDArray[np.floating]) -> Array:
-    """Signed distance from points to the nearest surface of the scene.
+def distance_to_scene(points: Array) -> Array:
+    """Return signed distances to the nearest surface of the scene.
+
+    Outside they never exceed the true distance, and are the true one for most shapes; inside, only their sign is to be
+    relied on.
 
     Args:
-        points: ``[*batch, 3]`` positions in world units, z up, anywhere.
+        points: ``[3, n]`` float32 positions in world units, z up, anywhere.
 
     Returns:
-        ``[*batch]`` distances in world units: negative inside an object, positive outside, zero on a surface.
-        Outside, the value never exceeds the true distance, and is the true one for most shapes; inside, only
-        its sign is to be relied on.
+        ``[n]`` in world units: negative inside an object, positive outside, zero on a surface.
     """
-    points = np.asarray(points, dtype=np.float32)
-    return distance_to_scene(np.ascontiguousarray(points.reshape(-1, 3).T)).reshape(points.shape[:-1])
-
-
-def distance_to_scene(points: Array) -> Array:
     nearest = np.full(points.shape[1], np.inf, dtype=np.float32)
     for solid in solids():
         nearest = np.minimum(nearest, solid.distance(solid.to_local(points)))

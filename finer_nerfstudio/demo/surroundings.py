@@ -1,4 +1,4 @@
-"""What stands around the demo scene outdoors: a square with columns, houses, hills and a sky."""
+"""The surroundings of the demo scene outdoors: a square with columns, houses, hills and a sky."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def _place(azimuth: float, distance: float) -> tuple[np.float32, np.float32]:
 
 
 def see(origin: Array, directions: Array) -> tuple[Array, Array]:
-    """What rays meet first.
+    """Return what rays meet first.
 
     Args:
         origin: ``[3, 1]`` common start of the rays, above the ground and outside every object.

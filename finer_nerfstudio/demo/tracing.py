@@ -177,7 +177,7 @@ def developed(light: Array) -> Array:
 
 
 def see_objects(origin: Array, directions: Array) -> tuple[Array, Array]:
-    """What rays meet first.
+    """Return what rays meet first.
 
     Args:
         origin: ``[3, 1]`` common start of the rays, outside every object.

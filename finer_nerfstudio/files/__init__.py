@@ -1,1 +1,1 @@
-"""What lies on disk, whoever wrote it."""
+"""Files on disk, whoever wrote them."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from finer_nerfstudio.errors import InputError, in_one_line
+from finer_nerfstudio.errors import InputError, argument, in_one_line
 
 
 @contextmanager
@@ -29,7 +29,8 @@ def replacing(path: Path) -> Iterator[Path]:
         move_in(unfinished, path)
     except OSError as error:
         raise InputError(
-            f"cannot write {path} ({in_one_line(error)}): free some space or choose another --output-dir."
+            f"cannot write {path} ({in_one_line(error)}): free some space or choose another "
+            f"{argument('path', option='--output-dir')}."
         ) from error
     finally:
         with suppress(OSError):

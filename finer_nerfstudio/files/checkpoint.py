@@ -21,7 +21,7 @@ from finer_nerfstudio.inr.network import CoordinateNetwork
 
 FORMAT = 1
 MODEL_FILE = "model.safetensors"
-"""What fits call their network's file."""
+"""Name of a fit's network file."""
 _KEY = "finer_nerfstudio"
 
 
@@ -137,15 +137,16 @@ def _load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if _KEY not in metadata:
-                raise InputError(f"{path} is a safetensors file, but this package did not write it.")
-            header = json.loads(metadata[_KEY])
+            written_here = _KEY in metadata
+            header = json.loads(metadata.get(_KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read, it may be cut short or no safetensors file ({in_one_line(error)}): name one "
             "that this package wrote."
         ) from error
+    if not written_here:
+        raise InputError(f"{path} is a safetensors file, but this package did not write it.")
     if not isinstance(header, dict) or not isinstance(header.get("format"), int):
         raise InputError(f"{path} has a header that this package does not understand.")
     if header["format"] > FORMAT:

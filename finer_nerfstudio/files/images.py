@@ -72,7 +72,7 @@ for _library in ("PIL", "tifffile"):
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What a picture's file says of it before any pixel.
+    """The header of a picture's file: its size, and whether it is transparent.
 
     Attributes:
         width: pixels, as decoding gives them without a turn by EXIF.
@@ -356,7 +356,7 @@ def _first_page(file: Any, path: Path) -> Any:
 
 
 def _extra_channels(page: Any) -> list[int]:
-    """What channels beside the colours are for; one of which nothing is said is alpha, as it is to Pillow."""
+    """Return the uses of channels beside the colours; one of which nothing is said is alpha, as it is to Pillow."""
     extra = [int(kind) for kind in page.extrasamples]
     colors = {_MIN_IS_WHITE: 1, _MIN_IS_BLACK: 1, _RGB: 3}.get(int(page.photometric))
     return [_UNASSOCIATED] if not extra and colors is not None and page.samplesperpixel == colors + 1 else extra

@@ -334,7 +334,7 @@ class VariablePeriodic(Activation):
 
 
 def base_of(activation: Activation) -> Activation:
-    """What a variable-periodic activation is made from; any other is its own base."""
+    """Return the activation that a variable-periodic one is made from; any other is its own base."""
     return activation.base if isinstance(activation, VariablePeriodic) else activation
 
 

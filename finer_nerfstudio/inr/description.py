@@ -78,7 +78,7 @@ def describe_activation(activation: Activation) -> dict[str, Any]:
 
 
 def scales_of(activation: Activation) -> dict[str, float]:
-    """Those of omega_0, s_0 and omega_f that an activation has.
+    """Return those of omega_0, s_0 and omega_f that an activation has.
 
     Raises:
         ValueError: for a function of the user's own.

@@ -32,13 +32,20 @@ def bias_shells(bias_range: float | None, stages: int) -> list[tuple[float, floa
     Args:
         bias_range: k, or None for a base method.
         stages: how many.
+
+    Raises:
+        ValueError: for a bias range that is not positive, and for no stages.
     """
+    if bias_range is not None and not 0 < bias_range < math.inf:
+        raise ValueError(f"bias_range must be a positive number, not {bias_range}")
+    if stages < 1:
+        raise ValueError(f"stages must be at least 1, not {stages}")
     return [None if bias_range is None else (i * bias_range, (i + 1) * bias_range) for i in range(stages)]
 
 
 @dataclass(frozen=True)
 class FrozenPart:
-    """What the units before a stage give at some coordinates: constants while that stage is trained.
+    """Features of the units before a stage at some coordinates: constants while that stage is trained.
 
     Attributes:
         features: for each hidden layer but the last ``[rows, old features]``.
@@ -206,6 +213,8 @@ class GrowingNetwork(nn.Module):
         for name, size in {"in_dim": in_dim, "out_dim": out_dim, "depth": depth}.items():
             if size < 1:
                 raise ValueError(f"GrowingNetwork: {name} must be at least 1, not {size}")
+        if encoding_frequencies < 0:
+            raise ValueError(f"GrowingNetwork: encoding_frequencies must not be negative, it is {encoding_frequencies}")
         self.in_dim = in_dim
         self.out_dim = out_dim
         self.depth = depth
@@ -250,7 +259,9 @@ class GrowingNetwork(nn.Module):
         units = units_of(width, self.activation)
         before = stages[-1].total_units if stages else 0
         if units <= before or (self.widths and width <= self.widths[-1]):
-            raise ValueError(f"GrowingNetwork: a width of {width} adds no unit to {before}; widths must increase")
+            raise ValueError(
+                f"GrowingNetwork: width must add a unit to the {before} that are there, and {width} does not"
+            )
         if bias_shell is not None and not (0 <= bias_shell[0] < bias_shell[1] < math.inf):
             raise ValueError(f"GrowingNetwork: bias_shell must be two increasing numbers from 0 on, not {bias_shell}")
         like = stages[0].first.weight if stages else torch.empty(0)
@@ -295,7 +306,7 @@ class GrowingNetwork(nn.Module):
         stages: int | None = None,
         scale_gradient: bool | None = None,
     ) -> FrozenPart:
-        """Return what the first ``stages`` stages give at coordinates, their leading dimensions flattened to rows."""
+        """Return the features of the first ``stages`` stages at coordinates, leading dimensions flattened to rows."""
         activation = self.activation
         if scale_gradient is not None:
             activation = activation.with_scale_gradient(scale_gradient)
@@ -356,7 +367,7 @@ class GrowingNetwork(nn.Module):
             part.requires_grad_(i == stage)
 
     def encoded(self, coords: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "rows n_in"]:
-        """Return what the first layer reads of coordinates.
+        """Return the input of the first layer: coordinates, encoded where the network encodes them.
 
         Raises:
             ValueError: where they are of another dimension.
@@ -415,7 +426,7 @@ def units_of(width: int, activation: Activation) -> int:
 def slim_output(
     network: CoordinateNetwork, coords: Float[Tensor, "*batch in_dim"], width: int
 ) -> Float[Tensor, "*batch out_dim"]:
-    """What the first ``width`` units of every hidden layer give by themselves: a slimmable network's narrow self.
+    """Return the output of the first ``width`` units of every hidden layer: a slimmable network's narrow self.
 
     Here old units do read new ones once the network is run wider, so that all widths have to be trained together (Yu
     et al. 2019); Cho et al. (2022) compare growth with this.

@@ -1,4 +1,4 @@
-"""How weights and biases start out (FINER++ paper, §4.3; summarised in the table of the project's README).
+"""How weights and biases start out (FINER++ paper, §4.3).
 
 A sine-style layer draws weights from ``U(-1/n_in, 1/n_in)`` if it is the first and from
 ``U(-sqrt(6/n_in)/omega, sqrt(6/n_in)/omega)`` otherwise; any other layer follows PyTorch's default,

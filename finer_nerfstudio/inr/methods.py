@@ -83,6 +83,8 @@ class Preset:
             activation = base
         if learning_rate is not None and not 0 < learning_rate < math.inf:
             raise ValueError(f"learning_rate must be a positive number, not {learning_rate}")
+        if bias_range is not None and not 0 < bias_range < math.inf:
+            raise ValueError(f"bias_range must be a positive number, not {bias_range}")
         if encoding_frequencies is not None and not 0 <= encoding_frequencies <= 64:
             raise ValueError(f"encoding_frequencies must be between 0 and 64, not {encoding_frequencies}")
         return Preset(
@@ -110,7 +112,7 @@ class Preset:
 
 @dataclass(frozen=True)
 class Protocol:
-    """What all published runs of a task share.
+    """Sizes and lengths that all published runs of a task share.
 
     Attributes:
         width: units of a hidden layer.
@@ -137,7 +139,7 @@ PROTOCOLS: dict[Task, Protocol] = {
 
 @dataclass(frozen=True)
 class RadianceTuning:
-    """What a radiance field trains best with in minutes on processors; docs/radiance_fields.md has the measurements.
+    """Best settings for minutes of training on processors; docs/radiance_fields.md has the measurements.
 
     Attributes:
         learning_rate: from which it falls to a tenth.
@@ -156,7 +158,7 @@ class RadianceTuning:
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """What a method was published with for one task.
+    """Published hyper-parameters of a method for one task.
 
     Attributes:
         learning_rate: of Adam at the first step.

@@ -28,7 +28,7 @@ def positional_encoding(x: Float[Tensor, "*batch dim"], frequencies: int) -> Flo
         ValueError: for a negative number of octaves.
     """
     if frequencies < 0:
-        raise ValueError(f"the number of frequencies must not be negative, it is {frequencies}")
+        raise ValueError(f"frequencies must not be negative, it is {frequencies}")
     octaves = 2.0 ** torch.arange(frequencies, dtype=x.dtype, device=x.device)
     angles = (x[..., None, :] * octaves[:, None]).flatten(-2)
     return torch.cat([x, angles.sin(), angles.cos()], dim=-1)
@@ -107,7 +107,7 @@ class CoordinateNetwork(nn.Module):
         generator: source of the initial weights, for reproducible networks.
 
     Raises:
-        ValueError: for sizes below one and a bias range that is not positive.
+        ValueError: for sizes below one, negative octaves, and a bias range that is not positive.
     """
 
     def __init__(
@@ -127,6 +127,10 @@ class CoordinateNetwork(nn.Module):
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"CoordinateNetwork: {name} must be at least 1, not {size}")
+        if encoding_frequencies < 0:
+            raise ValueError(
+                f"CoordinateNetwork: encoding_frequencies must not be negative, it is {encoding_frequencies}"
+            )
         if bias_range is not None and not (math.isfinite(bias_range) and bias_range > 0):
             raise ValueError(f"CoordinateNetwork: bias_range must be a positive number, not {bias_range}")
         self.in_dim = in_dim
@@ -211,14 +215,14 @@ class CoordinateNetwork(nn.Module):
         """
         return F.linear(features, self.last.weight[outputs], self.last.bias[outputs])
 
-    def evaluate_behind(
+    def forward_fused_input(
         self,
         weight: Float[Tensor, "features inner"],
         bias: Float[Tensor, " features"],
         inner: Float[Tensor, "*batch inner"],
         rest: Float[Tensor, "*batch rest"],
     ) -> Float[Tensor, "*batch out_dim"]:
-        """The network at ``[inner weight^T + bias, rest]``.
+        """Return what the network gives at ``[inner weight^T + bias, rest]``, its first layer fused with that map.
 
         Two affine maps one after the other are one, so that a network which reads another one's output costs a matrix
         product less than evaluating both.

@@ -87,7 +87,7 @@ def _specifications() -> dict[str, MethodSpecification]:
 
 
 SPECIFICATIONS = _specifications()
-"""What ``ns-train`` lists of this package, by name."""
+"""Methods of this package that ``ns-train`` lists, by name."""
 
 
 def __getattr__(name: str) -> MethodSpecification:

@@ -29,7 +29,7 @@ DIRECTION_DIMS: dict[DirectionEncoding, int] = {"raw": 3, "spherical-harmonics":
 # The box starts out as thin haze, 0.05 per unit of length, instead of fog: the grid finds empty space sooner, and
 # every training step then reaches more rays. On Lego's validation views this is worth 0.2 to 0.7 dB after a minute.
 INITIAL_RAW_DENSITY = -3.0
-"""What is added to the raw density of a fresh field."""
+"""Added to the raw density of a fresh field."""
 
 
 def encoding_implementation() -> Literal["tcnn", "torch"]:
@@ -190,8 +190,8 @@ class RadianceField(Field, Generic[Network]):
     def density(self, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch"]:
         """Volume density per unit of world length, in (0, inf), of what :meth:`hidden_features` gave.
 
-        Outside the box of a scene without end it is per unit of length contracted as :func:`contraction.shrinkage`
-        says.
+        Outside the box of a scene without end it is per unit of length contracted as
+        :func:`finer_nerfstudio.nerf.sampling.contraction.shrinkage` says.
         """
         return trunc_exp(self.density_net.readout(hidden, slice(0, 1)).squeeze(-1).float())
 
@@ -254,7 +254,7 @@ class FinerField(RadianceField[CoordinateNetwork]):
 
     def _raw_color(self, hidden: Tensor, encoded: Tensor) -> Tensor:
         last = self.density_net.last
-        return self.color_net.evaluate_behind(last.weight[1:], last.bias[1:], hidden, encoded)
+        return self.color_net.forward_fused_input(last.weight[1:], last.bias[1:], hidden, encoded)
 
     def rendered(self, stages: int | None = None) -> FinerField:
         del stages  # it has one

@@ -50,7 +50,7 @@ class FinerModelConfig(ModelConfig):
     eval_num_rays_per_chunk: int = 1 << 14
     """Rays rendered at a time; bounds the memory of rendering."""
     sampler: Literal["occupancy", "proposal"] = "occupancy"
-    """What finds the matter along a ray: a grid of occupied cells, or nerfacto's two proposal networks, which are
+    """How matter along a ray is found: by a grid of occupied cells, or nerfacto's two proposal networks, which are
     trained along with the field (--optimizers.proposal-networks) and want a GPU."""
     samples_per_ray: int = 192
     """Steps along the diagonal of the scene's box, of which only those in occupied cells are evaluated. Proposal
@@ -156,7 +156,7 @@ class FinerModel(Model):
 
     @property
     def sampler(self) -> OccupancyGrid | ProposalSampler:
-        """What says where to look along a ray."""
+        """The sampler that says where to look along a ray."""
         sampler = self.proposals if self.grid is None else self.grid
         assert sampler is not None
         return sampler

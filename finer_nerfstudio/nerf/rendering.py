@@ -176,7 +176,7 @@ def sky(
     reach: float,
     threshold: float,
 ) -> Float[Tensor, "rays 3"]:
-    """What rays through a scene without end add where nothing has stopped them: the field's colour far away.
+    """Return the colour that rays through a scene without end add where nothing stopped them: the field's far away.
 
     Args:
         hidden_at: of the field, hidden features at world positions.

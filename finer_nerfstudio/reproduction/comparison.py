@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import tyro
 
 from finer_nerfstudio._version import __version__
-from finer_nerfstudio.errors import InputError, UsageError, in_one_line
+from finer_nerfstudio.errors import InputError, UsageError, argument, in_one_line
 from finer_nerfstudio.files.atomic import write_json, write_text
 from finer_nerfstudio.inr.methods import METHODS
 from finer_nerfstudio.reproduction.radiance.pictures import write_comparison
@@ -36,7 +36,7 @@ _NERFACTO_SPECIFICATION = "finer_nerfstudio.nerf.bounded_nerfacto:specification"
 
 @dataclass
 class Comparison:
-    """What to train, for how long, and where results go."""
+    """Methods to train, for how long, and where results go."""
 
     data: Annotated[Path, tyro.conf.arg(help="Scene folder in Blender format.")]
     methods: list[str] = field(default_factory=lambda: list(METHODS))
@@ -60,7 +60,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Compared:
-    """What :func:`compare_methods` found.
+    """Result of :func:`compare_methods`.
 
     Attributes:
         results: by method, as in ``results.json``.
@@ -125,17 +125,19 @@ def _require_possible(config: Comparison) -> None:
         known = ", ".join((*METHODS, NERFACTO))
         raise UsageError(f"unknown method {', '.join(unknown) or '(none)'}: known are {known}.")
     if not config.minutes > 0:
-        raise UsageError(f"--minutes must be positive, not {config.minutes}.")
+        raise UsageError(f"{argument('minutes')} must be positive, not {config.minutes}.")
     if not config.data.is_dir():
-        raise UsageError(f"--data {config.data} is not a folder; make a scene with finer demo-scene.")
+        raise UsageError(f"{argument('data')} {config.data} is not a folder; make a scene with finer demo-scene.")
     if config.compare_view < 0:
-        raise UsageError(f"--compare-view must be at least 0, not {config.compare_view}.")
+        raise UsageError(f"{argument('compare_view')} must be at least 0, not {config.compare_view}.")
     try:
         config.output_dir.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=config.output_dir).close()
     except OSError as error:
         reason = in_one_line(error)
-        raise InputError(f"cannot write to --output-dir {config.output_dir} ({reason}): choose another one.") from error
+        raise InputError(
+            f"cannot write to {argument('output_dir')} {config.output_dir} ({reason}): choose another one."
+        ) from error
 
 
 def _kept(method: str, cell: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -151,7 +153,7 @@ def _kept(method: str, cell: Path, settings: dict[str, Any]) -> dict[str, Any] |
             raise TypeError("config")
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(
-            f"{cell} is not a result of a comparison: move it away, or choose another --output-dir."
+            f"{cell} is not a result of a comparison: move it away, or choose another {argument('output_dir')}."
         ) from error
     return result
 

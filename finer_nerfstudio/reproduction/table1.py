@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.errors import InputError, argument
 from finer_nerfstudio.inr.methods import preset
 from finer_nerfstudio.runs.options import Method
 from finer_nerfstudio.runs.progress import training_progress
@@ -32,7 +32,9 @@ def images_in(path: Path) -> list[Path]:
         return [path]
     found = sorted(entry for entry in path.glob("*") if entry.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
-        raise InputError(f"there is no image at {path}: --images takes image files and folders of them.")
+        raise InputError(
+            f"there is no image at {path}: {argument('path', option='--images')} takes image files and folders of them."
+        )
     return found
 
 

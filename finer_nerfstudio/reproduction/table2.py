@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.errors import InputError, argument
 from finer_nerfstudio.runs.options import Method
 from finer_nerfstudio.runs.progress import stages, training_progress
 from finer_nerfstudio.runs.sweep import Cell
@@ -27,7 +27,10 @@ def shapes_in(path: Path) -> list[Path]:
         return [path]
     found = sorted(entry for entry in path.glob("*") if entry.suffix.lower() in SHAPE_SUFFIXES)
     if not found:
-        raise InputError(f"there is no shape at {path}: --shapes takes meshes, point clouds and folders of them.")
+        raise InputError(
+            f"there is no shape at {path}: {argument('path', option='--shapes')} takes meshes, point clouds and "
+            "folders of them."
+        )
     return found
 
 

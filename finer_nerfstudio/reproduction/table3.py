@@ -22,7 +22,7 @@ Results = Mapping[Method, Mapping[str, Any]]
 
 
 def published_row(method: Method, scenes: Sequence[Scene]) -> tuple[dict[str, float] | None, list[dict[str, float]]]:
-    """What the paper has of a method: means over these scenes, and PSNR for each of them.
+    """Return the paper's numbers of a method: means over these scenes, and PSNR for each of them.
 
     The means of SSIM and LPIPS are published for all eight scenes together alone, and nothing for other scenes.
     """
@@ -43,7 +43,7 @@ def radiance_row(method: Method, scenes: Sequence[Scene], results: Sequence[Mapp
 
 
 def notes_on(scenes: Sequence[Scene], rows: Sequence[Row]) -> list[str]:
-    """What a reader of the table has to know."""
+    """Return sentences that a reader of the table has to know."""
     notes = []
     names = [scene.name.lower() for scene in scenes]
     others = [scene.name for scene in scenes if scene.name.lower() not in TABLE_3_SCENES]
@@ -83,7 +83,7 @@ def write_pictures(
         video: make the flights.
 
     Returns:
-        Sentences about what could not be made.
+        Messages about what could not be made, for that of an error.
     """
     from rich.console import Console
 
@@ -109,7 +109,7 @@ def write_pictures(
                 write_comparison(picture, {name: views[0] for name, views in pictures.items()})
                 console.print(str(picture), markup=False)
             except InputError as error:
-                failures.append(f"{scene.name}: no {picture.name}, as {error}")
+                failures.append(f"{scene.name}: no {picture.name}, as {error.message}")
         if video and any(result["views"] < 2 for result in found.values()):
             console.print(f"{scene.name}: no {FLIGHT}, since there is only one test view to fly along", markup=False)
         elif video and found:
@@ -117,7 +117,7 @@ def write_pictures(
                 _fly(folder / scene.name, scene, cells, found)
                 console.print(str(folder / scene.name / FLIGHT), markup=False)
             except InputError as error:
-                failures.append(str(error))
+                failures.append(error.message)
     return failures
 
 

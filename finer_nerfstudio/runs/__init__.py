@@ -1,1 +1,1 @@
-"""What every run shares: options, the training loop, progress, results, reports, sweeps."""
+"""Shared by every run: options, the training loop, progress, results, reports, sweeps."""

@@ -1,4 +1,4 @@
-"""What a terminal shows of errors and warnings."""
+"""Errors and warnings on a terminal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def exit_on_input_error() -> Iterator[None]:
 
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         console.print("[bold red]error:[/bold red] ", end="")
-        console.print(printable(str(error)), markup=False)
+        console.print(printable(error.on_command_line()), markup=False)
         sys.stderr.flush()
         raise SystemExit(error.exit_code) from None
 

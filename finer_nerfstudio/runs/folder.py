@@ -9,7 +9,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from finer_nerfstudio.errors import InputError, in_one_line
+from finer_nerfstudio.errors import InputError, argument, in_one_line
+
+FOLDER = argument("folder", option="--output-dir")
+"""The folder of a run in the sentences of errors."""
 
 _LOCK = ".lock"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.errors import UsageError, argument
 from finer_nerfstudio.inr.description import LARGEST_SIZES
 from finer_nerfstudio.inr.methods import METHODS, PROTOCOLS, Preset, Protocol, Source, Task, preset
 
@@ -70,13 +70,11 @@ def preset_of(options: FitOptions, task: Task) -> Preset:
     Raises:
         UsageError: for a parameter that the method does not have, or a value out of range.
     """
+    protocol = protocol_of(options, task)
+    require_seed(options.seed)
+    require_sizes(protocol.width, protocol.depth)
     try:
         chosen = preset(options.method, task, options.preset_source)
-        automatic = options.bias_range == "auto"
-        if automatic and chosen.bias_range is None:
-            raise ValueError("a bias range belongs to the FINER++ methods, and auto chooses among theirs")
-        if automatic and task != "image":
-            raise ValueError(f"--bias-range auto is for images; give a number, or leave it at {chosen.bias_range:.4g}")
         customised = chosen.overridden(
             omega_0=options.omega_0,
             s_0=options.s_0,
@@ -86,17 +84,17 @@ def preset_of(options: FitOptions, task: Task) -> Preset:
             bias_range=None if isinstance(options.bias_range, str) else options.bias_range,
             encoding_frequencies=options.encoding_frequencies,
         )
-        if not 0 <= options.seed < 1 << 63:
-            raise ValueError(f"--seed must be between 0 and 2^63 - 1, not {options.seed}")
-        for name, largest in (("width", LARGEST_SIZES["width"]), ("depth", LARGEST_SIZES["depth"])):
-            if (getattr(options, name) or 0) > largest:
-                raise ValueError(f"--{name} must be at most {largest:,}, not {getattr(options, name):,}")
-        # Refuses impossible sizes and ranges before anything is read or written.
-        protocol = protocol_of(options, task)
-        with torch.device("meta"):
-            customised.network(2, 1, width=protocol.width, depth=protocol.depth)
     except ValueError as error:
-        raise UsageError(f"{options.method}: {str(error).removeprefix('CoordinateNetwork: ')}.") from error
+        raise UsageError(f"{options.method}: {error}.") from error
+    if options.bias_range == "auto" and chosen.bias_range is None:
+        raise UsageError(
+            f"{options.method}: a bias range belongs to the FINER++ methods, and auto chooses among theirs."
+        )
+    if options.bias_range == "auto" and task != "image":
+        raise UsageError(
+            f"{options.method}: {argument('bias_range', 'auto')} is for images; give a number, or leave it at "
+            f"{chosen.bias_range:.4g}."
+        )
     return customised
 
 
@@ -112,6 +110,27 @@ def protocol_of(options: FitOptions, task: Task) -> Protocol:
     )
 
 
+def require_seed(seed: int) -> None:
+    """Refuse what no generator takes.
+
+    Raises:
+        UsageError: for a seed out of range.
+    """
+    if not 0 <= seed < 1 << 63:
+        raise UsageError(f"{argument('seed')} must be between 0 and 2^63 - 1, not {seed}.")
+
+
+def require_sizes(width: int, depth: int) -> None:
+    """Refuse networks that cannot be.
+
+    Raises:
+        UsageError: for a size out of range.
+    """
+    for name, size in (("width", width), ("depth", depth)):
+        if not 1 <= size <= LARGEST_SIZES[name]:
+            raise UsageError(f"{argument(name)} must lie between 1 and {LARGEST_SIZES[name]:,}, not {size}.")
+
+
 def device_named(name: str) -> torch.device:
     """The device with this name; "auto" is a GPU if there is one.
 
@@ -123,13 +142,13 @@ def device_named(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"--device {name} is not known: use auto, cpu or cuda.") from error
+        raise UsageError(f"{argument('device')} {name} is not known: use auto, cpu or cuda.") from error
     if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {name} is not supported: use auto, cpu or cuda.")
+        raise UsageError(f"{argument('device')} {name} is not supported: use auto, cpu or cuda.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(
-            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; leave it out to take what "
-            f"there is."
+            f"{argument('device')} {name}: this machine has {torch.cuda.device_count()} CUDA devices; leave it out "
+            f"to take what there is."
         )
     return device
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Stage = Callable[[str, int, int], None]
-"""Progress callback: what is going on, how much of it is done, of how much."""
+"""Progress callback: (description, completed, total)."""
 
 PROGRESS_FILE = "progress.json"
 """In the folder of a radiance field's run: ``done`` in [0, 1], ``step``, ``psnr`` of the rays trained last, in dB, and

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from finer_nerfstudio.files.atomic import write_text
 from finer_nerfstudio.runs.summary import heading, measured_text
 
@@ -107,17 +105,8 @@ def drawing_png(drawing: Drawing, *, dots_per_inch: int = 110) -> bytes:
     return content.getvalue()
 
 
-def picture_png(pixels: np.ndarray) -> bytes:
-    """``[height, width]`` or ``[height, width, 3]`` uint8 pixels as PNG."""
-    from PIL import Image
-
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "PNG")
-    return content.getvalue()
-
-
 def measured_table(values: Mapping[str, object]) -> Table:
-    """What a run measured, with headings, units and digits for people."""
+    """Return the measurements of a run with headings, units and digits for people."""
     return Table(("", ""), [(heading(name), measured_text(name, value)) for name, value in values.items()])
 
 

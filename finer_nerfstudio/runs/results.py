@@ -15,15 +15,16 @@ import numpy as np
 import torch
 
 from finer_nerfstudio._version import __version__
-from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.errors import InputError, UsageError, argument
 from finer_nerfstudio.files.atomic import write_json, write_text
+from finer_nerfstudio.runs.folder import FOLDER
 from finer_nerfstudio.runs.options import FitOptions
 
 METRICS_FILE = "metrics.json"
 
 
 def request_of(options: FitOptions, **inputs: Any) -> dict[str, Any]:
-    """What was asked for, as JSON gives it back: the options, and what identifies the inputs."""
+    """Return the request as JSON gives it back: the options, and what identifies the inputs."""
     return json.loads(json.dumps({"options": asdict(options), **inputs}))
 
 
@@ -47,7 +48,7 @@ def finished_run(folder: Path, request: dict[str, Any]) -> dict[str, Any] | None
         raise InputError(f"{path} was not written by this command: move it away.") from error
     raise UsageError(
         f"{path} belongs to a finished run with other options or another input: give the same ones, choose another "
-        "--output-dir, or replace it by --overwrite."
+        f"{FOLDER}, or replace it by {argument('overwrite', True)}."
     )
 
 
@@ -81,7 +82,7 @@ def finish_run(
 
 
 def software_versions() -> dict[str, str]:
-    """What the numbers were made with."""
+    """Return the versions of the software that made the numbers."""
     return {
         "finer_nerfstudio": __version__,
         "torch": torch.__version__,

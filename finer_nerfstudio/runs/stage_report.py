@@ -37,7 +37,7 @@ def stage_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 def stage_pictures(
     truth: np.ndarray | None, pictures: Sequence[np.ndarray], rows: Sequence[Mapping[str, Any]]
 ) -> list[Figure]:
-    """What each stage shows beside the truth, if there are pictures of them.
+    """Return the pictures of the stages beside the truth, if there are any.
 
     Args:
         truth: ``[height, width, channels]`` uint8 or uint16.

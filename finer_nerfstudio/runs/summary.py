@@ -1,4 +1,4 @@
-"""What a command says when it is done."""
+"""The last lines of a command that is done."""
 
 from __future__ import annotations
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
-from finer_nerfstudio.errors import InputError, UsageError, in_one_line
+from finer_nerfstudio.errors import InputError, UsageError, argument, in_one_line
 from finer_nerfstudio.files.atomic import write_json
+from finer_nerfstudio.runs.folder import FOLDER
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,13 @@ def run_cells(
         UsageError: for a number of workers below one, or a cluster without Ray.
     """
     if workers is not None and workers < 1:
-        raise UsageError(f"--workers must be at least 1, not {workers}.")
+        raise UsageError(f"{argument('workers')} must be at least 1, not {workers}.")
     try:
         folder.mkdir(parents=True, exist_ok=True)  # now, and not after the first cell
     except OSError as error:
         raise InputError(
-            f"{folder}, which keeps finished runs, cannot be made ({in_one_line(error)}): choose another --output-dir "
-            "(or --cells-dir)."
+            f"{folder}, which keeps finished runs, cannot be made ({in_one_line(error)}): choose another {FOLDER} "
+            f"(or {argument('cells_dir')})."
         ) from error
     results: dict[str, dict[str, Any]] = {}
     missing = []

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finer_nerfstudio.errors import InputError, UsageError, in_one_line
+from finer_nerfstudio.errors import InputError, UsageError, argument, in_one_line
 from finer_nerfstudio.files.checkpoint import load_training, save_training
 from finer_nerfstudio.inr.growth import GrowthStage
 from finer_nerfstudio.inr.network import CoordinateNetwork
-from finer_nerfstudio.runs.folder import claimed
+from finer_nerfstudio.runs.folder import FOLDER, claimed
 
 # A checkpoint costs milliseconds; what a crash or Ctrl-C may lose is as much training as there was before the last one,
 # and never more than this. Nothing is saved on Ctrl-C itself, which may come in the middle of an update.
@@ -57,16 +57,16 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise UsageError(f"--steps must be at least 1, not {self.steps}.")
+            raise UsageError(f"{argument('steps')} must be at least 1, not {self.steps}.")
         if self.minutes is not None and not 0 < self.minutes < math.inf:
-            raise UsageError(f"--minutes must be a positive number, not {self.minutes}.")
+            raise UsageError(f"{argument('minutes')} must be a positive number, not {self.minutes}.")
         if not 0 < self.learning_rate < math.inf:
-            raise UsageError(f"--learning-rate must be a positive number, not {self.learning_rate}.")
+            raise UsageError(f"{argument('learning_rate')} must be a positive number, not {self.learning_rate}.")
 
 
 @dataclass
 class Training:
-    """What a run has done so far.
+    """State of a run so far.
 
     Attributes:
         step: finished steps.
@@ -107,7 +107,7 @@ def train(
         checkpoint: file that keeps the state of the run, written every 20 seconds, more often at first, and at the end.
         resume: go on from ``checkpoint`` if it exists.
         settings: JSON values that decide the result; a checkpoint made with other ones is refused.
-        report: told about progress.
+        report: progress callback.
 
     Raises:
         InputError: when the loss stops being a finite number, or the checkpoint cannot be read or written.
@@ -168,8 +168,8 @@ def _require_finite(loss: float, step: int, schedule: Schedule) -> None:
 
 def _diverged(what: str, schedule: Schedule) -> str:
     return (
-        f"training diverged: {what}. Try a --learning-rate below {schedule.learning_rate:g}, or smaller scales "
-        "(--omega-0, --s-0)."
+        f"training diverged: {what}. Try a {argument('learning_rate')} below {schedule.learning_rate:g}, or smaller "
+        f"scales ({argument('omega_0')}, {argument('s_0')})."
     )
 
 
@@ -204,11 +204,12 @@ def _restore(
     try:
         before = progress["settings"]
         different = sorted(key for key in before.keys() | settings.keys() if before.get(key) != settings.get(key))
-        if different:
-            raise UsageError(
-                f"{checkpoint} belongs to a run with {difference(before, settings, different)}: give the same, or "
-                "another --output-dir."
-            )
+        words = difference(before, settings, different) if different else None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _no_checkpoint(checkpoint, error) from error
+    if words is not None:
+        raise UsageError(f"{checkpoint} belongs to a run with {words}: give the same, or another {FOLDER}.")
+    try:
         device = network.device
         network.load_state_dict(
             {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
@@ -225,7 +226,11 @@ def _restore(
         curve = [(int(step), float(loss)) for step, loss in progress["curve"]]
         return Training(int(progress["step"]), float(progress["seconds"]), curve)
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise InputError(f"{checkpoint} is no checkpoint of this run ({str(error).splitlines()[0]}).") from error
+        raise _no_checkpoint(checkpoint, error) from error
+
+
+def _no_checkpoint(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} is no checkpoint of this run ({in_one_line(error)}).")
 
 
 def difference(before: dict[str, Any], now: dict[str, Any], keys: Sequence[str]) -> str:
@@ -258,7 +263,7 @@ def require_not_written(source: Path | None, folder: Path) -> None:
         UsageError: where a run in ``folder`` would write a file of that name.
     """
     if source is not None and source.name in _WRITTEN and source.resolve().parent == folder.resolve():
-        raise UsageError(f"{source} would be overwritten by the results: choose another --output-dir.")
+        raise UsageError(f"{source} would be overwritten by the results: choose another {FOLDER}.")
 
 
 @contextmanager
@@ -277,18 +282,16 @@ def output_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[No
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise InputError(f"--output-dir {folder} is a file: name a folder.") from error
+        raise InputError(f"{FOLDER} {folder} is a file: name a folder.") from error
     except OSError as error:
-        raise InputError(
-            f"cannot make the folder {folder} ({in_one_line(error)}): choose another --output-dir."
-        ) from error
+        raise InputError(f"cannot make the folder {folder} ({in_one_line(error)}): choose another {FOLDER}.") from error
     if not os.access(folder, os.W_OK):
-        raise InputError(f"cannot write to {folder}: choose another --output-dir.")
+        raise InputError(f"cannot write to {folder}: choose another {FOLDER}.")
     there = [name for name in ("checkpoint.safetensors", "metrics.json") if (folder / name).exists()]
     if there and not resume and not overwrite:
         raise UsageError(
-            f"{folder} holds a run already ({there[0]}): go on with it by --resume, replace it by --overwrite, or "
-            "choose another --output-dir."
+            f"{folder} holds a run already ({there[0]}): go on with it by {argument('resume', True)}, replace it by "
+            f"{argument('overwrite', True)}, or choose another {FOLDER}."
         )
     with claimed(folder):
         if overwrite and not resume:
@@ -298,6 +301,6 @@ def output_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[No
                     os.replace(folder / name, folder / f"{name}.previous")
                 except OSError as error:
                     raise InputError(
-                        f"cannot write to {folder} ({in_one_line(error)}): choose another --output-dir."
+                        f"cannot write to {folder} ({in_one_line(error)}): choose another {FOLDER}."
                     ) from error
         yield

@@ -124,7 +124,7 @@ class StreamedStage:
 
 @dataclass(frozen=True)
 class StreamHeader:
-    """What is sent before any weight.
+    """The header of a stream, which is sent before any weight.
 
     Attributes:
         networks: in the order of the payloads.

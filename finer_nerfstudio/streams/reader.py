@@ -27,7 +27,7 @@ from finer_nerfstudio.streams.payload import parameters_of, unpack_payload
 
 @dataclass(frozen=True)
 class Stream:
-    """What could be read of a file.
+    """A stream as far as its file could be read.
 
     Attributes:
         header: all of it.

@@ -1,1 +1,1 @@
-"""What a person does with the representation outside Nerfstudio: fit a signal, measure, look, export."""
+"""Tasks outside Nerfstudio: fit a signal, measure, look, export."""

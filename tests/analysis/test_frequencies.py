@@ -161,8 +161,8 @@ def test_periods_of_ones_own_are_unknown() -> None:
         ({"method": "gauss"}, "does not repeat"),
         ({"method": "wire"}, "does not repeat"),
         ({"method": "pemlp"}, "positional encoding"),
-        ({"window": 0.0}, "--window"),
-        ({"bias_ranges": ()}, "--bias-ranges"),
+        ({"window": 0.0}, "window"),
+        ({"bias_ranges": ()}, "bias_ranges"),
         ({"bias_range": 1e6}, "too fast"),
     ],
 )

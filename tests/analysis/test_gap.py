@@ -186,16 +186,16 @@ def test_the_first_point_of_a_curve_is_the_fresh_network() -> None:
     [
         ({"method": "finer-sine"}, "siren, gauss or wire"),
         ({"method": "pemlp"}, "siren, gauss or wire"),
-        ({"scale_parameters": ()}, "--scale-parameters"),
+        ({"scale_parameters": ()}, "scale_parameters"),
         ({"scale_parameters": (5.0, -1.0)}, "positive"),
         ({"scale_parameters": (5.0, float("nan"))}, "positive"),
         ({"scale_parameters": (5.0, 5.0)}, "twice"),
-        ({"width": 0}, "--width"),
-        ({"depth": 0}, "--depth"),
-        ({"steps": 0}, "--steps"),
-        ({"learning_rate": 0.0}, "--learning-rate"),
-        ({"seed": -1}, "--seed"),
-        ({"size": 8}, "--size"),
+        ({"width": 0}, "width"),
+        ({"depth": 0}, "depth"),
+        ({"steps": 0}, "steps"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"seed": -1}, "seed"),
+        ({"size": 8}, "size"),
     ],
 )
 def test_what_means_nothing_is_refused(changes: dict[str, Any], words: str) -> None:

@@ -122,7 +122,7 @@ def test_only_models_of_images_have_pictures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"), [({"count": 0}, "--count"), ({"side": 4}, "--side"), ({"width": 0}, "--width")]
+    ("options", "sentence"), [({"count": 0}, "count"), ({"side": 4}, "side"), ({"width": 0}, "width")]
 )
 def test_bad_options_get_a_sentence(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):

@@ -223,18 +223,18 @@ def test_the_figure_shows_the_outcome(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"scales": (30.0,)}, "--scales"),
-        ({"scales": (30.0, 30.0)}, "--scales"),
-        ({"scales": (30.0, -1.0)}, "--scales must be positive numbers, not -1"),
-        ({"scales": (30.0, math.inf)}, "--scales must be positive numbers, not inf"),
-        ({"seeds": 0}, "--seeds"),
-        ({"seed": -1}, "--seed"),
-        ({"steps": 0}, "--steps"),
-        ({"size": 8}, "--size"),
+        ({"scales": (30.0,)}, "scales"),
+        ({"scales": (30.0, 30.0)}, "scales"),
+        ({"scales": (30.0, -1.0)}, "scales must be positive numbers, not -1"),
+        ({"scales": (30.0, math.inf)}, "scales must be positive numbers, not inf"),
+        ({"seeds": 0}, "seeds"),
+        ({"seed": -1}, "seed"),
+        ({"steps": 0}, "steps"),
+        ({"size": 8}, "size"),
         ({"width": 0}, "width"),
-        ({"workers": 0}, "--workers"),
+        ({"workers": 0}, "workers"),
         ({"learning_rate": -1.0}, "learning_rate"),
-        ({"device": "nowhere"}, "--device"),
+        ({"device": "nowhere"}, "device"),
     ],
 )
 def test_bad_options_get_a_sentence(options: dict[str, Any], sentence: str, tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_a_slimmable_network_is_a_slice(method: str) -> None:
 
 def test_what_cannot_be_grown_is_refused() -> None:
     network = grown("finer-wavelet", (10,))
-    with pytest.raises(ValueError, match="adds no unit"):
+    with pytest.raises(ValueError, match="width must add a unit"):
         network.grow(10)
     with pytest.raises(ValueError, match="bias_shell"):
         network.grow(20, bias_shell=(1.0, 1.0))

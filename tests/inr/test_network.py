@@ -286,7 +286,7 @@ def test_a_network_behind_an_affine_map_is_both_one_after_the_other(method: str)
     upstream = torch.randn(50, 3, generator=generator, dtype=torch.float64)
     tensors = [inner, rest, weight, bias, *net.parameters()]
     apart = net(torch.cat([inner @ weight.T + bias, rest], dim=-1))
-    together = net.evaluate_behind(weight, bias, inner, rest)
+    together = net.forward_fused_input(weight, bias, inner, rest)
     torch.testing.assert_close(together, apart)
     torch.testing.assert_close(
         torch.autograd.grad(together, tensors, upstream), torch.autograd.grad(apart, tensors, upstream)
@@ -296,4 +296,4 @@ def test_a_network_behind_an_affine_map_is_both_one_after_the_other(method: str)
 def test_an_encoding_stands_between_a_network_and_an_affine_map() -> None:
     net = network("pemlp")
     with pytest.raises(ValueError, match="encodes its input"):
-        net.evaluate_behind(torch.zeros(1, 4), torch.zeros(1), torch.zeros(5, 4), torch.zeros(5, 1))
+        net.forward_fused_input(torch.zeros(1, 4), torch.zeros(1), torch.zeros(5, 4), torch.zeros(5, 1))

@@ -73,7 +73,7 @@ def test_a_run_that_cannot_be_set_aside_is_said(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "metrics.json").write_text("{}")
     monkeypatch.setattr(os, "replace", full)
     with (
-        pytest.raises(InputError, match=r"No space left on device.*--output-dir"),
+        pytest.raises(InputError, match=r"No space left on device.*another folder"),
         output_folder(tmp_path, resume=False, overwrite=True),
     ):
         pytest.fail("nothing is to be trained")

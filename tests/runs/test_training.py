@@ -131,7 +131,7 @@ def test_divergence_is_said() -> None:
     def backward(generator: torch.Generator) -> Tensor:
         return torch.tensor(math.nan)
 
-    with pytest.raises(InputError, match="learning-rate"):
+    with pytest.raises(InputError, match=r"learning_rate below 0\.001, or smaller scales \(omega_0, s_0\)"):
         train(network, backward, Schedule(steps=3, learning_rate=1e-3), generator=generator)
 
 
@@ -161,7 +161,10 @@ def test_a_run_by_the_clock_ends() -> None:
 
 def test_a_folder_with_a_run_is_kept(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text("old")
-    with pytest.raises(UsageError, match="--resume"), output_folder(tmp_path, resume=False, overwrite=False):
+    with (
+        pytest.raises(UsageError, match="by resume=True, replace it by overwrite=True, or choose another folder"),
+        output_folder(tmp_path, resume=False, overwrite=False),
+    ):
         pytest.fail("there is a run")
     with output_folder(tmp_path, resume=True, overwrite=False):
         assert (tmp_path / "metrics.json").read_text() == "old"

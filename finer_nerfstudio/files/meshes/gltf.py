@@ -276,7 +276,7 @@ def _matrix(node: dict[str, Any]) -> np.ndarray:
 
 
 def _cofactors(matrix: np.ndarray) -> np.ndarray:
-    """What normals are turned by, where points are turned by ``matrix``."""
+    """Return the matrix that turns normals where ``matrix`` turns points."""
     return np.cross(matrix[[1, 2, 0]], matrix[[2, 0, 1]])
 
 

@@ -119,7 +119,7 @@ def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def _processor() -> bytes:
-    """What tells processors apart that share a home folder: instructions of one may be unknown to another."""
+    """Return what tells processors apart that share a home folder: one may not know the instructions of another."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return "\n".join(

@@ -131,7 +131,7 @@ class _Layer(ctypes.Structure):
 
 
 class _Call:
-    """What both directions tell the library; it keeps alive the memory that it points to."""
+    """Arguments of the library for both directions; it keeps alive the memory that it points to."""
 
     def __init__(self, rows: Tensor, layers: Sequence[Layer], stored: Sequence[Tensor | None]) -> None:
         forms = [None if layer.activation is None else layer.activation.kernel_form() for layer in layers]

@@ -1,4 +1,4 @@
-"""What a fused kernel needs to know of an activation: plain numbers."""
+"""Activations as plain numbers, for fused kernels."""
 
 from __future__ import annotations
 

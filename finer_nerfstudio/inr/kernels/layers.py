@@ -1,7 +1,8 @@
 """A chain of affine maps and activations as one operation for autograd.
 
 For the backward pass only pre-activations are stored, one tensor per hidden layer; activations and derivatives are
-computed anew from them in one pass. How that is done is up to a program: ``compiled.py`` or ``blocks.py``.
+computed anew from them in one pass. How that is done is up to a program: ``compiled.py`` on processors,
+``triton_program.py`` on GPUs, and ``blocks.py`` elsewhere.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Layer:
     full_precision: bool = False
 
     def operands(self, autocast: torch.dtype | None) -> torch.dtype | None:
-        """What operands of this layer's products are rounded to, where autocast rounds to the type given."""
+        """Return the type to which operands of this layer's products are rounded, given that of autocast."""
         return None if self.full_precision else autocast
 
     def width(self) -> int:
@@ -54,7 +55,7 @@ class ChainProgram(Protocol):
         stored: Sequence[Tensor | None],
         operands: torch.dtype | None,
     ) -> Tensor:
-        """What the last layer gives.
+        """Return the output of the last layer.
 
         Args:
             rows: input ``[rows, n_in]``.
@@ -174,7 +175,7 @@ def _storage(rows: Tensor, layer: Layer, *, is_first: bool) -> Tensor | None:
 
 
 def autocast_operands(x: Tensor) -> torch.dtype | None:
-    """What autocast rounds the operands of matrix products to, or None where they stay as they are."""
+    """Return the type to which autocast rounds operands of matrix products, None where it leaves them."""
     if not torch.is_autocast_enabled(x.device.type) or x.dtype != torch.float32:
         return None
     return torch.get_autocast_dtype(x.device.type)

@@ -17,7 +17,7 @@ from finer_nerfstudio.inr.kernels.form import KernelForm
 
 @runtime_checkable
 class ElementwiseMap(Protocol):
-    """What a kernel needs of an activation."""
+    """An activation as kernels see it."""
 
     def value(self, x: Tensor) -> Tensor: ...
 
@@ -32,14 +32,14 @@ _BLOCK_ELEMENTS = 1 << 18
 
 
 def forward(x: Tensor, bias: Tensor, activation: ElementwiseMap, out: Tensor) -> None:
-    """As :meth:`finer_nerfstudio.inr.kernels.layers.ActivationKernel.forward`."""
+    """As :meth:`finer_nerfstudio.inr.kernels.blocks.ActivationKernel.forward`."""
     out.copy_(blockwise(activation.value, x + bias))
 
 
 def backward(
     x: Tensor, bias: Tensor, grad: Tensor, activation: ElementwiseMap, value: Tensor, dx: Tensor, sums: Tensor
 ) -> None:
-    """As :meth:`finer_nerfstudio.inr.kernels.layers.ActivationKernel.backward`."""
+    """As :meth:`finer_nerfstudio.inr.kernels.blocks.ActivationKernel.backward`."""
     biased = x + bias
     value.copy_(blockwise(activation.value, biased))
     dx.copy_(blockwise(activation.vjp, biased, grad))

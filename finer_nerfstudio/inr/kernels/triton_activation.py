@@ -229,7 +229,7 @@ def _activation_kernel(
 
 
 def numbers_and_switches(form: KernelForm) -> tuple[tuple[float, float, float], KernelForm]:
-    """What a kernel takes at run time, ``(omega, s^2, omega_f)``, and what it is compiled for.
+    """Return a kernel's numbers at run time, ``(omega, s^2, omega_f)``, and the switches that it is compiled for.
 
     The switches are the form without its numbers, so that a sweep over scales compiles one kernel. The inner sine's
     ``1 / omega_f`` is in omega and s, and the half of the complex sine too, which is computed doubled.

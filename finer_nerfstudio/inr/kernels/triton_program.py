@@ -15,7 +15,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -25,8 +25,6 @@ from finer_nerfstudio.inr.kernels.blocks import ActivationKernel, BlockProgram
 from finer_nerfstudio.inr.kernels.form import KernelForm
 from finer_nerfstudio.inr.kernels.layers import ChainProgram, Layer, rounded_product
 from finer_nerfstudio.inr.kernels.plain import ElementwiseMap
-
-Kernels = Literal["plain", "activations", "networks"]
 
 # Wider ones have more to spill than a register file holds.
 _LARGEST_TRAINED_WIDTH = 128
@@ -208,7 +206,7 @@ def _is_small(layers: Sequence[Layer]) -> bool:
 
 
 def _precision(operands: torch.dtype | None) -> triton_network.Precision | None:
-    """What the network kernel rounds operands to, None where it has nothing that fits or pays."""
+    """Return the type to which the network kernel rounds operands, None where it has nothing that fits or pays."""
     if operands == torch.bfloat16:
         return "bf16"
     return "tf32" if operands is None and torch.get_float32_matmul_precision() != "highest" else None

@@ -154,7 +154,7 @@ def _refuse_changed_options(config: BlenderViewsDataParserConfig) -> None:
 
 
 def _require_common_lens(pictures: Sequence[Picture]) -> None:
-    """What the format has: pictures of one size, without distortion."""
+    """Refuse what the format cannot hold: pictures of several sizes, and lens distortion."""
     first = pictures[0]
     for picture in pictures:
         where = f"the image {picture.path} of {picture.frame.where}"

@@ -299,9 +299,10 @@ def cameras_of(pictures: Sequence[Picture], poses: npt.NDArray[np.floating], dow
 
 def _json(path: Path) -> Any:
     try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise InputError(f"{path} has more than {_LARGEST_FILE >> 20} MB, which is no list of cameras.")
-        return json.loads(path.read_bytes().decode("utf-8-sig"))  # Windows' editors begin with a mark
+        is_too_large = path.stat().st_size > _LARGEST_FILE
+        content = (
+            None if is_too_large else json.loads(path.read_bytes().decode("utf-8-sig"))
+        )  # Windows' editors begin with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {in_one_line(error)}.") from error
     except RecursionError as error:
@@ -310,6 +311,9 @@ def _json(path: Path) -> Any:
         raise InputError(
             f"{path} is not valid JSON: {str(error).split(';')[0]}. Correct it, or export the scene again."
         ) from error
+    if is_too_large:
+        raise InputError(f"{path} has more than {_LARGEST_FILE >> 20} MB, which is no list of cameras.")
+    return content
 
 
 def _frame(frame: Any, scene: dict[str, Any], where: str) -> Frame:

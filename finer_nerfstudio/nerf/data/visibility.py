@@ -33,7 +33,7 @@ _ENOUGH = 0.9
 
 @dataclass(frozen=True)
 class Sight:
-    """What the pictures of a scene look at.
+    """Where the pictures of a scene look.
 
     Attributes:
         share: of the rays through what is shown, how many meet the box.

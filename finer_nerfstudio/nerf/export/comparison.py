@@ -12,8 +12,9 @@ from torch import Tensor
 
 from finer_nerfstudio.files.atomic import replacing
 from finer_nerfstudio.nerf.data.views import View
-from finer_nerfstudio.nerf.export.scene import Picture, Report
+from finer_nerfstudio.nerf.export.scene import Picture
 from finer_nerfstudio.runs import metrics
+from finer_nerfstudio.runs.progress import Stage
 from finer_nerfstudio.runs.report import drawing_png
 
 # Views in the picture, side by side.
@@ -38,13 +39,13 @@ class Comparison:
 
 
 @torch.no_grad()
-def compare(draw: Callable[[View], Picture], pictures: Sequence[Picture], report: Report) -> list[Comparison]:
+def compare(draw: Callable[[View], Picture], pictures: Sequence[Picture], report: Stage) -> list[Comparison]:
     """Draw what was baked in the views of pictures of the field.
 
     Args:
         draw: what was baked.
         pictures: of the field.
-        report: told how many views are done.
+        report: progress callback.
     """
     compared = []
     for done, picture in enumerate(pictures):
@@ -55,8 +56,8 @@ def compare(draw: Callable[[View], Picture], pictures: Sequence[Picture], report
     return compared
 
 
-def likeness(compared: Sequence[Comparison]) -> dict[str, float]:
-    """Means of PSNR in dB and of SSIM, as JSON has them."""
+def mean_quality(compared: Sequence[Comparison]) -> dict[str, float]:
+    """Return the means of PSNR in dB and of SSIM, as JSON has them."""
     return {name: sum(getattr(view, name) for view in compared) / len(compared) for name in ("psnr", "ssim")}
 
 

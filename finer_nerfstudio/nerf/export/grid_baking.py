@@ -9,15 +9,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.errors import InputError, argument
 from finer_nerfstudio.nerf.data.views import View
 from finer_nerfstudio.nerf.export import harmonics
 from finer_nerfstudio.nerf.export.grid import GridRenderer, SparseGrid
-from finer_nerfstudio.nerf.export.scene import Picture, Report, rays_of
+from finer_nerfstudio.nerf.export.scene import Picture, rays_of
 from finer_nerfstudio.nerf.export.surface import camera_positions, require_surface
 from finer_nerfstudio.nerf.field import box_to_world
 from finer_nerfstudio.nerf.sampling.sampler import OccupancyGrid
 from finer_nerfstudio.nerf.scene import Scene
+from finer_nerfstudio.runs.progress import Stage
 
 # Voxels that take less light are empty; those that take more are opaque.
 _FAINTEST = 0.01
@@ -39,7 +40,7 @@ def bake_grid(
     degree: int,
     per_voxel: int,
     generator: torch.Generator,
-    report: Report,
+    report: Stage,
 ) -> SparseGrid:
     """Voxels of a field's box.
 
@@ -50,7 +51,7 @@ def bake_grid(
         degree: of the colours' harmonics, 0 to 3.
         per_voxel: views that a voxel's colours are taken from.
         generator: source of their choice, on the processor.
-        report: told what is going on.
+        report: progress callback.
 
     Raises:
         InputError: where the field has no surface to speak of.
@@ -61,7 +62,7 @@ def bake_grid(
     opacity = torch.stack([_slab_opacity(scene, i, resolution, width, report) for i in range(resolution)])
     coordinates = surface_voxels(opacity).to(scene.device)
     if not len(coordinates):
-        raise InputError("no voxel holds matter: train the field longer, or raise --resolution.")
+        raise InputError(f"no voxel holds matter: train the field longer, or raise {argument('resolution')}.")
     taken = opacity[coordinates[:, 0], coordinates[:, 1], coordinates[:, 2]]
     eyes = camera_positions(views).to(scene.device)
     normals, colors = [], []
@@ -82,9 +83,7 @@ def bake_grid(
     return SparseGrid(aabb, resolution, coordinates, taken, torch.cat(normals), torch.cat(colors))
 
 
-def _slab_opacity(
-    scene: Scene, index: int, resolution: int, width: float, report: Report
-) -> Float[Tensor, "size size"]:
+def _slab_opacity(scene: Scene, index: int, resolution: int, width: float, report: Stage) -> Float[Tensor, "size size"]:
     """Opacities of the voxels of one index along x."""
     report("looking into voxels", index, resolution)
     within = (torch.arange(_PLACES) + 0.5) / _PLACES
@@ -113,7 +112,7 @@ def surface_voxels(opacity: Float[Tensor, "size size size"]) -> Int[Tensor, "vox
 
 @torch.no_grad()
 def picture_of_grid(renderer: GridRenderer, view: View) -> Picture:
-    """What a grid shows in a view."""
+    """Return a view of a grid."""
     rays = rays_of(view, renderer.grid.aabb.device)
     color, alpha = renderer.colors(rays.origins, rays.directions)
     return Picture(view, color.view(view.height, view.width, 3), alpha.view(view.height, view.width))

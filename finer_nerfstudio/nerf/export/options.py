@@ -1,10 +1,10 @@
-"""What can be chosen in baking."""
+"""Options of baking."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.errors import UsageError, argument
 
 _HIGHEST_DEGREE = 3
 _MOST_SPLATS = 10_000_000
@@ -13,7 +13,7 @@ _LARGEST_RESOLUTION = 512
 
 @dataclass(frozen=True)
 class BakeOptions:
-    """What splats and grids share."""
+    """Options that splats and grids share."""
 
     degree: int = 2
     """Of the colours' spherical harmonics, 0 (the same from everywhere) to 3."""
@@ -32,11 +32,11 @@ class BakeOptions:
             UsageError: for the first one.
         """
         if not 0 <= self.degree <= _HIGHEST_DEGREE:
-            raise UsageError(f"--degree must lie between 0 and {_HIGHEST_DEGREE}, it is {self.degree}.")
+            raise UsageError(f"{argument('degree')} must lie between 0 and {_HIGHEST_DEGREE}, it is {self.degree}.")
         if self.view_size is not None and self.view_size < 1:
-            raise UsageError(f"--view-size must be at least 1, not {self.view_size}.")
+            raise UsageError(f"{argument('view_size')} must be at least 1, not {self.view_size}.")
         if self.held_out < 0:
-            raise UsageError(f"--held-out must not be negative, it is {self.held_out}.")
+            raise UsageError(f"{argument('held_out')} must not be negative, it is {self.held_out}.")
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class SplatOptions(BakeOptions):
     def require_possible(self) -> None:
         super().require_possible()
         if self.splats is not None and not 1 <= self.splats <= _MOST_SPLATS:
-            raise UsageError(f"--splats must lie between 1 and {_MOST_SPLATS:,}, not {self.splats}.")
+            raise UsageError(f"{argument('splats')} must lie between 1 and {_MOST_SPLATS:,}, not {self.splats}.")
         if self.refine_steps is not None and self.refine_steps < 0:
-            raise UsageError(f"--refine-steps must not be negative, it is {self.refine_steps}.")
+            raise UsageError(f"{argument('refine_steps')} must not be negative, it is {self.refine_steps}.")
 
 
 @dataclass(frozen=True)
@@ -67,4 +67,6 @@ class GridOptions(BakeOptions):
     def require_possible(self) -> None:
         super().require_possible()
         if not 2 <= self.resolution <= _LARGEST_RESOLUTION:
-            raise UsageError(f"--resolution must lie between 2 and {_LARGEST_RESOLUTION}, not {self.resolution}.")
+            raise UsageError(
+                f"{argument('resolution')} must lie between 2 and {_LARGEST_RESOLUTION}, not {self.resolution}."
+            )

@@ -8,9 +8,10 @@ from dataclasses import replace
 import torch
 
 from finer_nerfstudio.nerf.export.rasterizer import Rasterizer
-from finer_nerfstudio.nerf.export.scene import Picture, Report
+from finer_nerfstudio.nerf.export.scene import Picture
 from finer_nerfstudio.nerf.export.splats import Splats
 from finer_nerfstudio.runs import metrics
+from finer_nerfstudio.runs.progress import Stage
 
 # As in 3D Gaussian Splatting, whose rates for positions are for scenes of about unit size.
 _SSIM_SHARE = 0.2
@@ -27,7 +28,7 @@ def refine(
     steps: int,
     extent: float,
     generator: torch.Generator,
-    report: Report,
+    report: Stage,
     draw: Rasterizer,
 ) -> Splats:
     """Fit all parameters of splats to pictures, one picture a step, before backgrounds of random colours.
@@ -38,7 +39,7 @@ def refine(
         steps: of Adam.
         extent: size of the scene, world units; steps of the positions are as large relative to it as in the original.
         generator: source of the order of pictures and of backgrounds, on the processor.
-        report: told how many steps are done.
+        report: progress callback.
         draw: what draws the splats.
     """
     parameters = {name: getattr(splats, name).clone().requires_grad_() for name in _RATES}

@@ -14,22 +14,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from finer_nerfstudio.errors import InputError, UsageError, in_one_line
+from finer_nerfstudio.errors import InputError, UsageError, argument, in_one_line
 from finer_nerfstudio.files.atomic import write_json
 from finer_nerfstudio.nerf.data.views import View, evenly, view_of
-from finer_nerfstudio.nerf.export.comparison import Comparison, compare, likeness, write_comparison
+from finer_nerfstudio.nerf.export.comparison import Comparison, compare, mean_quality, write_comparison
 from finer_nerfstudio.nerf.export.grid import GridRenderer, read_grid, write_grid
 from finer_nerfstudio.nerf.export.grid_baking import bake_grid, picture_of_grid
 from finer_nerfstudio.nerf.export.gsplat_rasterizer import rasterizer_for
 from finer_nerfstudio.nerf.export.initialization import splats_on
 from finer_nerfstudio.nerf.export.options import GridOptions, SplatOptions
 from finer_nerfstudio.nerf.export.refinement import refine
-from finer_nerfstudio.nerf.export.scene import Picture, Report, pictures_of, scene_of_model
+from finer_nerfstudio.nerf.export.scene import Picture, pictures_of, scene_of_model
 from finer_nerfstudio.nerf.export.splat_file import write_splats
 from finer_nerfstudio.nerf.export.surface import appearance, surface_points
 from finer_nerfstudio.nerf.export.viewing import Viewpoint, as_vector, description_file
 from finer_nerfstudio.nerf.scene import Scene
 from finer_nerfstudio.nerf.training.trained_run import load_run, run_config
+from finer_nerfstudio.runs.progress import Stage
 from finer_nerfstudio.runs.results import software_versions
 
 # On a processor, and on CUDA, where everything is some hundred times faster.
@@ -39,6 +40,7 @@ _VIEW_SIZE = (100, 400)
 # Pictures of the field that splats are fitted to.
 _FITTED_VIEWS = 100
 _VIEWS_PER_POINT = 12
+_PATH = argument("path", option="--output-path")
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Clock:
     _since: float = field(default_factory=time.perf_counter)
 
     def lap(self, name: str) -> None:
-        """What was done since the last time was this part."""
+        """Count the time since the last lap as this part's."""
         now = time.perf_counter()
         self.seconds[name] = round(now - self._since, 2)
         self._since = now
@@ -88,19 +90,21 @@ def prepare_file(path: Path, suffix: str, *, overwrite: bool) -> None:
         InputError: where the folder cannot be written to.
     """
     if path.suffix.lower() != suffix:
-        raise UsageError(f"--output-path must end in {suffix}, it is {path}.")
+        raise UsageError(f"{_PATH} must end in {suffix}, it is {path}.")
     for file in (path, description_file(path), picture_file(path)):
         if file.is_dir():
-            raise UsageError(f"{file} is a folder: choose another --output-path.")
+            raise UsageError(f"{file} is a folder: choose another {_PATH}.")
         if file.exists() and not overwrite:
-            raise UsageError(f"{file} is there already: replace it by --overwrite, or choose another --output-path.")
+            raise UsageError(
+                f"{file} is there already: replace it by {argument('overwrite', True)}, or choose another {_PATH}."
+            )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         trial = path.with_name(f".{path.name}.{os.getpid()}.trial")
         trial.touch()
         trial.unlink()
     except OSError as error:
-        raise InputError(f"cannot write {path} ({in_one_line(error)}): choose another --output-path.") from error
+        raise InputError(f"cannot write {path} ({in_one_line(error)}): choose another {_PATH}.") from error
 
 
 def picture_file(path: Path) -> Path:
@@ -134,7 +138,7 @@ def _for_device(choices: tuple[int, int], device: torch.device | str) -> int:
     return choices[torch.device(device).type == "cuda"]
 
 
-def bake_splats_to(path: Path, run: Path, options: SplatOptions, *, overwrite: bool, report: Report) -> dict[str, Any]:
+def bake_splats_to(path: Path, run: Path, options: SplatOptions, *, overwrite: bool, report: Stage) -> dict[str, Any]:
     """Bake a run into splats and write them.
 
     Args:
@@ -142,7 +146,7 @@ def bake_splats_to(path: Path, run: Path, options: SplatOptions, *, overwrite: b
         run: folder or config.yml of the run.
         options: how.
         overwrite: replace what is there.
-        report: told what is going on, and how much of how much of it is done.
+        report: progress callback: (description, completed, total).
 
     Returns:
         What the JSON file beside ``path`` holds.
@@ -164,12 +168,14 @@ def bake_splats_to(path: Path, run: Path, options: SplatOptions, *, overwrite: b
     look = appearance(scene, points, loaded.training, per_point=_VIEWS_PER_POINT, generator=generator, report=report)
     splats = splats_on(points, look, degree=options.degree)
     if not len(splats):
-        raise InputError("no point of a surface is seen by any view: train the field longer, or raise --splats.")
+        raise InputError(
+            f"no point of a surface is seen by any view: train the field longer, or raise {argument('splats')}."
+        )
     clock.lap("initialise")
     held_out = pictures_of(scene, loaded.held_out, report)
     draw, drawn_by = rasterizer_for(splats)
     compared = compare(lambda view: Picture(view, *draw(splats, view)), held_out, report)
-    before = likeness(compared)
+    before = mean_quality(compared)
     clock.lap("measure")
     if steps:
         size = max(loaded.held_out[0].height, loaded.held_out[0].width)
@@ -201,7 +207,7 @@ def bake_splats_to(path: Path, run: Path, options: SplatOptions, *, overwrite: b
     return _finish(path, loaded, found, compared, clock, options.seed)
 
 
-def bake_grid_to(path: Path, run: Path, options: GridOptions, *, overwrite: bool, report: Report) -> dict[str, Any]:
+def bake_grid_to(path: Path, run: Path, options: GridOptions, *, overwrite: bool, report: Stage) -> dict[str, Any]:
     """Bake a run into a sparse grid and write it; see :func:`bake_splats_to`.
 
     Args:
@@ -209,7 +215,7 @@ def bake_grid_to(path: Path, run: Path, options: GridOptions, *, overwrite: bool
         run: folder or config.yml of the run.
         options: how.
         overwrite: replace what is there.
-        report: told what is going on, and how much of how much of it is done.
+        report: progress callback: (description, completed, total).
     """
     options.require_possible()
     prepare_file(path, ".npz", overwrite=overwrite)
@@ -251,7 +257,7 @@ def _finish(
     device = loaded.scene.device
     content = {
         **found,
-        **likeness(compared),
+        **mean_quality(compared),
         "psnr_by_view": [view.psnr for view in compared],
         "bytes": path.stat().st_size,
         "seconds": clock.seconds,

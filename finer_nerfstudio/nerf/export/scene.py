@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,9 +17,7 @@ from finer_nerfstudio.nerf.rendering import ray_weights, render
 from finer_nerfstudio.nerf.sampling.rays import PinholeRays
 from finer_nerfstudio.nerf.sampling.sampler import RayLimits, RaySegments
 from finer_nerfstudio.nerf.scene import Scene
-
-Report = Callable[[str, int, int], None]
-"""Told what is going on, and how much of how much of it is done."""
+from finer_nerfstudio.runs.progress import Stage
 
 _RAYS_AT_ONCE = 1 << 14
 
@@ -44,7 +42,7 @@ class Picture:
 
 
 def scene_of_model(model: FinerModel) -> Scene:
-    """What a trained model shows in evaluation.
+    """Return the scene that a trained model shows in evaluation.
 
     Raises:
         InputError: for a scene without end, and for one without an occupancy grid.
@@ -57,9 +55,7 @@ def scene_of_model(model: FinerModel) -> Scene:
 
 
 @torch.no_grad()
-def pictures_of(
-    scene: Scene, views: Sequence[View], report: Report, what: str = "rendering the field"
-) -> list[Picture]:
+def pictures_of(scene: Scene, views: Sequence[View], report: Stage, what: str = "rendering the field") -> list[Picture]:
     """Pictures of a scene, each of them as long as the last report says."""
     pictures = []
     for done, view in enumerate(views):
@@ -85,12 +81,12 @@ def rays_of(view: View, device: torch.device) -> RayBundle:
 
 
 @torch.no_grad()
-def met_by(
+def trace_rays(
     scene: Scene,
     origins: Float[Tensor, "rays 3"],
     directions: Float[Tensor, "rays 3"],
 ) -> tuple[RaySegments, Float[Tensor, " samples"]]:
-    """What rays meet, without its colours.
+    """Return the occupied segments along rays and how much each weighs, without colours.
 
     Args:
         scene: to look into.

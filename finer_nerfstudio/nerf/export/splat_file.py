@@ -103,7 +103,7 @@ def _require_possible_header(path: Path) -> None:
 
 
 def _without_unknown(path: Path, splats: Splats) -> tuple[Splats, list[str]]:
-    """Those splats of which everything is known, and a sentence on the others.
+    """Return the splats of which everything is known, and a sentence on the others.
 
     The logit of an opacity of one or zero is infinite, and the logarithm of no thickness: these are known.
     """

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf.data.views import View
-from finer_nerfstudio.nerf.export.scene import Report, met_by
+from finer_nerfstudio.nerf.export.scene import trace_rays
 from finer_nerfstudio.nerf.field import world_to_box
 from finer_nerfstudio.nerf.sampling.sampler import RaySegments
 from finer_nerfstudio.nerf.scene import Scene
+from finer_nerfstudio.runs.progress import Stage
 
 _RAYS_AT_ONCE = 1 << 14
 # Points met for each point kept: enough that those kept can lie evenly.
@@ -52,7 +53,7 @@ class SurfacePoints:
 
 
 def surface_points(
-    scene: Scene, views: Sequence[View], count: int, *, generator: torch.Generator, report: Report
+    scene: Scene, views: Sequence[View], count: int, *, generator: torch.Generator, report: Stage
 ) -> SurfacePoints:
     """Points where half of a ray's light is stopped, on rays of the training views.
 
@@ -61,7 +62,7 @@ def surface_points(
         views: through random places of whose pictures the rays pass.
         count: how many points to keep at most.
         generator: source of the rays, on the processor.
-        report: told how many points were met.
+        report: progress callback.
 
     Raises:
         InputError: where the field has no surface to speak of.
@@ -72,7 +73,7 @@ def surface_points(
     while met < wanted and tried < _MOST_RAYS * count:
         report("looking for surfaces", met, wanted)
         origins, directions = (part.to(scene.device) for part in random_rays(views, _RAYS_AT_ONCE, generator))
-        segments, weights = met_by(scene, origins, directions)
+        segments, weights = trace_rays(scene, origins, directions)
         rays, distances = half_stopped(segments, weights)
         place = origins[rays] + directions[rays] * distances[:, None]
         positions.append(place[(world_to_box(place, scene.field.aabb).abs() <= 1.0).all(dim=-1)])
@@ -90,7 +91,7 @@ def require_surface(scene: Scene, views: Sequence[View], generator: torch.Genera
         InputError: where hardly any ray of the training views meets opaque matter.
     """
     origins, directions = (part.to(scene.device) for part in random_rays(views, _RAYS_AT_ONCE, generator))
-    rays, _ = half_stopped(*met_by(scene, origins, directions))
+    rays, _ = half_stopped(*trace_rays(scene, origins, directions))
     if 1000 * len(rays) < _FEWEST_IN_A_THOUSAND * len(origins):
         raise InputError(
             f"the field is still empty haze: {len(rays):,} of {len(origins):,} rays of the training views meet opaque "
@@ -217,9 +218,9 @@ def appearance(
     *,
     per_point: int,
     generator: torch.Generator,
-    report: Report,
+    report: Stage,
 ) -> Appearance:
-    """What the field shows around points along rays from the training cameras.
+    """Return the field's colours around points along rays from the training cameras.
 
     Args:
         scene: to look into.
@@ -227,7 +228,7 @@ def appearance(
         views: the cameras.
         per_point: from how many views to look at each point, of those whose picture it is in and that it faces.
         generator: source of the choice, on the processor.
-        report: told how many rays are done.
+        report: progress callback.
     """
     positions = points.positions
     eyes = camera_positions(views).to(positions)
@@ -245,7 +246,7 @@ def appearance(
         report("looking at colours", done * _RAYS_AT_ONCE, len(looks))
         point, view = part.unbind(-1)
         origins, along = eyes[chosen[point, view]], directions[point, view]
-        segments, weight = met_by(scene, origins, along)
+        segments, weight = trace_rays(scene, origins, along)
         off = segments.distances - offsets[point, view].norm(dim=-1)[segments.ray_indices]
         reach = torch.maximum(_LAYER * points.spacing[point][segments.ray_indices], segments.lengths)
         around = (off.abs() < reach).nonzero().squeeze(-1)

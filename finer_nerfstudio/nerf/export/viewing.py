@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from viser import ClientHandle, ViserServer
 
-from finer_nerfstudio.errors import InputError, UsageError, in_one_line
+from finer_nerfstudio.errors import InputError, UsageError, argument, in_one_line
 from finer_nerfstudio.nerf.export import harmonics
 from finer_nerfstudio.nerf.export.display import (
     DisplayedSplats,
@@ -169,11 +169,13 @@ def _show_grid(server: ViserServer, grid: SparseGrid, frame: DisplayFrame) -> No
 def _free_port(host: str, port: int) -> int:
     """``port``, or a free one for 0; viser would silently take another where it is in use."""
     if not 0 <= port < 1 << 16:
-        raise UsageError(f"--port must lie between 0 and 65535, it is {port}.")
+        raise UsageError(f"{argument('port')} must lie between 0 and 65535, it is {port}.")
     try:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
             return probe.getsockname()[1]
     except OSError as error:
-        raise UsageError(f"cannot listen on {host}:{port} ({in_one_line(error)}): choose another --port.") from error
+        raise UsageError(
+            f"cannot listen on {host}:{port} ({in_one_line(error)}): choose another {argument('port')}."
+        ) from error

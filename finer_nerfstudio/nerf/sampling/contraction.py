@@ -26,7 +26,7 @@ def contract(positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
 
 
 def shrinkage(positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
-    """What the contraction makes of lengths that point away from the box, over what it makes of them inside, (0, 1]."""
+    """Return the contraction of lengths that point away from the box over that inside it, in (0, 1]."""
     return positions.abs().amax(dim=-1).clamp(min=1.0).reciprocal().square()
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class PinholeRays(nn.Module):
-    """What Nerfstudio's ``RayGenerator`` gives for pinhole cameras, in a tenth of the operations.
+    """Rays of pinhole cameras, as Nerfstudio's ``RayGenerator`` gives them, in a tenth of the operations.
 
     A training step of a small field is so short that ray generation is a good part of it. Areas of pixels are left at
     one: nothing here asks for them.

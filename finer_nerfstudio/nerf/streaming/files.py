@@ -1,4 +1,4 @@
-"""What packing and decoding a radiance field leave on disk."""
+"""Files that packing and decoding a radiance field leave on disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.errors import InputError, argument
 from finer_nerfstudio.files.atomic import replacing, write_json
 from finer_nerfstudio.files.png import write_image
 from finer_nerfstudio.nerf.data.views import View
@@ -38,7 +38,7 @@ def write_packed(
         name: of the stream.
         packed: what to write.
         seed: that it was made with.
-        report: told what is going on, and how much of how much of it is done.
+        report: progress callback: (description, completed, total).
 
     Returns:
         What ``metrics.json`` holds.
@@ -124,7 +124,9 @@ def write_orbit(path: Path, stream: Stream, frames: int, *, size: int | None, ma
     scene = scene_of(stream)
     view = _view(scene, size, max_pixels)
     if max(view.height, view.width) > _LARGEST_WEBP:
-        raise InputError(f"an animation has at most {_LARGEST_WEBP:,} pixels a side: give a smaller --size.")
+        raise InputError(
+            f"an animation has at most {_LARGEST_WEBP:,} pixels a side: give a smaller {argument('size')}."
+        )
     low, high = scene.signal.aabb[:3], scene.signal.aabb[3:]
     middle = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
     pictures = []
@@ -147,6 +149,6 @@ def _view(scene: DecodedScene, size: int | None, max_pixels: int) -> View:
     if view.height * view.width > max_pixels:
         raise InputError(
             f"the picture has {view.height:,} x {view.width:,} pixels, more than the {max_pixels:,} that are allowed: "
-            "give a smaller --size, or a larger --max-pixels."
+            f"give a smaller {argument('size')}, or a larger {argument('max_pixels')}."
         )
     return view

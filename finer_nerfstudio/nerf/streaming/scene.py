@@ -17,7 +17,7 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
 from torch import Tensor
 
-from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.errors import InputError, UsageError, argument
 from finer_nerfstudio.inr.growth import GrowingNetwork
 from finer_nerfstudio.nerf.data.alpha import over_white
 from finer_nerfstudio.nerf.data.views import View, evenly, view_of
@@ -51,7 +51,7 @@ _MOST_SAMPLES = 1 << 14
 
 @dataclass(frozen=True)
 class SceneSignal:
-    """What a decoder needs to know of a scene beside the networks.
+    """A scene's settings that a decoder needs beside the networks.
 
     Attributes:
         aabb: lowest and highest corner of the scene's box, six numbers in world units.
@@ -122,7 +122,7 @@ class DecodedScene:
 
         Args:
             view: the header's own unless given.
-            report: told how many rows of how many are done.
+            report: progress callback: (completed, total) rows.
         """
         view = self.signal.view if view is None else view
         camera = view.camera().to(self.scene.device)
@@ -294,16 +294,16 @@ def pack_run(
         allowed_loss: what rounding a stage may cost, dB.
         views: test views to measure quality on, evenly spread; 0 for all.
         seed: of the rays by which precision is chosen.
-        report: told what is going on, and how much of how much of it is done.
+        report: progress callback: (description, completed, total).
 
     Raises:
         UsageError: for numbers out of range.
         InputError: where there is no such run, or its field does not grow.
     """
     if not 0 < allowed_loss < math.inf:
-        raise UsageError(f"--allowed-loss must be a positive number of dB, not {allowed_loss}.")
+        raise UsageError(f"{argument('allowed_loss')} must be a positive number of dB, not {allowed_loss}.")
     if views < 0:
-        raise UsageError(f"--views must not be negative, it is {views}.")
+        raise UsageError(f"{argument('views')} must not be negative, it is {views}.")
     report = (lambda name, done, total: None) if report is None else report
     method, steps, model, data = load_run(run_config(run))
     averaged = model.averaged_field.module

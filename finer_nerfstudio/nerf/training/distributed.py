@@ -1,4 +1,4 @@
-"""What the processes of a distributed run tell each other; a process that is alone hears itself.
+"""Messages between the processes of a distributed run; a process that is alone hears itself.
 
 Every process has to call these functions, in the same order: each waits for all others.
 """

@@ -1,4 +1,4 @@
-"""What ``ns-train`` and ``ns-eval`` say on the terminal: a dozen lines in place of Nerfstudio's several hundred."""
+"""Terminal output of ``ns-train`` and ``ns-eval``: a dozen lines in place of Nerfstudio's several hundred."""
 
 from __future__ import annotations
 

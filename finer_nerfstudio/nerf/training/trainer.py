@@ -415,7 +415,7 @@ class FinerTrainer(Trainer):
         try:
             self.save_checkpoint(self._last_step())
         except InputError as error:
-            return f"And it {error}"
+            return f"And it {error.message}"
         return f"What was trained is saved in {self.checkpoint_dir}."
 
     def _diverged(self, error: Diverged) -> str:
@@ -532,7 +532,7 @@ class FinerTrainer(Trainer):
             try:
                 terminal.say(str(pipeline.test_quality(seconds=min(_SECONDS_OF_MEASURING, seconds))))
             except InputError as error:  # what was trained is saved, even if the scene has gone meanwhile
-                terminal.say(f"Test views were not measured: {error}")
+                terminal.say(f"Test views were not measured: {error.on_command_line()}")
         config = terminal.quoted(self.base_dir / "config.yml")
         report = terminal.quoted(self.base_dir / "evaluation.json")
         rows = [
@@ -549,7 +549,7 @@ class FinerTrainer(Trainer):
 
     @check_main_thread
     def _save_summary(self, seconds: float) -> None:
-        """What the run cost, beside its checkpoints."""
+        """Write what the run cost beside its checkpoints."""
         pipeline = self.pipeline
         assert isinstance(pipeline, (FinerPipeline, CountedPipeline))
         summary = {

@@ -1,4 +1,4 @@
-"""What the model adds to Nerfstudio's live viewer."""
+"""The model's panel in Nerfstudio's live viewer."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from finer_nerfstudio._version import __version__
-from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.errors import InputError, UsageError, argument
 from finer_nerfstudio.files.atomic import write_json
 from finer_nerfstudio.inr.methods import METHODS
 from finer_nerfstudio.reproduction.radiance.programs import (
@@ -33,7 +33,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True)
 class RadianceRun:
-    """What a cell is to do.
+    """The work of a cell.
 
     Attributes:
         name: of the cell.
@@ -71,8 +71,8 @@ def radiance_cells(
     """
     if device not in get_args(Device):
         raise UsageError(
-            f"--device {device} is not known to this table: use auto, cpu or cuda, and CUDA_VISIBLE_DEVICES to choose "
-            f"among several GPUs."
+            f"{argument('device')} {device} is not known to this table: use auto, cpu or cuda, and "
+            f"CUDA_VISIBLE_DEVICES to choose among several GPUs."
         )
     cells = []
     for scene in scenes:
@@ -246,7 +246,7 @@ def _named(run: RadianceRun, log: Path) -> Iterator[None]:
 
 
 def last_words(log: Path) -> str:
-    """What a program complained of: its last line with an error, or its last one."""
+    """Return the complaint of a program: its last line with an error, or its last one."""
     if not log.exists():
         return ""
     with log.open("rb") as file:

@@ -163,7 +163,7 @@ def train(
 
 
 def training_summary(config: Path) -> dict[str, Any] | None:
-    """What a run says about the cost of its training: steps, seconds, rays. None for one that did not end."""
+    """Return a run's own summary of its training: steps, seconds, rays. None for one that did not end."""
     path = config.parent / "training.json"
     return json.loads(path.read_text()) if path.exists() else None
 

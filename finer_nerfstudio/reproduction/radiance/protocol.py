@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.errors import UsageError, argument
 from finer_nerfstudio.inr.description import scales_of
 from finer_nerfstudio.inr.methods import METHODS, PROTOCOLS, preset
 from finer_nerfstudio.reproduction.radiance.scenes import Scene
@@ -105,13 +105,15 @@ def protocol_of(*, quick: bool, steps: int | None, minutes: float | None, seed: 
         UsageError: for lengths that cannot be, and for two of them.
     """
     if steps is not None and minutes is not None:
-        raise UsageError("--steps and --minutes cannot both be given: training ends by one of them.")
+        raise UsageError(
+            f"{argument('steps')} and {argument('minutes')} cannot both be given: training ends by one of them."
+        )
     if steps is not None and not 1 <= steps < _ENDLESS:
-        raise UsageError(f"--steps must lie between 1 and {_ENDLESS:,}, not {steps:,}.")
+        raise UsageError(f"{argument('steps')} must lie between 1 and {_ENDLESS:,}, not {steps:,}.")
     if minutes is not None and not 0 < minutes < math.inf:
-        raise UsageError(f"--minutes must be positive, not {minutes}.")
+        raise UsageError(f"{argument('minutes')} must be positive, not {minutes}.")
     if not 0 <= seed < 1 << 32:
-        raise UsageError(f"--seed must lie between 0 and 2^32 - 1, not {seed}.")
+        raise UsageError(f"{argument('seed')} must lie between 0 and 2^32 - 1, not {seed}.")
     if steps is None and minutes is None:
         if quick:
             minutes = QUICK_MINUTES

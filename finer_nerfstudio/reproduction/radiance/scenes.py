@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.errors import InputError, UsageError, argument
 from finer_nerfstudio.files.images import find_image, read_header
 
 # The paper's images, averages of the originals of 800x800.
@@ -61,7 +61,7 @@ class Scene:
         return f"{self.width // factor}x{self.height // factor}"
 
     def identity(self) -> dict[str, Any]:
-        """What makes it this scene, wherever it lies."""
+        """Return what makes it this scene, wherever it lies."""
         return {key: value for key, value in asdict(self).items() if key != "folder"}
 
 
@@ -81,8 +81,8 @@ def scenes_in(path: Path) -> list[Scene]:
     found = sorted(entry.parent for entry in path.glob("*/transforms_train.json"))
     if not found:
         raise InputError(
-            f"there is no scene at {path}: --scenes takes folders in Blender format (transforms_train.json and its "
-            f"siblings) and folders of them; finer demo-scene makes one."
+            f"there is no scene at {path}: {argument('path', option='--scenes')} takes folders in Blender format "
+            f"(transforms_train.json and its siblings) and folders of them; finer demo-scene makes one."
         )
     return [read_scene(folder) for folder in found]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.errors import InputError, UsageError, argument
 from finer_nerfstudio.files.atomic import replacing
 from finer_nerfstudio.files.images import StoredImage, read_stored_image
 
@@ -101,7 +101,7 @@ def sample_image(size: int = 256) -> SourceImage:
     from PIL import ImageDraw, ImageFont
 
     if size < 16:
-        raise UsageError(f"the sample needs a --size of at least 16, not {size}.")
+        raise UsageError(f"the sample needs a {argument('size')} of at least 16, not {size}.")
     scale = 4  # drawn larger and averaged down, for smooth edges
     side = scale * size
     y, x = np.mgrid[0:side, 0:side] / side
@@ -133,7 +133,7 @@ def sample_image(size: int = 256) -> SourceImage:
     draw.polygon([(0.27 * side, 0.5 * side), (0.4 * side, 0.8 * side), (0.5 * side, 0.74 * side)], fill=(92, 34, 40))
     pixels = np.asarray(picture.resize((size, size), Image.Resampling.BOX))
     pixels.setflags(write=False)
-    return SourceImage(pixels, ("no --image was given: this is the generated sample.",))
+    return SourceImage(pixels, ("no image was given: this is the generated sample.",))
 
 
 def _of_8_or_16_bits(stored: StoredImage, path: Path, notes: list[str]) -> np.ndarray:
@@ -163,7 +163,7 @@ def _averaged_down(pixels: np.ndarray, size: int) -> np.ndarray:
     height, width, channels = pixels.shape
     longer = max(height, width)
     if not 1 <= size <= longer:
-        raise UsageError(f"--size must be between 1 and the image's longer side, {longer}, not {size}.")
+        raise UsageError(f"{argument('size')} must be between 1 and the image's longer side, {longer}, not {size}.")
     target = (max(1, round(width * size / longer)), max(1, round(height * size / longer)))
     if target == (width, height):
         return pixels

@@ -38,7 +38,7 @@ class ImageOptions(FitOptions):
 
 @dataclass(frozen=True)
 class FittedImage:
-    """What :func:`fit_image` gives.
+    """Result of :func:`fit_image`.
 
     Attributes:
         network: from coordinates ``[*batch, 2]`` (down, right; the longer side spans [-1, 1]) to channels in [-1, 1].
@@ -83,7 +83,7 @@ def fit_image(
         options: method, length and hyper-parameters.
         checkpoint: where the state of the run is kept.
         resume: go on from there.
-        report: told about progress.
+        report: progress callback.
 
     Raises:
         UsageError: for options that cannot mean anything.
@@ -139,7 +139,7 @@ def decode_image(
         resolution: rows and columns of the wanted picture; those of the image unless given.
         region: ``((top, bottom), (left, right))`` in pixels of the image that the picture shows; all unless given.
         out: array to write to, such as a memory map.
-        report: told how many pixels of how many are done.
+        report: progress callback: (completed, total) pixels.
     """
     rows, columns = resolution or (height, width)
     if out is None:
@@ -173,7 +173,7 @@ def measure(
         image: what it was trained on.
         out: array for the reconstruction, such as a memory map.
         download_lpips: fetch the weights that LPIPS needs.
-        report: told what is going on and how much of how much of it is done.
+        report: progress callback: (description, completed, total).
     """
     height, width, channels = image.pixels.shape
     if out is None:

@@ -1,4 +1,4 @@
-"""What a fitted image looks like: error map, spectra, training curve, the worst places, the first layer's neurons."""
+"""Report of a fitted image: error map, spectra, training curve, the worst places, the first layer's neurons."""
 
 from __future__ import annotations
 

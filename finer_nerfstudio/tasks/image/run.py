@@ -14,6 +14,7 @@ from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.files.atomic import write_json
 from finer_nerfstudio.files.checkpoint import load_model, save_model
 from finer_nerfstudio.files.png import write_image
+from finer_nerfstudio.runs.folder import FOLDER
 from finer_nerfstudio.runs.options import Method
 from finer_nerfstudio.runs.progress import stages, training_progress
 from finer_nerfstudio.runs.results import finish_run, finished_run, read_curve, request_of, write_curve
@@ -137,7 +138,7 @@ def compare_on_image(
     for method in methods:
         require_possible(replace(options, method=method), image)
     if resume and (folder / "checkpoint.safetensors").exists():
-        raise UsageError(f"{folder} holds the run of a single method: choose another --output-dir for a comparison.")
+        raise UsageError(f"{folder} holds the run of a single method: choose another {FOLDER} for a comparison.")
     with output_folder(folder, resume=resume, overwrite=overwrite):
         return _compare_on_image(
             image, methods, options, folder, resume=resume, overwrite=overwrite, download_lpips=download_lpips

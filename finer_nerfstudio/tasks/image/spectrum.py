@@ -5,8 +5,8 @@ spans [-1, 1] whatever the number of pixels. Half the number of pixels along the
 along an axis; diagonal waves go up to sqrt(2) times that.
 
 Two things are wanted of a spectrum, and no one transform gives both. Its shape should not show that the image ends:
-:func:`radial_spectrum` and :func:`spectral_centroid` take a Hann window, which keeps the jump between opposite borders
-from leaking into all frequencies. Its parts should add up to the mean square of the image itself:
+:func:`radial_spectrum` and :func:`mean_centroid` take a Hann window, which keeps the jump between opposite borders from
+leaking into all frequencies. Its parts should add up to the mean square of the image itself:
 :func:`band_powers` mirrors the image at its borders instead, which weighs all pixels alike.
 """
 
@@ -25,7 +25,7 @@ def radial_spectrum(values: Float[Tensor, "height width"]) -> tuple[Float[Tensor
 
     The mean is taken off, and what is left goes through a Hann window. A ring holds the coefficients whose frequency
     rounds to the same whole number. Powers are normalised so that their sum over all coefficients, which is that of
-    mean power times :func:`ring_sizes`, is the mean square of what is left, weighted by the window's square
+    mean power times the coefficients in a ring, is the mean square of what is left, weighted by the window's square
     (Parseval): about the variance of the image. A wave of amplitude A adds up to A^2 / 2, over its own ring and those
     beside it, because the window spreads every coefficient over its neighbours, one to each side along each axis.
 
@@ -41,22 +41,6 @@ def radial_spectrum(values: Float[Tensor, "height width"]) -> tuple[Float[Tensor
     sizes = rings.flatten().bincount()
     sums = torch.zeros(len(sizes), dtype=torch.float64).index_add_(0, rings.flatten(), power.flatten())
     return torch.arange(len(sizes), dtype=torch.float64), sums / sizes
-
-
-def ring_sizes(shape: Sequence[int]) -> Int[Tensor, " rings"]:
-    """How many coefficients :func:`radial_spectrum` averages in each ring for an image of this height and width."""
-    return _ring_of_coefficients(shape).flatten().bincount()
-
-
-def spectral_centroid(values: Float[Tensor, "height width"]) -> float:
-    """Mean frequency in cycles per longer side, weighted by power; zero for a constant.
-
-    From the windowed coefficients of :func:`radial_spectrum` themselves, before they are put into rings.
-
-    Args:
-        values: an image or an error map, of one channel, in any units.
-    """
-    return mean_centroid(values[..., None])
 
 
 def band_powers(values: Float[Tensor, "height width"], cutoff: float) -> tuple[float, float]:
@@ -100,7 +84,14 @@ def mean_spectrum(
 
 
 def mean_centroid(image: Float[Tensor, "height width channels"]) -> float:
-    """:func:`spectral_centroid` of all channels together, of which those that vary more weigh more."""
+    """Return the mean frequency in cycles per longer side, weighted by power; zero for a constant.
+
+    From the windowed coefficients of :func:`radial_spectrum` themselves, before they are put into rings, of all
+    channels together: those that vary more weigh more.
+
+    Args:
+        image: an image or an error map, in any units.
+    """
     power = torch.stack([_windowed_power(channel) for channel in image.unbind(-1)]).sum(dim=0)
     total = float(power.sum())
     # What rounding leaves of a constant has no frequency.

@@ -14,7 +14,7 @@ _FEWEST_POINTS = 500_000
 
 @dataclass(frozen=True)
 class Effort:
-    """What extracting and measuring may cost.
+    """Bounds on what extracting and measuring cost.
 
     Attributes:
         resolution: grid points per axis of the extracted mesh.
@@ -31,7 +31,7 @@ class Effort:
 
 
 def effort_after(training_points: int, resolution: int | None = None) -> Effort:
-    """What a training on so many points is worth.
+    """Return the effort that a training on so many points is worth.
 
     Args:
         training_points: steps times points per step.

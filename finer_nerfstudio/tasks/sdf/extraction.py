@@ -34,7 +34,7 @@ def extract_surface(
         field: signed distances, negative inside, of float32 points.
         resolution: grid points per axis, ends included; 2 at least.
         points_at_once: how many points ``field`` is asked for at a time.
-        report: told what is going on and how much of how much of it is done.
+        report: progress callback: (description, completed, total).
 
     Returns:
         ``[n_vertices, 3]`` float64 vertices and ``[n_faces, 3]`` int64 faces that look outward.

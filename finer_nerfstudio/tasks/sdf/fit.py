@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.errors import InputError, UsageError, argument
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.runs import metrics
 from finer_nerfstudio.runs.options import FitOptions, device_named, preset_of, protocol_of, settings_of
@@ -44,7 +44,7 @@ class ShapeOptions(FitOptions):
 
 @dataclass(frozen=True)
 class FittedShape:
-    """What :func:`fit_shape` gives.
+    """Result of :func:`fit_shape`.
 
     Attributes:
         network: from points ``[*batch, 3]`` of the unit frame to signed distances there ``[*batch, 1]``.
@@ -84,7 +84,7 @@ def require_possible(options: ShapeOptions) -> None:
     chosen, protocol = preset_of(options, "sdf"), protocol_of(options, "sdf")
     Schedule(protocol.steps, chosen.learning_rate, minutes=options.minutes)
     if options.batch_size is not None and options.batch_size < 2:
-        raise UsageError(f"--batch-size must be at least 2, not {options.batch_size}.")
+        raise UsageError(f"{argument('batch_size')} must be at least 2, not {options.batch_size}.")
 
 
 def fit_shape(
@@ -102,7 +102,7 @@ def fit_shape(
         options: method, length and hyper-parameters.
         checkpoint: where the state of the run is kept.
         resume: go on from there.
-        report: told about progress.
+        report: progress callback.
 
     Raises:
         UsageError: for options that cannot mean anything.
@@ -214,7 +214,7 @@ def measure_shape(
         faces: of the extracted surface.
         seed: of the random points.
         effort: fewer points and a coarser grid than those.
-        report: told about progress.
+        report: progress callback.
     """
     effort = Effort() if effort is None else effort
     unit, normalization = in_unit_frame(shape)

@@ -1,4 +1,4 @@
-"""What a fitted shape looks like beside the true one, and where it is off."""
+"""Report of a fitted shape beside the true one, and where it is off."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def shape_report(
         metrics: numbers to show.
         configuration: the run's options.
         notes: sentences about the input.
-        progress: told what is being drawn.
+        progress: progress callback.
 
     Raises:
         InputError: where the file cannot be written.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.errors import UsageError, argument
 from finer_nerfstudio.files.atomic import replacing
 from finer_nerfstudio.files.checkpoint import save_model
 from finer_nerfstudio.runs.progress import stages, training_progress
@@ -154,7 +154,7 @@ def require_resolution(resolution: int) -> None:
         UsageError: for a resolution out of range.
     """
     if not 8 <= resolution <= LARGEST_RESOLUTION:
-        raise UsageError(f"--resolution must be between 8 and {LARGEST_RESOLUTION}, not {resolution}.")
+        raise UsageError(f"{argument('resolution')} must be between 8 and {LARGEST_RESOLUTION}, not {resolution}.")
 
 
 def surface_error(truth: Shape, vertices: np.ndarray) -> np.ndarray:

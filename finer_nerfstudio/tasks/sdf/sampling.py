@@ -15,26 +15,6 @@ FINE_SCALE = 0.001
 """Laplace scale of the noise of odd rows."""
 
 
-def surface_points(shape: Shape, count: int, generator: torch.Generator) -> Float[Tensor, "count 3"]:
-    """Random points of a surface, float32: by area on a mesh, any of the points of a cloud.
-
-    Args:
-        shape: the surface.
-        count: how many.
-        generator: source of randomness.
-    """
-    points, _ = surface_points_and_normals(shape, count, generator)
-    return points
-
-
-def surface_points_and_normals(
-    shape: Shape, count: int, generator: torch.Generator
-) -> tuple[Float[Tensor, "count 3"], Float[Tensor, "count 3"]]:
-    """Random points of a surface and the unit normals there; of a mesh those of its faces."""
-    draw = SurfaceSampler(shape)
-    return draw.points_and_normals(count, generator)
-
-
 class SurfaceSampler:
     """Draws points of a surface quickly, again and again.
 

@@ -117,6 +117,8 @@ def read_shape(path: Path) -> Shape:
         _require_points(path, raw.vertices)
         if len(raw.sizes):
             return _mesh(path, raw)
+    except InputError:
+        raise
     except OSError as error:  # also for paths that are too long
         raise InputError(f"{str(path)[:200]} cannot be opened ({in_one_line(error)}).") from error
     except ValueError as error:
@@ -301,4 +303,4 @@ def sample_shape(resolution: int = 128) -> Shape:
         return torch.stack(parts).amin(dim=0)
 
     vertices, faces = extract_surface(field, resolution)
-    return Shape(vertices, faces, None, True, ("no --mesh was given: this is the generated sample.",))
+    return Shape(vertices, faces, None, True, ("no mesh was given: this is the generated sample.",))

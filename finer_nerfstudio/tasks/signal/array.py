@@ -18,16 +18,23 @@ from finer_nerfstudio.inr.activations import Activation, VariablePeriodic, as_ac
 from finer_nerfstudio.inr.methods import Preset, preset
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.runs.metrics import decibels
-from finer_nerfstudio.runs.options import device_named
+from finer_nerfstudio.runs.options import device_named, require_seed, require_sizes
 from finer_nerfstudio.runs.progress import training_progress
 from finer_nerfstudio.runs.training import Schedule, Training, train
 from finer_nerfstudio.tasks.signal.bias_range import bias_range_for
-from finer_nerfstudio.tasks.signal.grid import BatchSize, GridSignal, decode, psnr_of_loss, squared_error
+from finer_nerfstudio.tasks.signal.grid import (
+    BatchSize,
+    GridSignal,
+    decode,
+    points_per_step,
+    psnr_of_loss,
+    squared_error,
+)
 
 
 @dataclass(frozen=True, repr=False)
 class FittedArray:
-    """Hold a fitted array: the network, and what its values mean.
+    """Result of :func:`fit_array`.
 
     Attributes:
         network: from coordinates ``[*batch, axes]`` (the longest axis spans [-1, 1]) to channels in [-1, 1].
@@ -109,9 +116,9 @@ def _grid_of(resolution: int | Sequence[int], *, axes: int) -> tuple[int, ...]:
     """
     shape = (resolution,) if isinstance(resolution, (int, np.integer)) else tuple(resolution)
     if len(shape) != axes:
-        raise ValueError(f"the array has {axes} axes of samples, and the resolution {shape} has {len(shape)}")
+        raise ValueError(f"resolution must have {axes} axes, as the array has, not {len(shape)}")
     if not all(isinstance(size, (int, np.integer)) and not isinstance(size, bool) and size >= 1 for size in shape):
-        raise ValueError(f"a resolution is at least 1 sample along each axis, in whole numbers, not {shape}")
+        raise ValueError(f"resolution must be at least 1 sample along each axis, in whole numbers, not {shape}")
     return tuple(int(size) for size in shape)
 
 
@@ -167,25 +174,28 @@ def fit_array(
 
     Raises:
         ValueError: for arrays that are empty or not of finite numbers, for one of which it is not clear whether its
-            last axis counts channels, and for an unknown method.
+            last axis counts channels, and for an unknown method or another argument that cannot mean anything.
         InputError: when training diverges.
     """
     values = np.asarray(values)
     if channels_last is None:
         if values.ndim == 3 and values.shape[2] in (3, 4) and min(values.shape[:2]) > 4:
             raise ValueError(
-                f"an array of shape {values.shape} may be a picture in colour or a volume: say channels_last=True or "
+                f"values of the shape {values.shape} may be a picture in colour or a volume: say channels_last=True or "
                 "channels_last=False"
             )
         channels_last = False
     if values.size == 0 or values.ndim < (2 if channels_last else 1):
-        raise ValueError(f"fit_array needs at least one sample, and got an array of shape {values.shape}")
+        raise ValueError(f"values must hold at least one sample, and have the shape {values.shape}")
     if not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values) or not np.isfinite(values).all():
-        raise ValueError("fit_array needs an array of finite real numbers")
+        raise ValueError("values must be finite real numbers")
     if not channels_last:
         values = values[..., None]
     low, high = float(values.min()), float(values.max())
     signal = GridSignal(values, low, high if high > low else low + max(1.0, abs(low)))
+    require_seed(seed)
+    require_sizes(width, depth)
+    points_per_step(batch_size, signal.samples)
     generator = torch.Generator().manual_seed(seed)
     chosen = (
         preset(activation, "image")
@@ -193,9 +203,11 @@ def fit_array(
         else Preset(as_activation(activation), learning_rate=5e-4)
     )
     place = device_named(device)
-    if bias_range == "auto":
+    if isinstance(bias_range, str):
+        if bias_range != "auto":
+            raise ValueError(f"bias_range must be a positive number or 'auto', not {bias_range!r}")
         if not isinstance(chosen.activation, VariablePeriodic):
-            raise ValueError("fit_array: a bias range is chosen automatically for variable-periodic activations only")
+            raise ValueError("bias_range='auto' is for variable-periodic activations; give a number or leave it out")
         look_around = replace(chosen, bias_range=1.0 if chosen.bias_range is None else chosen.bias_range)
         bias_range = bias_range_for(signal, look_around, width=width, depth=depth, device=place)
     chosen = chosen.overridden(bias_range=bias_range, learning_rate=learning_rate)

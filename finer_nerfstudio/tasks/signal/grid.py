@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.errors import UsageError, argument
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.runs.metrics import decibels
 from finer_nerfstudio.runs.training import Backward
@@ -81,14 +81,10 @@ class GridSignal:
         return math.prod(self.shape)
 
     def targets(self, flat: Int[Tensor, " n"] | slice) -> Float[Tensor, "n channels"]:
-        """What the network should give, in [-1, 1], at the samples with these row-major numbers."""
+        """Return the network's targets, in [-1, 1], at the samples with these row-major numbers."""
         rows = self.values.reshape(self.samples, self.channels)
         chosen = rows[flat if isinstance(flat, slice) else flat.numpy()]
         return torch.from_numpy((chosen.astype(np.float64) - self.low) * (2.0 / (self.high - self.low)) - 1.0).float()
-
-    def from_network(self, outputs: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*batch channels"]:
-        """Network outputs in units of the signal."""
-        return (outputs + 1.0) * (0.5 * (self.high - self.low)) + self.low
 
 
 def psnr_of_loss(loss: float) -> float:
@@ -106,8 +102,8 @@ def points_per_step(batch_size: BatchSize, samples: int) -> int:
         return samples
     if batch_size == "auto":
         return min(samples, _AUTOMATIC_BATCH)
-    if batch_size < 1:
-        raise UsageError(f"--batch-size must be at least 1, full or auto, not {batch_size}.")
+    if isinstance(batch_size, str) or batch_size < 1:
+        raise UsageError(f"{argument('batch_size')} must be at least 1, full or auto, not {batch_size}.")
     return min(samples, batch_size)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.errors import UsageError, argument
 from finer_nerfstudio.inr.growth import slim_output
 from finer_nerfstudio.inr.methods import METHODS
 from finer_nerfstudio.inr.network import CoordinateNetwork
@@ -56,7 +56,7 @@ def run_comparison(
         InputError: when training diverges or something cannot be read or written.
     """
     if options.method not in _BASES:
-        raise UsageError(f"--method {options.method}: compare takes a FINER++ method, {', '.join(_BASES)}.")
+        raise UsageError(f"{argument('method')} {options.method}: compare takes a FINER++ method, {', '.join(_BASES)}.")
     subject = image_subject(image, options)
     _, _, widths = require_possible(options, subject)
     options = replace(options, widths=widths, budget_kb=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from finer_nerfstudio.errors import InputError, UsageError, in_one_line
+from finer_nerfstudio.errors import InputError, UsageError, argument, in_one_line
 
 _PORTION = 1 << 14
 _SECONDS_TO_ANSWER = 30.0
@@ -25,7 +25,7 @@ def portions_of(source: str, *, max_bytes: int | None = None) -> Iterator[bytes]
         InputError: where nothing can be read. A connection that breaks off ends the bytes: what came counts.
     """
     if max_bytes is not None and max_bytes < 1:
-        raise UsageError(f"--max-bytes must be at least 1, not {max_bytes}.")
+        raise UsageError(f"{argument('max_bytes')} must be at least 1, not {max_bytes}.")
     if source.startswith(("http://", "https://")):
         yield from _from_address(source, max_bytes)
         return

@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 import torch
 
-from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.errors import InputError, UsageError, argument
 from finer_nerfstudio.files.checkpoint import load_training, save_training
 from finer_nerfstudio.inr.activations import Activation
 from finer_nerfstudio.inr.description import LARGEST_SIZES
 from finer_nerfstudio.inr.growth import GrowingNetwork, bias_shells, units_of
 from finer_nerfstudio.inr.methods import Preset, Protocol, Task
+from finer_nerfstudio.runs.folder import FOLDER
 from finer_nerfstudio.runs.options import FitOptions, device_named, preset_of, protocol_of, settings_of
 from finer_nerfstudio.runs.training import Report, Schedule, difference, train
 from finer_nerfstudio.streams.header import Precision, StreamedStage, StreamHeader, describe_network, stage_bytes
@@ -50,7 +51,7 @@ class StreamOptions(FitOptions):
     precision: Precision | Literal["auto"] = "auto"
     """How weights are stored; auto takes the coarsest for each stage that costs less than --allowed-loss."""
     allowed_loss: float = 0.1
-    """What rounding a stage may cost in dB."""
+    """Largest loss in dB that rounding a stage may cost."""
     batch_size: BatchSize = "auto"
     """Samples per step: full, auto (all up to 512x512, that many of larger images, 10,000 points of shapes), or a
     number. Memory is bounded in any case."""
@@ -58,7 +59,7 @@ class StreamOptions(FitOptions):
 
 @dataclass(frozen=True)
 class Subject:
-    """What is to be streamed.
+    """A signal to be streamed.
 
     Attributes:
         task: decides the protocol.
@@ -106,7 +107,7 @@ class FinishedStage:
 
 @dataclass(frozen=True)
 class EncodedStream:
-    """What :func:`encode` gives.
+    """Result of :func:`encode`.
 
     Attributes:
         content: the file.
@@ -133,25 +134,27 @@ def require_possible(options: StreamOptions, subject: Subject) -> tuple[Preset, 
     """
     device_named(options.device)
     if options.width is not None:
-        raise UsageError("--width: a stream has --widths.")
+        raise UsageError(f"{argument('width')}: a stream has {argument('widths')}.")
     chosen, protocol = preset_of(options, subject.task), protocol_of(options, subject.task)
     if options.bias_range == "auto":
-        raise UsageError("--bias-range auto is for single networks; give a number.")
+        raise UsageError(f"{argument('bias_range', 'auto')} is for single networks; give a number.")
     Schedule(protocol.steps, chosen.learning_rate, minutes=options.minutes)
     if not options.widths:
-        raise UsageError("--widths: give at least one.")
+        raise UsageError(f"{argument('widths')}: give at least one.")
     for width in options.widths:
         if not 1 <= width <= LARGEST_SIZES["width"]:
-            raise UsageError(f"--widths must be from 1 to {LARGEST_SIZES['width']:,}, not {width}.")
+            raise UsageError(f"{argument('widths')} must be from 1 to {LARGEST_SIZES['width']:,}, not {width}.")
     units = [units_of(width, chosen.activation) for width in options.widths]
     if any(after <= before for before, after in itertools.pairwise(units)):
-        raise UsageError(f"--widths must increase, and each add a unit at least: {' '.join(map(str, options.widths))}.")
+        raise UsageError(
+            f"{argument('widths')} must increase, and each add a unit at least: {' '.join(map(str, options.widths))}."
+        )
     if not 0 < options.allowed_loss < math.inf:
-        raise UsageError(f"--allowed-loss must be a positive number of dB, not {options.allowed_loss}.")
+        raise UsageError(f"{argument('allowed_loss')} must be a positive number of dB, not {options.allowed_loss}.")
     widths = options.widths
     if options.budget_kb is not None:
         if not 0 < options.budget_kb < math.inf:
-            raise UsageError(f"--budget-kb must be a positive number, not {options.budget_kb}.")
+            raise UsageError(f"{argument('budget_kb')} must be a positive number, not {options.budget_kb}.")
         precision = "float16" if options.precision == "auto" else options.precision
         widths = widths_within(
             1000.0 * options.budget_kb,
@@ -215,8 +218,8 @@ def widths_within(
             high = middle - 1
     if best is None:
         raise UsageError(
-            f"--budget-kb {budget / 1000.0:g} is too little for {len(proportions)} stages: allow more, or give fewer "
-            "--widths."
+            f"{argument('budget_kb')} {budget / 1000.0:g} is too little for {len(proportions)} stages: allow more, or "
+            f"give fewer {argument('widths')}."
         )
     return best
 
@@ -274,7 +277,7 @@ def encode(
                 unpack_stage_([stage], stages[-1].payload, stages[-1].precision)
             except ValueError as error:
                 raise InputError(
-                    f"{kept} is damaged ({error}): remove it, and --resume trains the stage again."
+                    f"{kept} is damaged ({error}): remove it, and {argument('resume', True)} trains the stage again."
                 ) from None
             continue
         problem = subject.problem(network, generator)
@@ -344,17 +347,16 @@ def _read_stage(path: Path, settings: dict[str, Any]) -> FinishedStage:
     try:
         before = progress["settings"]
         different = sorted(key for key in before.keys() | settings.keys() if _json(before, key) != _json(settings, key))
-        if different:
-            raise UsageError(
-                f"{path} belongs to a run with {difference(before, settings, different)}: give the same, or another "
-                "--output-dir."
-            )
+        words = difference(before, settings, different) if different else None
         stage = progress["stage"]
         stage["curve"] = [(int(step), float(loss)) for step, loss in stage["curve"]]
         stage["decibels"] = tuple(stage["decibels"])
-        return FinishedStage(tensors["payload"].numpy().tobytes(), **stage)
+        finished = FinishedStage(tensors["payload"].numpy().tobytes(), **stage)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is no finished stage of a stream ({error}).") from error
+    if words is not None:
+        raise UsageError(f"{path} belongs to a run with {words}: give the same, or another {FOLDER}.")
+    return finished
 
 
 def _json(values: dict[str, Any], key: str) -> Any:

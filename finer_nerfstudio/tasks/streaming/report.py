@@ -1,4 +1,4 @@
-"""What a stream looks like: its stages side by side, and what they cost beside JPEG and WebP."""
+"""Report of a stream: its stages side by side, and what they cost beside JPEG and WebP."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from finer_nerfstudio.errors import InputError, UsageError, in_one_line
+from finer_nerfstudio.errors import InputError, UsageError, argument, in_one_line
 from finer_nerfstudio.files.images import read_header
 from finer_nerfstudio.streams.header import StreamHeader
 from finer_nerfstudio.tasks.image.files import read_image
@@ -98,7 +98,7 @@ def serving(
         UsageError: for a speed that is not positive, and for a port that cannot be had.
     """
     if kilobytes is not None and not kilobytes > 0:
-        raise UsageError(f"--kilobytes must be a positive number, not {kilobytes}.")
+        raise UsageError(f"{argument('kilobytes')} must be a positive number, not {kilobytes}.")
 
     class Handler(_Handler):
         stream_path = path
@@ -109,7 +109,8 @@ def serving(
         server = _Server((host, port), Handler)
     except (OSError, OverflowError) as error:
         raise UsageError(
-            f"--host {host} --port {port}: cannot listen there ({in_one_line(error)}): choose another --port."
+            f"{argument('host')} {host} {argument('port')} {port}: cannot listen there ({in_one_line(error)}): "
+            f"choose another {argument('port')}."
         ) from error
     try:
         yield server

@@ -27,17 +27,15 @@ _JUDGED_SAMPLES = 1 << 17
 
 @dataclass(frozen=True)
 class StageProblem:
-    """What the newest stage of a network is trained on.
+    """Training problem of the newest stage of a network.
 
     Attributes:
         backward: one batch's loss and gradient.
         decibels: quality with the stage as it is, on fixed samples; for choosing a precision.
-        cached: whether activations of frozen units were kept.
     """
 
     backward: Backward
     decibels: Callable[[], float]
-    cached: bool
 
 
 def grid_problem(
@@ -121,7 +119,7 @@ def grid_problem(
         error /= judged * signal.channels
         return decibels_of(error, peak=2.0)
 
-    return StageProblem(backward, decibels, cached)
+    return StageProblem(backward, decibels)
 
 
 def shape_problem(
@@ -157,7 +155,7 @@ def shape_problem(
             means = [float(distances.weighted(field, *drawn).double().mean()) for drawn in judged]
         return decibels_of(sum(means) / len(means))
 
-    return StageProblem(backward, decibels, cached=False)
+    return StageProblem(backward, decibels)
 
 
 def _concatenated(

@@ -1,4 +1,4 @@
-"""What can be streamed: images and shapes."""
+"""Subjects of streams: images and shapes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.errors import InputError, argument
 from finer_nerfstudio.inr.growth import GrowingNetwork
 from finer_nerfstudio.runs import metrics
 from finer_nerfstudio.streams.header import StreamHeader
@@ -96,7 +96,7 @@ def picture_of(
         stages: use only so many; all that there are unless given.
         resolution: rows and columns; those of the image unless given.
         largest: pixels of four bytes that memory may be set aside for.
-        report: told how many pixels of how many are done.
+        report: progress callback: (completed, total) pixels.
 
     Raises:
         InputError: where there is nothing to show yet, for other signals and for larger pictures.
@@ -106,7 +106,7 @@ def picture_of(
     if rows * columns * stream.networks[0].out_dim * (1 if maximum == 255 else 2) > 4 * largest:
         raise InputError(
             f"the picture has {rows:,} x {columns:,} pixels, more than the {largest:,} that are allowed: give a "
-            "smaller --size, or a larger --max-pixels."
+            f"smaller {argument('size')}, or a larger {argument('max_pixels')}."
         )
     stages = stream.stages if stages is None else stages
     if not 1 <= stages <= stream.stages:

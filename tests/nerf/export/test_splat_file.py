@@ -181,10 +181,10 @@ def test_claims_of_more_splats_than_memory_holds_are_refused(tmp_path: Path) -> 
     lists = MINIMAL.replace("x y", "y")
     for count in (1 << 31, 1 << 62, 1 << 70):
         path = write_text(tmp_path / "s.ply", MINIMAL, "1 2 3", count=count)
-        with pytest.raises(InputError, match=r"damaged: it claims|cannot be read as a PLY file"):
+        with pytest.raises(InputError, match=r"it claims [0-9,]+ rows, and has|cannot be read as a PLY file \(.+\)"):
             read_splats(path)
         path = write_text(tmp_path / "s.ply", lists, "1 2 3", count=count)
         content = path.read_bytes().replace(b"property float y\n", b"property list uint float x\nproperty float y\n")
         path.write_bytes(content.replace(b"ascii", b"binary_little_endian"))
-        with pytest.raises(InputError, match="holds no Gaussian splats: it has lists"):
+        with pytest.raises(InputError, match=r"holds no Gaussian splats: it has lists"):
             read_splats(path)

@@ -139,10 +139,22 @@ def test_comparison(tmp_path: Path) -> None:
         ("finer-wavelet", {"bias_range": 0.0}),
         ("finer-wavelet", {"learning_rate": 0.0}),
         ("pemlp", {"encoding_frequencies": -1}),
-        ("siren", {"width": 0}),
-        ("siren", {"depth": 0}),
     ],
 )
 def test_options_that_the_method_does_not_have(method: Method, override: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=method):
         preset_of(FitOptions(method=method, **override), "image")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ({"width": 0}, "width must lie between 1 and 65,536, not 0"),
+        ({"depth": 257}, "depth must lie between 1 and 256, not 257"),
+        ({"seed": -1}, "seed must be between 0 and 2.63 - 1, not -1"),
+    ],
+)
+def test_sizes_and_seeds_that_no_network_has(override: dict[str, int], sentence: str) -> None:
+    with pytest.raises(UsageError, match=f"^{sentence}") as raised:
+        preset_of(FitOptions(**override), "image")  # pyright: ignore[reportArgumentType]
+    assert raised.value.on_command_line() == f"--{raised.value}"
