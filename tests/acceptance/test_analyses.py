@@ -51,7 +51,7 @@ def test_every_verb_leaves_figures_numbers_and_tables(verb: str, command: Comman
     assert stored["versions"]["torch"]
     assert stored["settings"]
     for name in stored["numbers"]:
-        assert name in output
+        assert name.replace("_", " ") in output
     with Image.open(folder / f"{verb}.png") as picture:
         assert min(picture.size) > 200
         assert np.asarray(picture.convert("L")).std() > 5, "something is drawn"
