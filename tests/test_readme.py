@@ -158,8 +158,8 @@ def shortened(command: str) -> str:
     return " ".join([program, *arguments]).replace("@", "$")
 
 
-@pytest.fixture(scope="session")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module")
+def workplace(programs: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the README's scene and a run trained by the README's own command."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "scripts").symlink_to(ROOT / "scripts")
