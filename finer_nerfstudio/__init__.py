@@ -26,29 +26,6 @@ if TYPE_CHECKING:
     from finer_nerfstudio.inr.network import CoordinateNetwork, positional_encoding
     from finer_nerfstudio.tasks.signal.array import FittedArray, fit_array
 
-_ROOMS = {
-    "files.checkpoint": ("SavedModel", "load_model", "save_model"),
-    "inr": (
-        "METHODS",
-        "Activation",
-        "CoordinateNetwork",
-        "Custom",
-        "Gauss",
-        "GrowingNetwork",
-        "Preset",
-        "ReLU",
-        "Sine",
-        "VariablePeriodic",
-        "Wavelet",
-        "bias_shells",
-        "positional_encoding",
-        "preset",
-        "variable_periodic",
-    ),
-    "tasks.signal.array": ("FittedArray", "fit_array"),
-}
-_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
-
 __all__ = [
     "METHODS",
     "Activation",
@@ -72,6 +49,13 @@ __all__ = [
     "save_model",
     "variable_periodic",
 ]
+
+# The networks are most of it.
+_ROOM_OF = {
+    **dict.fromkeys(__all__, "inr"),
+    **dict.fromkeys(("SavedModel", "load_model", "save_model"), "files.checkpoint"),
+    **dict.fromkeys(("FittedArray", "fit_array"), "tasks.signal.array"),
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -65,37 +65,14 @@ def shared_shapes() -> Path:
     return DATA / "shapes"
 
 
-NERFSTUDIO_COMMANDS = ("ns-train", "ns-eval", "ns-render", "ns-export", "ns-viewer")
-# Imports as little as it can. What interrupts it interrupts the command.
-CLIENT = """#!{python} -SE
-import json, os, signal, socket, sys
-server = socket.socket(socket.AF_UNIX)
-server.connect({address!r})
-request = json.dumps([{command!r}, sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
-socket.send_fds(server, [len(request).to_bytes(4, "big")], [0, 1, 2])
-server.sendall(request)
-answers = server.makefile("r")
-pid = int(answers.readline())
-for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, lambda number, frame: os.kill(pid, number))
-code = int(answers.readline() or 1)
-sys.exit(code if code >= 0 else 128 - code)
-"""
-
-
 @pytest.fixture(scope="session")
 def nerfstudio_commands() -> Iterator[Path]:
     """A folder of Nerfstudio's commands that start in no time, since preloaded.py has their imports behind it."""
     # Nothing that pytest makes: the path of a socket has to be short.
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        address = folder / "socket"
-        for command in NERFSTUDIO_COMMANDS:
-            client = folder / command
-            client.write_text(CLIENT.format(python=sys.executable, address=str(address), command=command))
-            client.chmod(0o755)
         with subprocess.Popen(
-            [sys.executable, ROOT / "tests" / "preloaded.py", address], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, ROOT / "tests" / "preloaded.py", folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as server:
             assert server.stdin is not None
             assert server.stdout is not None

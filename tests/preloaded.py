@@ -1,7 +1,8 @@
 """Nerfstudio's commands without their ten seconds of imports: each is forked from a process that has imported them.
 
-``python preloaded.py SOCKET`` runs a command for every connection, with the caller's arguments, folder, environment and
-standard streams, and answers with its exit code. It ends when its standard input does.
+``python preloaded.py FOLDER`` puts a program of each command's name into the folder. These connect to it by a socket
+there; it runs the command with the caller's arguments, folder, environment and standard streams, and answers with its
+exit code. It ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -24,9 +25,31 @@ COMMANDS = {
 }
 
 
-def _serve(address: str) -> None:
+# Imports as little as it can. What interrupts it interrupts the command.
+CLIENT = """#!{python} -SE
+import json, os, signal, socket, sys
+server = socket.socket(socket.AF_UNIX)
+server.connect({address!r})
+request = json.dumps([{command!r}, sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
+socket.send_fds(server, [len(request).to_bytes(4, "big")], [0, 1, 2])
+server.sendall(request)
+answers = server.makefile("r")
+pid = int(answers.readline())
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: os.kill(pid, number))
+code = int(answers.readline() or 1)
+sys.exit(code if code >= 0 else 128 - code)
+"""
+
+
+def _serve(folder: Path) -> None:
     import importlib
 
+    address = str(folder / "socket")
+    for command in COMMANDS:
+        client = folder / command
+        client.write_text(CLIENT.format(python=sys.executable, address=address, command=command))
+        client.chmod(0o755)
     sys.argv = ["ns-train"]  # by which the package knows that it is in a command of Nerfstudio
     entries = {command: importlib.import_module(module).entrypoint for command, module in COMMANDS.items()}
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever has answered is gone
@@ -78,4 +101,4 @@ def _answer(client: socket.socket, entries: dict) -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    _serve(Path(sys.argv[1]))

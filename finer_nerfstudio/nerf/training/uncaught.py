@@ -31,11 +31,10 @@ def say_uncaught() -> None:
     before = sys.excepthook
 
     def say_or_trace(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if isinstance(error, KeyboardInterrupt):
-            print("interrupted.", file=sys.stderr)
-            return
         if _came_from_interruption(error):
             print("interrupted.", file=sys.stderr)
+            if isinstance(error, KeyboardInterrupt):  # by which Python ends the process itself
+                return
             raise SystemExit(130)
         sentence = _sentence(error, trace)
         if sentence is None:
@@ -53,7 +52,7 @@ def _runs_command_of_nerfstudio() -> bool:
 
 
 def _came_from_interruption(error: BaseException | None) -> bool:
-    """Whether Ctrl-C had something fail on the way out, as the writer of a video."""
+    """Whether this is Ctrl-C, or what failed on the way out because of it, as the writer of a video."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return True
