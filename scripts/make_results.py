@@ -7,7 +7,7 @@ Every docs/templates/PAGE.md is a template of jinja, and docs/PAGE.md what it gi
 content of docs/results/NAME.json, ``numbers(verb, name)`` what an analysis found, ``published`` the paper's numbers,
 ``methods`` the registry and ``claims`` the functions that judge:
 
-    The best of them reached {{ results["nerf_lego_15_minutes"]["finer-sine"].test.psnr | decimals(2) }} dB.
+    The best of them reached {{ results["nerf_lego_15_minutes"]["finer-sine"].psnr | decimals(2) }} dB.
 
 What finer analyze left in docs/results/analysis/NAME is thinned to what its figure shows, and drawn again beside its
 numbers. Figures are not checked: another version of matplotlib draws the same one with other bytes.

@@ -36,7 +36,6 @@ _SPOKEN_TO_BY_COMMANDS = (
 _ALLOWED = {
     "errors.py": "makes them",
     "inr/kernels/building.py": "asks a compiler for its version",
-    "reproduction/comparison.py": "calls ns-train",
     "reproduction/radiance/cells.py": "calls ns-train",
     "reproduction/radiance/pictures.py": "calls ns-render",
     "reproduction/radiance/programs.py": "calls ns-train and ns-eval",

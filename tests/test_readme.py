@@ -270,6 +270,6 @@ def test_make_help_and_demo(tmp_path: Path) -> None:
     assert str(tmp_path / "demo" / "comparison.png") in output
     results = json.loads((tmp_path / "demo" / "results.json").read_text())
     for method in ("finer-sine", "finer-wavelet"):
-        assert 5 < results[method]["test"]["psnr"] < 60
+        assert 5 < results[method]["psnr"] < 60
     with Image.open(tmp_path / "demo" / "comparison.png") as picture:
         assert picture.width > 1500, "the truth and two renderings, each large enough to look at"

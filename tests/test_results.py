@@ -180,10 +180,10 @@ def test_numbers_of_the_readme() -> None:
     for name, run in fields.items():
         nerfacto = name == "bounded-nerfacto"
         assert rows["nerfacto, in torch" if nerfacto else name] == [
-            f"{run['test']['psnr']:.2f}",
+            f"{run['psnr']:.2f}",
             *([f"{TABLE_3[name]['lego']:.2f}"] if not nerfacto else [""]),
-            f"{run['training']['parameters']:,}",
-            f"{run['training']['rays_per_second']:,.0f}",
+            f"{run['parameters']:,}",
+            f"{run['rays_per_second']:,.0f}",
         ]
     images = {row["method"]: row for row in stored["table1_quick"]["rows"]}
     shape, stream = stored["armadillo_10_minutes"], stored["stream_div2k_00"]["ways"]["finer-sine"]
@@ -192,7 +192,7 @@ def test_numbers_of_the_readme() -> None:
     sine, siren = (images[method] for method in ("finer-sine", "siren"))
     text = " ".join(README.split())
     for sentence in (
-        f"A network of {4 * fields['finer-sine']['training']['parameters'] / 1000:.0f} kB",
+        f"A network of {4 * fields['finer-sine']['parameters'] / 1000:.0f} kB",
         f"nerfacto was measured on {fields['bounded-nerfacto']['views']} test views instead of "
         f"{fields['finer-sine']['views']}",
         f"`finer-sine` {sine['mean']['psnr']:.2f} dB, `siren` {siren['mean']['psnr']:.2f} dB",

@@ -30,6 +30,6 @@ def run(config: Comparison) -> None:
     for method, result in compared.results.items():
         shown.add_row(*table_row(method, result))
     console.print(shown)
-    best = max(compared.results, key=lambda method: compared.results[method]["test"]["psnr"])
+    best = max(compared.results, key=lambda method: compared.results[method]["psnr"])
     console.print(f"truth, {', '.join(compared.results)} side by side: {compared.picture}", markup=False)
-    console.print(f"next: ns-viewer --load-config {compared.results[best]['config']}", markup=False)
+    console.print(f"next: ns-viewer --load-config {compared.runs / compared.results[best]['config']}", markup=False)

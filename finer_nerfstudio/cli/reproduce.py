@@ -22,7 +22,7 @@ from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.inr.methods import PROTOCOLS
 from finer_nerfstudio.reproduction.published import TABLE_1, TABLE_2, TABLE_2_ARMADILLO
 from finer_nerfstudio.reproduction.radiance.cells import radiance_cells
-from finer_nerfstudio.reproduction.radiance.protocol import protocol_of
+from finer_nerfstudio.reproduction.radiance.protocol import protocol_of_table
 from finer_nerfstudio.reproduction.radiance.scenes import Scene, require_different_names, scenes_in
 from finer_nerfstudio.reproduction.table import Row, write_table
 from finer_nerfstudio.reproduction.table1 import image_cells, images_in, learning_rate_cells
@@ -190,7 +190,7 @@ class Table3(Sweep):
 
 
 def table3(command: Table3) -> None:
-    protocol = protocol_of(quick=command.quick, steps=command.steps, minutes=command.minutes, seed=command.seed)
+    protocol = protocol_of_table(quick=command.quick, steps=command.steps, minutes=command.minutes, seed=command.seed)
     scenes = [scene for path in command.scenes for scene in scenes_in(path)]
     require_different_names(scenes)
     folder = command.output_dir / "cells"

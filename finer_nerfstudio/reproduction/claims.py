@@ -296,7 +296,7 @@ def ahead_on_radiance_fields(runs: Mapping[str, Numbers], *, luck: float) -> Cla
         runs: what ``finer compare`` wrote, by method.
         luck: dB by which two runs of the same settings differ.
     """
-    psnr = {method: run["test"]["psnr"] for method, run in runs.items()}
+    psnr = {method: run["psnr"] for method, run in runs.items()}
     sentences, conditions, missing = [], [], ""
     for ours, base in FAMILIES.items():
         if ours in psnr and base in psnr:

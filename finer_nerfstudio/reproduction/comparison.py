@@ -1,37 +1,28 @@
 """Radiance fields trained with several methods for the same time, their test results side by side.
 
-Every method goes through Nerfstudio's own ``ns-train`` and ``ns-eval``; only what they print and write is collected. A
-method whose results are there already is not trained again, so that an interrupted comparison goes on where it stopped.
+Each method is a cell of :mod:`finer_nerfstudio.reproduction.radiance.cells`, as in Table 3: one with a result is not
+trained again, so that an interrupted comparison goes on where it stopped.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from finer_nerfstudio._version import __version__
 from finer_nerfstudio.errors import InputError, UsageError, argument, in_one_line
 from finer_nerfstudio.files.atomic import write_json, write_text
 from finer_nerfstudio.inr.methods import METHODS
+from finer_nerfstudio.reproduction.radiance.cells import NERFACTO, radiance_cells
 from finer_nerfstudio.reproduction.radiance.pictures import write_comparison
-from finer_nerfstudio.reproduction.radiance.programs import (
-    ProgramFailed,
-    evaluate,
-    train,
-    training_summary,
-    view_pictures,
-)
-
-NERFACTO = "bounded-nerfacto"
-"""Nerfstudio's own default method, set up for synthetic scenes; ns-train learns of it through its environment."""
-_NERFACTO_SPECIFICATION = "finer_nerfstudio.nerf.bounded_nerfacto:specification"
+from finer_nerfstudio.reproduction.radiance.programs import view_pictures
+from finer_nerfstudio.reproduction.radiance.protocol import RadianceProtocol
+from finer_nerfstudio.reproduction.radiance.scenes import read_scene
+from finer_nerfstudio.runs.sweep import Cell, run_cells
 
 
 @dataclass
@@ -55,7 +46,7 @@ class Comparison:
     compare_view: int = 0
     """Test view shown in the picture of the comparison."""
     output_dir: Path = Path("outputs/comparison")
-    """Runs, results.json, results.md and comparison.png are written here."""
+    """Runs with their logs, results.json, results.md and comparison.png are written here."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +54,13 @@ class Compared:
     """Result of :func:`compare_methods`.
 
     Attributes:
-        results: by method, as in ``results.json``.
+        results: by method, as in ``results.json``; ``config`` is relative to ``runs``.
+        runs: the folder of all runs.
         picture: the methods' renderings of one test view beside the truth.
     """
 
     results: dict[str, Any]
+    runs: Path
     picture: Path
 
 
@@ -76,47 +69,44 @@ def compare_methods(config: Comparison, tell: Callable[[str], None]) -> Compared
 
     Args:
         config: what to train.
-        tell: is given a sentence before each step.
+        tell: is given a sentence for each method that is finished, and for each that failed.
 
     Raises:
         UsageError: for options that cannot mean anything.
-        InputError: where a program fails, and where earlier results are damaged.
+        InputError: where a program fails, after the other methods, and where earlier results are damaged.
     """
     _require_possible(config)
-    shared = {
-        "data": str(config.data.resolve()),
-        "minutes": config.minutes,
-        "train_view_stride": config.train_view_stride,
-        "eval_view_stride": config.eval_view_stride,
-        "seed": config.seed,
-        "version": __version__,
+    protocol = RadianceProtocol(
+        config.seed,
+        minutes=config.minutes,
+        train_view_stride=config.train_view_stride,
+        eval_view_stride=config.eval_view_stride,
+        viewer=config.viewer,
+    )
+    scene, runs = read_scene(config.data), config.output_dir / "cells"
+    cells = {method: radiance_cells([scene], method, protocol, folder=runs)[0] for method in config.methods}
+    failures = []
+
+    def finished(cell: Cell, result: dict[str, Any], was_there: bool) -> None:
+        tell(f"{cell.name}: {result['psnr']:.2f} dB" + (" (from an earlier run)" if was_there else ""))
+
+    def failed(cell: Cell, error: InputError) -> None:
+        failures.append(error.message)
+        tell(f"{cell.name} failed; going on with the others")
+
+    tell(f"training each method for {config.minutes:g} minutes; what ns-train and ns-eval print goes to logs in {runs}")
+    found = run_cells(list(cells.values()), runs, report=finished, on_failure=failed)
+    results = {
+        method: {"settings": cell.settings, **found[cell.name]} for method, cell in cells.items() if cell.name in found
     }
-    results = {}
-    for method in config.methods:
-        cell = config.output_dir / method / "result.json"
-        # Not of nerfacto, whose defaults are Nerfstudio's.
-        settings = {**shared, "defaults": asdict(METHODS[method].radiance)} if method in METHODS else shared
-        result = _kept(method, cell, settings)
-        if result is not None and not view_pictures(config.output_dir / method):
-            raise InputError(
-                f"the test views of {method} are missing beside {cell}: move that file away to have the method "
-                f"trained again."
-            )
-        if result is not None:
-            tell(f"{method}: results of an earlier run are in {cell}")
-        else:
-            try:
-                measured = _train_and_evaluate(method, config, tell)
-            except ProgramFailed as error:
-                raise InputError(f"{method}: {error}.") from error
-            result = {"settings": settings, **measured}
-            write_json(cell, result)
-        results[method] = result
-    write_json(config.output_dir / "results.json", results)
-    write_text(config.output_dir / "results.md", _markdown(results))
     picture = config.output_dir / "comparison.png"
-    _write_picture(picture, results, config)
-    return Compared(results, picture)
+    if results:
+        write_json(config.output_dir / "results.json", results)
+        write_text(config.output_dir / "results.md", _markdown(results))
+        _write_picture(picture, results, runs, config.compare_view)
+    if failures:
+        raise InputError("; ".join(failures) + ". Everything else is kept, and the same command tries these again.")
+    return Compared(results, runs, picture)
 
 
 def _require_possible(config: Comparison) -> None:
@@ -124,8 +114,8 @@ def _require_possible(config: Comparison) -> None:
     if unknown or not config.methods:
         known = ", ".join((*METHODS, NERFACTO))
         raise UsageError(f"unknown method {', '.join(unknown) or '(none)'}: known are {known}.")
-    if not config.minutes > 0:
-        raise UsageError(f"{argument('minutes')} must be positive, not {config.minutes}.")
+    if len(set(config.methods)) < len(config.methods):
+        raise UsageError(f"{argument('methods')} names a method twice.")
     if not config.data.is_dir():
         raise UsageError(f"{argument('data')} {config.data} is not a folder; make a scene with finer demo-scene.")
     if config.compare_view < 0:
@@ -140,72 +130,22 @@ def _require_possible(config: Comparison) -> None:
         ) from error
 
 
-def _kept(method: str, cell: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the result of an earlier run with the same settings, if there is one."""
-    if not cell.exists():
-        return None
-    try:
-        result = json.loads(cell.read_text())
-        if result["settings"] != settings:
-            return None
-        table_row(method, result)
-        if not isinstance(result["config"], str):
-            raise TypeError("config")
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{cell} is not a result of a comparison: move it away, or choose another {argument('output_dir')}."
-        ) from error
-    return result
-
-
-def _write_picture(picture: Path, results: dict[str, Any], config: Comparison) -> None:
-    views = {method: view_pictures(config.output_dir / method) for method in results}
+def _write_picture(picture: Path, results: dict[str, Any], runs: Path, view: int) -> None:
+    views = {method: view_pictures(runs / result["attempt"]) for method, result in results.items()}
+    for method, paths in views.items():
+        if not paths:
+            attempt = runs / results[method]["attempt"]
+            raise InputError(
+                f"the test views of {method} are missing from {attempt}: remove {attempt} and "
+                f"{attempt.parent}.json to have it trained again."
+            )
     write_comparison(
         picture,
         {
-            f"{method}\n{results[method]['test']['psnr']:.2f} dB on all test views": paths[
-                min(config.compare_view, len(paths) - 1)
-            ]
+            f"{method}\n{results[method]['psnr']:.2f} dB on all test views": paths[min(view, len(paths) - 1)]
             for method, paths in views.items()
         },
     )
-
-
-def _train_and_evaluate(method: str, config: Comparison, tell: Callable[[str], None]) -> dict[str, Any]:
-    run = config.output_dir / method / "run"
-    if run.exists():
-        tell(f"{method}: an unfinished run in {run} is kept; this one starts anew beside it")
-    tell(f"{method}: training for {config.minutes:g} minutes")
-    environment = {**os.environ, "NERFSTUDIO_METHOD_CONFIGS": f"{NERFACTO}={_NERFACTO_SPECIFICATION}"}
-    written = train(
-        method,
-        config.data,
-        run,
-        options=[
-            *("--max-minutes", str(config.minutes)),
-            *("--max-num-iterations", "10000000"),
-            *("--machine.seed", str(config.seed)),
-            *("--vis", "viewer" if config.viewer else "tensorboard"),
-            *("--viewer.quit-on-train-completion", "True"),
-            *("--steps-per-eval-image", "0"),
-            *("--steps-per-eval-batch", "0"),
-        ],
-        parser_options=[
-            *("--train-view-stride", str(config.train_view_stride)),
-            *("--eval-view-stride", str(config.eval_view_stride)),
-        ],
-        environment=environment,
-    )
-    summary = training_summary(written)
-    if summary is None:
-        raise ProgramFailed("ns-train left no summary of its training")
-    tell(f"{method}: rendering the test views")
-    return {
-        "config": str(written),
-        "test": evaluate(written, run.parent, environment=environment),
-        "training": summary,
-        "views": len(view_pictures(config.output_dir / method)),
-    }
 
 
 TABLE_HEADINGS = ("method", "PSNR", "SSIM", "LPIPS", "training rays/s", "rendered rays/s")
@@ -213,14 +153,13 @@ TABLE_HEADINGS = ("method", "PSNR", "SSIM", "LPIPS", "training rays/s", "rendere
 
 def table_row(method: str, result: dict[str, Any]) -> tuple[str, ...]:
     """Return what :data:`TABLE_HEADINGS` names, as text."""
-    test, training = result["test"], result["training"]
     return (
         method,
-        f"{test['psnr']:.2f}",
-        f"{test['ssim']:.3f}",
-        f"{test['lpips']:.3f}" if "lpips" in test else "n/a",
-        f"{training['rays_per_second']:,.0f}",
-        f"{test['num_rays_per_sec']:,.0f}",
+        f"{result['psnr']:.2f}",
+        f"{result['ssim']:.3f}",
+        "n/a" if result["lpips"] is None else f"{result['lpips']:.3f}",
+        f"{result['rays_per_second']:,.0f}",
+        f"{result['rendered_rays_per_second']:,.0f}",
     )
 
 

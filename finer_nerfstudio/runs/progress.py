@@ -17,8 +17,8 @@ Stage = Callable[[str, int, int], None]
 """Progress callback: (description, completed, total)."""
 
 PROGRESS_FILE = "progress.json"
-"""In the folder of a radiance field's run: ``done`` in [0, 1], ``step``, ``psnr`` of the rays trained last, in dB, and
-``rays_per_second``."""
+"""In the folder of a radiance field's run: ``done`` in [0, 1], ``step``, ``psnr`` of the rays trained last, in dB,
+``rays_per_second``, and the address of the ``viewer`` where one is on."""
 
 # Elsewhere than on a terminal.
 _SECONDS_OF_SILENCE = 10.0

@@ -485,7 +485,7 @@ def test_interrupted_training_can_go_on(small_scene: Path, tmp_path: Path, run: 
 
 
 def test_comparison_does_not_overwrite_what_it_did_not_write(small_scene: Path, tmp_path: Path, run: Run) -> None:
-    foreign = tmp_path / "out" / "finer-sine" / "result.json"
+    foreign = tmp_path / "out" / "cells" / f"{small_scene.name}-finer-sine.json"
     foreign.parent.mkdir(parents=True)
     foreign.write_text('{"x":')
     script = Path(__file__).parents[2] / "scripts" / "compare_methods.py"

@@ -26,14 +26,17 @@ def test_nerfacto_is_compared_under_the_same_clock(run: Run, small_scene: Path, 
     )
     assert done.returncode == 0, done.stdout
     (result,) = json.loads((tmp_path / "out" / "results.json").read_text()).values()
-    assert result["training"]["rays"] == 1024 * result["training"]["steps"]
-    assert result["training"]["samples"] == 48 * result["training"]["rays"]
-    assert result["training"]["seconds"] >= 0.6
+    cells = tmp_path / "out" / "cells"
+    training = json.loads((cells / result["config"]).with_name("training.json").read_text())
+    assert training["rays"] == 1024 * training["steps"] == 1024 * result["steps"]
+    assert training["samples"] == 48 * training["rays"]
+    assert training["seconds"] == pytest.approx(60 * result["minutes"])
+    assert training["seconds"] >= 0.6
     assert result["views"] == 1
-    (picture,) = (tmp_path / "out" / "bounded-nerfacto" / "test_views").glob("*_img_*.png")
+    (picture,) = (cells / result["attempt"] / "test_views").glob("*_img_*.png")
     truth, rendering = np.split(np.asarray(Image.open(picture), dtype=np.float64) / 255.0, 2, axis=1)
     psnr = -10.0 * np.log10(np.mean((truth - rendering) ** 2))
-    assert result["test"]["psnr"] == pytest.approx(psnr, abs=0.05)
+    assert result["psnr"] == pytest.approx(psnr, abs=0.05)
     assert (truth[0, 0] == 1.0).all(), "what alpha cuts out is white"
 
 

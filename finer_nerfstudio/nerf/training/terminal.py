@@ -99,10 +99,12 @@ class TrainingProgress:
     Args:
         title: what is trained.
         folder: of the run, for the file.
+        viewer: address of the live viewer, if there is one; the file holds it too.
     """
 
-    def __init__(self, title: str, folder: Path) -> None:
+    def __init__(self, title: str, folder: Path, *, viewer: str | None = None) -> None:
         self._title = title
+        self._viewer = {} if viewer is None else {"viewer": viewer}
         self._file = folder / PROGRESS_FILE
         self._stack = ExitStack()
         self._report: Report | None = None
@@ -140,7 +142,7 @@ class TrainingProgress:
         if self._report is None:
             self._report = self._stack.enter_context(training_progress(self._title, lambda psnr: self._quantity(psnr)))
         self._report(done, step, psnr)
-        progress = {"done": done, "step": step, "psnr": psnr, "rays_per_second": rays_per_second}
+        progress = {"done": done, "step": step, "psnr": psnr, "rays_per_second": rays_per_second, **self._viewer}
         partial = self._file.with_name(f"{PROGRESS_FILE}.partial")
         with contextlib.suppress(OSError):  # the next checkpoint says that the disk is full
             partial.write_text(json.dumps(progress))

@@ -347,9 +347,15 @@ class FinerTrainer(Trainer):
         rows = [("views", f"{len(dataset)} of {size}"), ("network", f"{parameters:,} parameters")]
         if self._start_step:
             rows.append(("goes on", f"from step {self._start_step:,}"))
-        if self.viewer_state is not None and isinstance(self.pipeline.model, FinerModel):
-            rows.append(("viewer", f"{self.pipeline.model.live_view.address}  (Ctrl-C stops)"))
+        viewer = self._viewer_address()
+        if viewer is not None:
+            rows.append(("viewer", f"{viewer}  (Ctrl-C stops)"))
         terminal.say_table(rows)
+
+    def _viewer_address(self) -> str | None:
+        if self.viewer_state is None or not isinstance(self.pipeline.model, FinerModel):
+            return None
+        return self.pipeline.model.live_view.address
 
     @property
     def training_state(self) -> Literal["training", "paused", "completed"]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -372,7 +378,9 @@ class FinerTrainer(Trainer):
         threading.excepthook = self._note_failed_write
         with exit_on_input_error():
             try:
-                with terminal.TrainingProgress(str(self.config.method_name), self.base_dir) as self._progress:
+                with terminal.TrainingProgress(
+                    str(self.config.method_name), self.base_dir, viewer=self._viewer_address()
+                ) as self._progress:
                     super().train()
             except Diverged as error:
                 raise InputError(self._diverged(error)) from None

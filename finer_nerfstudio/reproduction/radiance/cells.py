@@ -23,12 +23,15 @@ from finer_nerfstudio.reproduction.radiance.programs import (
 )
 from finer_nerfstudio.reproduction.radiance.protocol import RadianceProtocol
 from finer_nerfstudio.reproduction.radiance.scenes import Scene
-from finer_nerfstudio.runs.options import Method
 from finer_nerfstudio.runs.progress import PROGRESS_FILE, stages, training_progress
 from finer_nerfstudio.runs.sweep import Cell, environment_of_programs
 from finer_nerfstudio.runs.training import Report
 
 Device = Literal["auto", "cpu", "cuda"]
+
+NERFACTO = "bounded-nerfacto"
+"""Nerfstudio's own default method, set up for synthetic scenes; ns-train learns of it through its environment."""
+_NERFACTO_SPECIFICATION = "finer_nerfstudio.nerf.bounded_nerfacto:specification"
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class RadianceRun:
 
     name: str
     scene: Scene
-    method: Method
+    method: str
     protocol: RadianceProtocol
     device: Device
     folder: Path
@@ -55,13 +58,13 @@ class RadianceRun:
 
 
 def radiance_cells(
-    scenes: list[Scene], method: Method, protocol: RadianceProtocol, *, folder: Path, device: str = "auto"
+    scenes: list[Scene], method: str, protocol: RadianceProtocol, *, folder: Path, device: str = "auto"
 ) -> list[Cell]:
     """One cell per scene for one method.
 
     Args:
         scenes: what to train on.
-        method: with what.
+        method: with what, as ``ns-train`` lists it, or :data:`NERFACTO`.
         protocol: how.
         folder: of all cells.
         device: auto, cpu or cuda.
@@ -71,7 +74,7 @@ def radiance_cells(
     """
     if device not in get_args(Device):
         raise UsageError(
-            f"{argument('device')} {device} is not known to this table: use auto, cpu or cuda, and "
+            f"{argument('device')} {device} is not known to ns-train: use auto, cpu or cuda, and "
             f"CUDA_VISIBLE_DEVICES to choose among several GPUs."
         )
     cells = []
@@ -80,7 +83,8 @@ def radiance_cells(
         settings = {
             "scene": scene.identity(),
             "method": method,
-            "defaults": asdict(METHODS[method].radiance),
+            # Nerfacto has its own.
+            "defaults": asdict(METHODS[method].radiance) if method in METHODS else None,
             "training": protocol.training_options(method),
             "parser": protocol.parser_options(scene),
             "device": device,
@@ -112,7 +116,7 @@ def train_and_evaluate(run: RadianceRun) -> dict[str, Any]:
             attempt,
             log=log,
             watch=lambda: stage(f"{run.name}: test views", len(view_pictures(attempt)), expected),
-            environment=environment_of_programs(),
+            environment=_environment(),
         )
     result = {
         "psnr": test["psnr"],
@@ -196,12 +200,16 @@ def _trained(run: RadianceRun, attempt: Path) -> Path:
             parser_options=run.protocol.parser_options(run.scene),
             log=log,
             watch=RunProgress(attempt / "run", run.protocol.steps, report).look,
-            environment=environment_of_programs(),
+            environment=_environment(),
         )
         done = finished_training(attempt, run.protocol)
         if done is None:
             raise ProgramFailed("ns-train left no summary of its training")
     return done
+
+
+def _environment() -> dict[str, str]:
+    return {**environment_of_programs(), "NERFSTUDIO_METHOD_CONFIGS": f"{NERFACTO}={_NERFACTO_SPECIFICATION}"}
 
 
 class RunProgress:
@@ -230,6 +238,8 @@ class RunProgress:
             step = int(progress["step"])
             if step == self._last:
                 continue
+            if self._last < 0 and "viewer" in progress:
+                _say(f"viewer: {progress['viewer']}")
             self._last = step
             share = progress["done"] if self._steps is None else step / self._steps
             self._report(min(1.0, share), step, progress["psnr"])

@@ -1,4 +1,4 @@
-"""Scenes of the table: where they are, what they are called, and how they come to 200x200 pixels."""
+"""Scenes to train on: where they are, what they are called, and how they come to the paper's 200x200 pixels."""
 
 from __future__ import annotations
 
@@ -92,7 +92,6 @@ def read_scene(folder: Path) -> Scene:
 
     Raises:
         InputError: for files that are missing or damaged.
-        UsageError: for images that cannot come to the paper's size.
     """
     digest = hashlib.sha256()
     views: dict[str, int] = {}
@@ -100,7 +99,7 @@ def read_scene(folder: Path) -> Scene:
     for split in ("train", "test"):
         path = folder / f"transforms_{split}.json"
         if not path.is_file():
-            raise InputError(f"{path} is missing: the table is measured on the views of the {split} split.")
+            raise InputError(f"{path} is missing: methods are trained and measured on the views of both splits.")
         try:
             content = path.read_bytes()
             frames = json.loads(content)["frames"]
@@ -114,9 +113,7 @@ def read_scene(folder: Path) -> Scene:
         raise InputError(f"training and test images of {folder} differ in size: {sizes['train']}, {sizes['test']}.")
     width, height = sizes["train"]
     resolved = folder.resolve()
-    scene = Scene(resolved.name, resolved, width, height, views["train"], views["test"], digest.hexdigest()[:16])
-    _ = scene.downscale_factor  # refuses before anything is trained
-    return scene
+    return Scene(resolved.name, resolved, width, height, views["train"], views["test"], digest.hexdigest()[:16])
 
 
 def _image_size(folder: Path, name: str, path: Path) -> tuple[int, int]:

@@ -22,14 +22,14 @@ from finer_nerfstudio.reproduction.radiance.cells import (
     train_and_evaluate,
 )
 from finer_nerfstudio.reproduction.radiance.programs import ProgramFailed
-from finer_nerfstudio.reproduction.radiance.protocol import RadianceProtocol, protocol_of
+from finer_nerfstudio.reproduction.radiance.protocol import RadianceProtocol, protocol_of_table
 from finer_nerfstudio.reproduction.radiance.scenes import Scene
 
 LEGO = Scene("lego", Path("/scenes/lego"), 200, 200, 100, 16, "digest")
 
 
 def protocol(*, steps: int | None = 100, minutes: float | None = None, seed: int = 0) -> RadianceProtocol:
-    return protocol_of(quick=True, steps=steps, minutes=minutes, seed=seed)
+    return protocol_of_table(quick=True, steps=steps, minutes=minutes, seed=seed)
 
 
 def run_of(folder: Path, **options: Any) -> RadianceRun:
@@ -246,6 +246,32 @@ def test_progress_is_read_from_the_runs_folder(tmp_path: Path) -> None:
         progress.report(0.3, 6000, 22.5, 81_000.0)
         by_steps.look()
     assert seen[2:] == [(0.3, 6000, 22.5)]
+
+
+def test_the_viewers_address_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from finer_nerfstudio.nerf.training.terminal import TrainingProgress
+
+    folder = tmp_path / "scene/finer-sine/1"
+    reader = RunProgress(tmp_path, None, lambda *values: None)
+    folder.mkdir(parents=True)
+    with TrainingProgress("finer-sine", folder, viewer="http://127.0.0.1:7123") as progress:
+        for step in (10, 20):
+            progress.report(0.1, step, 20.0, 1000.0)
+            reader.look()
+    assert capsys.readouterr().err.count("viewer: http://127.0.0.1:7123") == 1
+
+
+def test_a_comparison_and_the_table_train_by_the_same_options(tmp_path: Path) -> None:
+    """But for the size of the images and the views."""
+    table = protocol(steps=None, minutes=2.0)
+    comparison = RadianceProtocol(0, minutes=2.0)
+    assert comparison.training_options("siren") == table.training_options("siren")
+    odd = Scene("odd", Path("/scenes/odd"), 300, 200, 10, 10, "digest")
+    assert "--downscale-factor 1" in " ".join(comparison.parser_options(odd))
+    with pytest.raises(UsageError, match="multiple"):
+        table.parser_options(odd)
+    (cell,) = radiance_cells([odd], cells.NERFACTO, comparison, folder=tmp_path)
+    assert cell.settings["defaults"] is None
 
 
 def test_last_words(tmp_path: Path) -> None:

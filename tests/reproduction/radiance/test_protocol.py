@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from finer_nerfstudio.errors import UsageError
-from finer_nerfstudio.reproduction.radiance.protocol import protocol_of
+from finer_nerfstudio.reproduction.radiance.protocol import protocol_of_table
 from finer_nerfstudio.reproduction.radiance.scenes import Scene
 
 TASKS = Path(__file__).parents[3] / "docs" / "tasks.md"
@@ -28,7 +28,7 @@ def test_the_papers_options_are_those_of_the_tasks() -> None:
     (row,) = re.findall(r"train the paper's network at the paper's length.*?`(ns-train[^`]*)`", TASKS.read_text())
     words = row.split()
     shown = {name: value for name, value in pairwise(words) if name.startswith("--") and name != "--data"}
-    protocol = protocol_of(quick=False, steps=None, minutes=None, seed=0)
+    protocol = protocol_of_table(quick=False, steps=None, minutes=None, seed=0)
     ours = pairs(protocol.training_options("finer-sine")) | pairs(protocol.parser_options(scene()))
     assert {name: float(ours[name]) for name in shown} == {name: float(value) for name, value in shown.items()}
     assert ours["--eval-view-stride"] == "1", "all 200 test views"
@@ -39,7 +39,7 @@ def test_the_papers_options_are_those_of_the_tasks() -> None:
 
 
 def test_the_quick_protocol_has_the_packages_network_and_every_eighth_view() -> None:
-    protocol = protocol_of(quick=True, steps=None, minutes=None, seed=3)
+    protocol = protocol_of_table(quick=True, steps=None, minutes=None, seed=3)
     options = pairs(protocol.training_options("siren"))
     assert not any(name.startswith(("--pipeline", "--optimizers")) for name in options)
     assert options["--max-minutes"] == "3.0"
@@ -56,17 +56,17 @@ def test_the_quick_protocol_has_the_packages_network_and_every_eighth_view() -> 
 
 
 def test_a_length_of_ones_own_replaces_the_published_one() -> None:
-    by_steps = pairs(protocol_of(quick=True, steps=70, minutes=None, seed=0).training_options("siren"))
+    by_steps = pairs(protocol_of_table(quick=True, steps=70, minutes=None, seed=0).training_options("siren"))
     assert by_steps["--max-num-iterations"] == "70"
     assert "--max-minutes" not in by_steps
-    by_minutes = pairs(protocol_of(quick=False, steps=None, minutes=1.5, seed=0).training_options("wire"))
+    by_minutes = pairs(protocol_of_table(quick=False, steps=None, minutes=1.5, seed=0).training_options("wire"))
     assert by_minutes["--max-minutes"] == "1.5"
     assert int(by_minutes["--max-num-iterations"]) > 10**6
 
 
 def test_a_run_that_goes_on_is_told_what_is_left() -> None:
     """Nerfstudio counts --max-num-iterations from the checkpoint."""
-    protocol = protocol_of(quick=False, steps=None, minutes=None, seed=0)
+    protocol = protocol_of_table(quick=False, steps=None, minutes=None, seed=0)
     assert pairs(protocol.training_options("siren", trained_steps=30_001))["--max-num-iterations"] == "7499"
 
 
@@ -76,6 +76,6 @@ def test_a_run_that_goes_on_is_told_what_is_left() -> None:
 )
 def test_lengths_that_cannot_be_are_refused(lengths: tuple[int | None, float | None]) -> None:
     with pytest.raises(UsageError, match=r"^(steps|minutes) "):
-        protocol_of(quick=True, steps=lengths[0], minutes=lengths[1], seed=0)
+        protocol_of_table(quick=True, steps=lengths[0], minutes=lengths[1], seed=0)
     with pytest.raises(UsageError, match=r"^seed must lie between"):
-        protocol_of(quick=True, steps=1, minutes=None, seed=-1)
+        protocol_of_table(quick=True, steps=1, minutes=None, seed=-1)

@@ -43,8 +43,9 @@ def test_images_are_averaged_to_the_papers_size(tmp_path: Path, size: tuple[int,
 
 @pytest.mark.parametrize("size", [(300, 300), (800, 600), (1000, 200)])
 def test_sizes_that_do_not_divide_are_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    scene = read_scene(write_scene(tmp_path / "scene", size=size))
     with pytest.raises(UsageError, match=f"{size[0]}x{size[1]}.*multiple"):
-        read_scene(write_scene(tmp_path / "scene", size=size))
+        _ = scene.downscale_factor
 
 
 def test_a_scene_is_itself_wherever_it_lies(tmp_path: Path) -> None:
