@@ -59,6 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(verb: str, arguments: Sequence[str]) -> None:
+    try:
+        _run_imported(verb, arguments)
+    except KeyboardInterrupt:  # while modules were imported: a verb says itself how to go on
+        print("interrupted.", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _run_imported(verb: str, arguments: Sequence[str]) -> None:
     from finer_nerfstudio.cli.command import exit_without_extra, run_command
 
     with exit_without_extra():

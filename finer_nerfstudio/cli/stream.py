@@ -185,9 +185,9 @@ def pack(command: Pack) -> None:
     from finer_nerfstudio.nerf.streaming.files import write_packed
     from finer_nerfstudio.nerf.streaming.scene import pack_run
     from finer_nerfstudio.nerf.training.trained_run import run_config
+    from finer_nerfstudio.runs.folder import output_folder
     from finer_nerfstudio.runs.progress import stages
     from finer_nerfstudio.runs.results import METRICS_FILE
-    from finer_nerfstudio.runs.training import output_folder
 
     config = run_config(command.source)
     # Nerfstudio's folders: <scene>/<method>/<time>/config.yml.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,12 +10,52 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from finer_nerfstudio.errors import InputError, argument, in_one_line
+from finer_nerfstudio.errors import InputError, UsageError, argument, in_one_line
 
 FOLDER = argument("folder", option="--output-dir")
 """The folder of a run in the sentences of errors."""
 
 _LOCK = ".lock"
+
+
+@contextmanager
+def output_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
+    """Make the folder of a run and have it to oneself, or find out that it must not be written to.
+
+    Args:
+        folder: for one run's results.
+        resume: whether a run that is there is gone on with.
+        overwrite: whether a run that is there is replaced.
+
+    Raises:
+        UsageError: where the folder holds a run already and neither ``resume`` nor ``overwrite`` was asked for.
+        InputError: where it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise InputError(f"{FOLDER} {folder} is a file: name a folder.") from error
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder} ({in_one_line(error)}): choose another {FOLDER}.") from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write to {folder}: choose another {FOLDER}.")
+    there = [name for name in ("checkpoint.safetensors", "metrics.json") if (folder / name).exists()]
+    if there and not resume and not overwrite:
+        raise UsageError(
+            f"{folder} holds a run already ({there[0]}): go on with it by {argument('resume', True)}, replace it by "
+            f"{argument('overwrite', True)}, or choose another {FOLDER}."
+        )
+    with claimed(folder):
+        if overwrite and not resume:
+            for name in there:
+                # Else a later --resume would take up the run that was to be replaced.
+                try:
+                    os.replace(folder / name, folder / f"{name}.previous")
+                except OSError as error:
+                    raise InputError(
+                        f"cannot write to {folder} ({in_one_line(error)}): choose another {FOLDER}."
+                    ) from error
+        yield
 
 
 @contextmanager

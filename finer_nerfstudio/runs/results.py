@@ -1,4 +1,4 @@
-"""The numbers that a run leaves behind: metrics.json, which marks it as finished, and curve.csv."""
+"""A run in a folder of its own, and the numbers that it leaves: metrics.json, which marks it as finished, curve.csv."""
 
 from __future__ import annotations
 
@@ -6,21 +6,84 @@ import csv
 import io
 import json
 import platform
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from finer_nerfstudio._version import __version__
 from finer_nerfstudio.errors import InputError, UsageError, argument
 from finer_nerfstudio.files.atomic import write_json, write_text
-from finer_nerfstudio.runs.folder import FOLDER
+from finer_nerfstudio.runs.folder import FOLDER, output_folder
 from finer_nerfstudio.runs.options import FitOptions
 
 METRICS_FILE = "metrics.json"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a run gives.
+
+    Attributes:
+        numbers: by name.
+        settings: everything that decided them.
+        notes: sentences about the input.
+    """
+
+    numbers: dict[str, Any]
+    settings: dict[str, Any]
+    notes: Sequence[str]
+
+
+def run_in_folder(
+    folder: Path,
+    request: dict[str, Any],
+    work: Callable[[], Measured],
+    *,
+    resume: bool,
+    overwrite: bool,
+    may_be_finished: bool = True,
+) -> dict[str, Any]:
+    """Run in a folder that no other run uses meanwhile, unless it holds the finished run that is asked for.
+
+    Args:
+        folder: made if need be.
+        request: from :func:`request_of`.
+        work: trains, measures, and writes all files but the metrics, which mark the run as finished.
+        resume: go on with the run in ``folder``, or give its results if it is finished.
+        overwrite: replace the run in ``folder``.
+        may_be_finished: whether a run that is gone on with may have nothing left to do.
+
+    Returns:
+        What ``metrics.json`` holds.
+
+    Raises:
+        UsageError: for a folder that holds another run.
+        InputError: where something cannot be read or written.
+    """
+    with output_folder(folder, resume=resume, overwrite=overwrite):
+        if resume and may_be_finished and (finished := finished_run(folder, request)) is not None:
+            return finished
+        measured = work()
+        metrics = {
+            **measured.numbers,
+            "versions": software_versions(),
+            "configuration": measured.settings,
+            "notes": list(measured.notes),
+            "request": request,
+        }
+        write_json(folder / METRICS_FILE, metrics)
+        return metrics
+
+
+def numbers_of_training(network: nn.Module, *, steps: int, seconds: float, seed: int) -> dict[str, Any]:
+    """Return what every run says of its training."""
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return {"steps": steps, "seconds": seconds, "parameters": parameters, "seed": seed}
 
 
 def request_of(options: FitOptions, **inputs: Any) -> dict[str, Any]:
@@ -50,35 +113,6 @@ def finished_run(folder: Path, request: dict[str, Any]) -> dict[str, Any] | None
         f"{path} belongs to a finished run with other options or another input: give the same ones, choose another "
         f"{FOLDER}, or replace it by {argument('overwrite', True)}."
     )
-
-
-def finish_run(
-    folder: Path, numbers: dict[str, Any], *, settings: dict[str, Any], notes: Sequence[str], request: dict[str, Any]
-) -> dict[str, Any]:
-    """Write the metrics of a finished run.
-
-    Args:
-        folder: of the run.
-        numbers: what was measured.
-        settings: everything that decided the result.
-        notes: sentences about the input.
-        request: from :func:`request_of`.
-
-    Returns:
-        What was written.
-
-    Raises:
-        InputError: where the file cannot be written.
-    """
-    metrics = {
-        **numbers,
-        "versions": software_versions(),
-        "configuration": settings,
-        "notes": list(notes),
-        "request": request,
-    }
-    write_json(folder / METRICS_FILE, metrics)
-    return metrics
 
 
 def software_versions() -> dict[str, str]:

@@ -7,10 +7,8 @@ a checkpoint holds the weights, Adam's moments and the state of the random gener
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from finer_nerfstudio.errors import InputError, UsageError, argument, in_one_lin
 from finer_nerfstudio.files.checkpoint import load_training, save_training
 from finer_nerfstudio.inr.growth import GrowthStage
 from finer_nerfstudio.inr.network import CoordinateNetwork
-from finer_nerfstudio.runs.folder import FOLDER, claimed
+from finer_nerfstudio.runs.folder import FOLDER
 
 # A checkpoint costs milliseconds; what a crash or Ctrl-C may lose is as much training as there was before the last one,
 # and never more than this. Nothing is saved on Ctrl-C itself, which may come in the middle of an update.
@@ -264,43 +262,3 @@ def require_not_written(source: Path | None, folder: Path) -> None:
     """
     if source is not None and source.name in _WRITTEN and source.resolve().parent == folder.resolve():
         raise UsageError(f"{source} would be overwritten by the results: choose another {FOLDER}.")
-
-
-@contextmanager
-def output_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
-    """Make the folder of a run and have it to oneself, or find out that it must not be written to.
-
-    Args:
-        folder: for one run's results.
-        resume: whether a run that is there is gone on with.
-        overwrite: whether a run that is there is replaced.
-
-    Raises:
-        UsageError: where the folder holds a run already and neither ``resume`` nor ``overwrite`` was asked for.
-        InputError: where it cannot be written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise InputError(f"{FOLDER} {folder} is a file: name a folder.") from error
-    except OSError as error:
-        raise InputError(f"cannot make the folder {folder} ({in_one_line(error)}): choose another {FOLDER}.") from error
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"cannot write to {folder}: choose another {FOLDER}.")
-    there = [name for name in ("checkpoint.safetensors", "metrics.json") if (folder / name).exists()]
-    if there and not resume and not overwrite:
-        raise UsageError(
-            f"{folder} holds a run already ({there[0]}): go on with it by {argument('resume', True)}, replace it by "
-            f"{argument('overwrite', True)}, or choose another {FOLDER}."
-        )
-    with claimed(folder):
-        if overwrite and not resume:
-            for name in there:
-                # Else a later --resume would take up the run that was to be replaced.
-                try:
-                    os.replace(folder / name, folder / f"{name}.previous")
-                except OSError as error:
-                    raise InputError(
-                        f"cannot write to {folder} ({in_one_line(error)}): choose another {FOLDER}."
-                    ) from error
-        yield

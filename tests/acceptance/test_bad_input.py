@@ -518,7 +518,7 @@ def test_a_config_that_is_not_there(
     monkeypatch.setattr(sys, "argv", ["ns-eval", *given])
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
     say_uncaught()
-    sentence = "error: --load-config nowhere.yml cannot be read (No such file or directory): name the config.yml in"
+    sentence = "error: --load-config nowhere.yml cannot be opened (No such file or directory): name the config.yml in"
     assert said(Path("nowhere.yml")).startswith(sentence)
     assert "Traceback" in said(Path("another.yml")), "other files are none of our business"
     monkeypatch.setattr(sys, "argv", ["ns-eval", "--load-config", str(tmp_path)])

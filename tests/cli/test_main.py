@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from finer_nerfstudio._version import __version__
+from finer_nerfstudio.cli import main as main_module
 from finer_nerfstudio.cli.main import VERBS
 
 PROGRAM = Path(sys.executable).with_name("finer")
@@ -45,6 +46,17 @@ def test_a_verb_that_is_none(verb: str, meant: str) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: finer has no verb '{verb}': {meant}")
     assert done.stderr.count("\n") == 1
+
+
+def test_ctrl_c_while_modules_are_imported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main_module, "import_module", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main_module.main(["fit-image"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted.\n"
 
 
 def test_an_extra_that_is_missing(tmp_path: Path) -> None:

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from finer_nerfstudio.errors import InputError
-from finer_nerfstudio.runs.folder import claimed
-from finer_nerfstudio.runs.training import output_folder
+from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.runs.folder import claimed, output_folder
 
 HOLD = """
 import sys
@@ -78,3 +77,16 @@ def test_a_run_that_cannot_be_set_aside_is_said(tmp_path: Path, monkeypatch: pyt
     ):
         pytest.fail("nothing is to be trained")
     assert (tmp_path / "metrics.json").read_text() == "{}"
+
+
+def test_a_folder_with_a_run_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text("old")
+    with (
+        pytest.raises(UsageError, match="by resume=True, replace it by overwrite=True, or choose another folder"),
+        output_folder(tmp_path, resume=False, overwrite=False),
+    ):
+        pytest.fail("there is a run")
+    with output_folder(tmp_path, resume=True, overwrite=False):
+        assert (tmp_path / "metrics.json").read_text() == "old"
+    with output_folder(tmp_path, resume=False, overwrite=True):
+        assert (tmp_path / "metrics.json.previous").read_text() == "old"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from finer_nerfstudio import CoordinateNetwork, preset
 from finer_nerfstudio.errors import InputError, UsageError
-from finer_nerfstudio.runs.training import Backward, Schedule, output_folder, train
+from finer_nerfstudio.runs.training import Backward, Schedule, train
 from finer_nerfstudio.tasks.image.files import SourceImage, sample_image
 from finer_nerfstudio.tasks.image.fit import ImageOptions, fit_image
 from finer_nerfstudio.tasks.sdf.fit import ShapeOptions, fit_shape
@@ -157,19 +157,6 @@ def test_a_run_by_the_clock_ends() -> None:
     assert training.step == len(done) > 1
     assert done[-1] == 1.0
     assert done == sorted(done)
-
-
-def test_a_folder_with_a_run_is_kept(tmp_path: Path) -> None:
-    (tmp_path / "metrics.json").write_text("old")
-    with (
-        pytest.raises(UsageError, match="by resume=True, replace it by overwrite=True, or choose another folder"),
-        output_folder(tmp_path, resume=False, overwrite=False),
-    ):
-        pytest.fail("there is a run")
-    with output_folder(tmp_path, resume=True, overwrite=False):
-        assert (tmp_path / "metrics.json").read_text() == "old"
-    with output_folder(tmp_path, resume=False, overwrite=True):
-        assert (tmp_path / "metrics.json.previous").read_text() == "old"
 
 
 def test_a_checkpoint_of_another_signal_of_the_same_size_is_refused(tmp_path: Path) -> None:

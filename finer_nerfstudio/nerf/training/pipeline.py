@@ -27,6 +27,7 @@ from finer_nerfstudio.nerf.sampling.rays import PinholeRays, are_pinholes
 from finer_nerfstudio.nerf.training import distributed, terminal
 from finer_nerfstudio.nerf.training.opaque_rays import OpaqueRays
 from finer_nerfstudio.nerf.training.outputs import require_output_of_command
+from finer_nerfstudio.nerf.training.uncaught import run_is_ours
 from finer_nerfstudio.runs import metrics
 from finer_nerfstudio.runs.command_line import exit_on_input_error, ignore_library_warnings
 from finer_nerfstudio.runs.processor import prepare_processor
@@ -92,6 +93,7 @@ class FinerPipeline(DynamicBatchPipeline):
         local_rank: int = 0,
         grad_scaler: GradScaler | None = None,
     ) -> None:
+        run_is_ours()
         prepare_processor()
         ignore_library_warnings()
         with exit_on_input_error():

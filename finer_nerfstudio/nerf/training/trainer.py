@@ -37,6 +37,7 @@ from finer_nerfstudio.nerf.training import distributed, terminal
 from finer_nerfstudio.nerf.training.checkpoint_loading import damaged_checkpoint
 from finer_nerfstudio.nerf.training.pipeline import CountedPipeline, FinerPipeline
 from finer_nerfstudio.nerf.training.turns import Turns
+from finer_nerfstudio.nerf.viewer.address import require_address
 from finer_nerfstudio.nerf.viewer.panel import viewer_thread
 from finer_nerfstudio.runs.command_line import (
     exit_on_input_error,
@@ -144,6 +145,9 @@ class FinerTrainerConfig(TrainerConfig):
         asked = any("websocket" in word and "host" in word for word in sys.argv)
         if isinstance(value, ViewerConfig) and value.websocket_host == _EVERY_INTERFACE and not asked:
             value.websocket_host = LOOPBACK
+        if isinstance(value, ViewerConfig) and name in self.__dict__:
+            with exit_on_input_error():
+                require_address(value)
         super().__setattr__(name, value)
 
     def get_base_dir(self) -> Path:
@@ -309,6 +313,8 @@ class FinerTrainer(Trainer):
             raise UsageError(f"--max-num-iterations must be at least 1, not {config.max_num_iterations}.")
         if config.max_minutes is not None and not config.max_minutes > 0:
             raise UsageError(f"--max-minutes must be positive, not {config.max_minutes}.")
+        if "viewer" in config.vis:
+            require_address(config.viewer)
         for name, parts in config.optimizers.items():
             if not 0 < parts["optimizer"].lr < math.inf:
                 raise UsageError(f"--optimizers.{name}.optimizer.lr must be positive, not {parts['optimizer'].lr}.")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import sys
+import threading
 import traceback
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -17,14 +19,26 @@ from finer_nerfstudio.runs.command_line import exit_on_input_error, value_on_com
 # Options that name a file, what Nerfstudio reads where they are not given, and what to do.
 _FILES = {
     "--load-config": (None, "name the config.yml in the folder of a run"),
+    "--output-dir": (None, "name a folder that can be written to"),
     "--camera-path-filename": (Path("camera_path.json"), "name a file of the viewer's Render tab"),
 }
 
 
-def say_uncaught() -> None:
-    """Have a sentence said, in place of a traceback, of files that Nerfstudio cannot read, and nothing of Ctrl-C.
+# Of the environment: set to anything, it has tracebacks shown.
+_TRACEBACK = "FINER_TRACEBACK"
+_ours = threading.Event()
 
-    Programs of other people that import the package keep their tracebacks.
+
+def run_is_ours() -> None:
+    """Say that this process trains, or opens, a run of one of this package's methods."""
+    _ours.set()
+
+
+def say_uncaught() -> None:
+    """Have a sentence said, in place of a traceback, where a command of Nerfstudio ends with an error or by Ctrl-C.
+
+    Programs of other people that import the package keep their tracebacks, and so do runs of other methods.
+    ``FINER_TRACEBACK=1`` brings the others back.
     """
     if not _runs_command_of_nerfstudio():
         return
@@ -37,11 +51,14 @@ def say_uncaught() -> None:
                 return
             raise SystemExit(130)
         sentence = _sentence(error, trace)
-        if sentence is None:
+        if os.environ.get(_TRACEBACK) or (sentence is None and not _ours.is_set()):
             before(kind, error, trace)
-            return
-        with contextlib.suppress(SystemExit), exit_on_input_error():
-            raise InputError(sentence)
+        elif sentence is None:
+            program = Path(sys.argv[0]).stem
+            sentence = f"{program} ended with {kind.__name__} ({in_one_line(error)}): {_TRACEBACK}=1 shows where."
+        if sentence is not None:
+            with contextlib.suppress(SystemExit), exit_on_input_error():
+                raise InputError(sentence)
 
     sys.excepthook = say_or_trace
 
@@ -64,8 +81,9 @@ def _sentence(error: BaseException, trace: TracebackType | None) -> str | None:
     if isinstance(error, OSError) and error.filename is not None:
         for option, (default, advice) in _FILES.items():
             asked = _given(option) or default
-            if asked is not None and Path(str(error.filename)) == asked:
-                reason = "is a folder" if asked.is_dir() else f"cannot be read ({in_one_line(error)})"
+            failed = Path(str(error.filename))
+            if asked is not None and (failed == asked or (option == "--output-dir" and failed in asked.parents)):
+                reason = "is a folder" if asked.is_dir() else f"cannot be opened ({in_one_line(error)})"
                 return f"{option} {asked} {reason}: {advice}."
     frames = [frame for frame, _ in traceback.walk_tb(trace)]
     if _reads_config(frames):

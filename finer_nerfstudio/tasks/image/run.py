@@ -14,11 +14,17 @@ from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.files.atomic import write_json
 from finer_nerfstudio.files.checkpoint import load_model, save_model
 from finer_nerfstudio.files.png import write_image
-from finer_nerfstudio.runs.folder import FOLDER
+from finer_nerfstudio.runs.folder import FOLDER, output_folder
 from finer_nerfstudio.runs.options import Method
 from finer_nerfstudio.runs.progress import stages, training_progress
-from finer_nerfstudio.runs.results import finish_run, finished_run, read_curve, request_of, write_curve
-from finer_nerfstudio.runs.training import output_folder
+from finer_nerfstudio.runs.results import (
+    Measured,
+    numbers_of_training,
+    read_curve,
+    request_of,
+    run_in_folder,
+    write_curve,
+)
 from finer_nerfstudio.tasks.image.files import SourceImage
 from finer_nerfstudio.tasks.image.fit import (
     ImageOptions,
@@ -66,16 +72,18 @@ def run_image(
         InputError: when training diverges or something cannot be read or written.
     """
     require_possible(options, image)
-    with output_folder(folder, resume=resume, overwrite=overwrite):
-        return _run_image(image, options, folder, resume=resume, download_lpips=download_lpips, quiet=quiet)
+    return run_in_folder(
+        folder,
+        request_of(options, image=image.description),
+        lambda: _fit_and_measure(image, options, folder, resume=resume, download_lpips=download_lpips, quiet=quiet),
+        resume=resume,
+        overwrite=overwrite,
+    )
 
 
-def _run_image(
+def _fit_and_measure(
     image: SourceImage, options: ImageOptions, folder: Path, *, resume: bool, download_lpips: bool, quiet: bool
-) -> dict[str, Any]:
-    request = request_of(options, image=image.description)
-    if resume and (finished := finished_run(folder, request)) is not None:
-        return finished
+) -> Measured:
     with training_progress(options.method, lambda loss: f"{psnr_of_loss(loss):.2f} dB", quiet=quiet) as report:
         fitted = fit_image(image, options, checkpoint=folder / "checkpoint.safetensors", resume=resume, report=report)
     network, training = fitted.network, fitted.training
@@ -90,19 +98,12 @@ def _run_image(
         quality, reconstruction = measure(
             network, image, out=_place_for(image, folder), download_lpips=download_lpips, report=stage
         )
-    parameters = sum(parameter.numel() for parameter in network.parameters())
     curve = [(step, psnr_of_loss(loss)) for step, loss in training.curve]
     write_image(folder / "reconstruction.png", reconstruction)
     write_curve(folder / "curve.csv", "psnr", curve)
-    # The numbers come last, because they mark the run as finished; the report shows them, and so is made in between.
-    numbers = {
-        **quality,
-        "steps": training.step,
-        "seconds": training.seconds,
-        "parameters": parameters,
-        "bits_per_pixel": 32.0 * parameters / (image.height * image.width),
-        "seed": options.seed,
-    }
+    trained = numbers_of_training(network, steps=training.step, seconds=training.seconds, seed=options.seed)
+    bits_per_pixel = 32.0 * trained["parameters"] / (image.height * image.width)
+    numbers = {**quality, **trained, "bits_per_pixel": bits_per_pixel}
     neurons, frequencies = extreme_neurons(network, (image.height, image.width))
     image_report(
         folder / "report.html",
@@ -115,7 +116,7 @@ def _run_image(
         configuration=fitted.settings,
         notes=image.notes,
     )
-    return finish_run(folder, numbers, settings=fitted.settings, notes=image.notes, request=request)
+    return Measured(numbers, fitted.settings, image.notes)
 
 
 def compare_on_image(

@@ -11,8 +11,7 @@ from finer_nerfstudio.errors import UsageError, argument
 from finer_nerfstudio.files.atomic import replacing
 from finer_nerfstudio.files.checkpoint import save_model
 from finer_nerfstudio.runs.progress import stages, training_progress
-from finer_nerfstudio.runs.results import finish_run, finished_run, request_of, write_curve
-from finer_nerfstudio.runs.training import output_folder
+from finer_nerfstudio.runs.results import Measured, numbers_of_training, request_of, run_in_folder, write_curve
 from finer_nerfstudio.tasks.sdf.effort import Effort, effort_after
 from finer_nerfstudio.tasks.sdf.fit import (
     ShapeOptions,
@@ -66,11 +65,18 @@ def run_shape(
     if resolution is not None:
         require_resolution(resolution)
     require_possible(options)
-    with output_folder(folder, resume=resume, overwrite=overwrite):
-        return _run_shape(shape, options, folder, resolution=resolution, double=double, resume=resume, quiet=quiet)
+    return run_in_folder(
+        folder,
+        request_of(options, shape=shape.description, resolution=resolution, double=double),
+        lambda: _fit_and_measure(
+            shape, options, folder, resolution=resolution, double=double, resume=resume, quiet=quiet
+        ),
+        resume=resume,
+        overwrite=overwrite,
+    )
 
 
-def _run_shape(
+def _fit_and_measure(
     shape: Shape,
     options: ShapeOptions,
     folder: Path,
@@ -79,10 +85,7 @@ def _run_shape(
     double: bool,
     resume: bool,
     quiet: bool,
-) -> dict[str, Any]:
-    request = request_of(options, shape=shape.description, resolution=resolution, double=double)
-    if resume and (finished := finished_run(folder, request)) is not None:
-        return finished
+) -> Measured:
     with training_progress(options.method, lambda loss: f"loss {loss:.3e}", quiet=quiet) as report:
         fitted = fit_shape(shape, options, checkpoint=folder / "checkpoint.safetensors", resume=resume, report=report)
     network, training = fitted.network, fitted.training
@@ -108,10 +111,7 @@ def _run_shape(
             "iou_resolution": effort.iou_resolution,
             "chamfer_samples": effort.samples,
             "mesh_origin": origin.tolist(),
-            "steps": training.step,
-            "seconds": training.seconds,
-            "parameters": sum(parameter.numel() for parameter in network.parameters()),
-            "seed": options.seed,
+            **numbers_of_training(network, steps=training.step, seconds=training.seconds, seed=options.seed),
         }
         write_curve(folder / "curve.csv", "loss", training.curve)
         shape_report(
@@ -126,7 +126,7 @@ def _run_shape(
             notes=notes,
             progress=stage,
         )
-    return finish_run(folder, numbers, settings=fitted.settings, notes=notes, request=request)
+    return Measured(numbers, fitted.settings, notes)
 
 
 def _notes_on(effort: Effort, origin: np.ndarray) -> list[str]:

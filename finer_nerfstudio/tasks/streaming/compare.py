@@ -16,15 +16,15 @@ from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.runs.metrics import decibels
 from finer_nerfstudio.runs.options import device_named, preset_of
 from finer_nerfstudio.runs.progress import training_progress
-from finer_nerfstudio.runs.results import finish_run, request_of
-from finer_nerfstudio.runs.training import Schedule, output_folder, train
+from finer_nerfstudio.runs.results import Measured, request_of, run_in_folder
+from finer_nerfstudio.runs.training import Schedule, train
 from finer_nerfstudio.tasks.image.files import SourceImage
 from finer_nerfstudio.tasks.image.fit import signal_of
 from finer_nerfstudio.tasks.signal.grid import decode, points_per_step, sample_centers
-from finer_nerfstudio.tasks.streaming.encode import StreamOptions, Subject, require_possible
+from finer_nerfstudio.tasks.streaming.encode import StreamOptions, require_possible
 from finer_nerfstudio.tasks.streaming.rate import CODECS, codec_curve
 from finer_nerfstudio.tasks.streaming.report import comparison_report
-from finer_nerfstudio.tasks.streaming.run import encode_with_progress, stage_rows
+from finer_nerfstudio.tasks.streaming.run import encode_with_progress, points_of, stage_rows
 from finer_nerfstudio.tasks.streaming.subjects import image_subject
 
 _ROWS_AT_ONCE = 1 << 16
@@ -60,13 +60,20 @@ def run_comparison(
     subject = image_subject(image, options)
     _, _, widths = require_possible(options, subject)
     options = replace(options, widths=widths, budget_kb=None)
-    with output_folder(folder, resume=resume, overwrite=overwrite):
-        return _run_comparison(image, subject, options, widths, folder, resume=resume)
+    return run_in_folder(
+        folder,
+        request_of(options, input=subject.description),
+        lambda: _train_all(image, options, widths, folder, resume=resume),
+        resume=resume,
+        overwrite=overwrite,
+        # Without its last width there is a finished comparison that is to be taken further.
+        may_be_finished=(folder / f"single-{widths[-1]}").exists(),
+    )
 
 
-def _run_comparison(
-    image: SourceImage, subject: Subject, options: StreamOptions, widths: tuple[int, ...], folder: Path, *, resume: bool
-) -> dict[str, Any]:
+def _train_all(
+    image: SourceImage, options: StreamOptions, widths: tuple[int, ...], folder: Path, *, resume: bool
+) -> Measured:
     curves = {codec: codec_curve(image, codec) for codec in CODECS}
     pixels = image.height * image.width
     base = _BASES[options.method]
@@ -91,14 +98,11 @@ def _run_comparison(
     ways[f"{options.method}, slimmable"] = _slimmable(image, options, folder / "slimmable", resume=resume)
     numbers = {
         "ways": ways,
-        "codecs": {
-            codec: [{"bytes": point.bytes, "psnr": point.psnr} for point in curve] for codec, curve in curves.items()
-        },
+        "codecs": points_of(curves),
         "seed": options.seed,
     }
     comparison_report(folder / "report.html", numbers=numbers, configuration=settings["stream"], notes=image.notes)
-    request = request_of(options, input=subject.description)
-    return finish_run(folder, numbers, settings=settings, notes=image.notes, request=request)
+    return Measured(numbers, settings, image.notes)
 
 
 def _slimmable(image: SourceImage, options: StreamOptions, folder: Path, *, resume: bool) -> list[dict[str, Any]]:

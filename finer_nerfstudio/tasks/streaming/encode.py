@@ -19,7 +19,7 @@ from finer_nerfstudio.inr.growth import GrowingNetwork, bias_shells, units_of
 from finer_nerfstudio.inr.methods import Preset, Protocol, Task
 from finer_nerfstudio.runs.folder import FOLDER
 from finer_nerfstudio.runs.options import FitOptions, device_named, preset_of, protocol_of, settings_of
-from finer_nerfstudio.runs.training import Report, Schedule, difference, train
+from finer_nerfstudio.runs.training import Report, Schedule, Training, difference, train
 from finer_nerfstudio.streams.header import Precision, StreamedStage, StreamHeader, describe_network, stage_bytes
 from finer_nerfstudio.streams.payload import pack_stage, unpack_stage_
 from finer_nerfstudio.streams.precision import coarsest
@@ -261,33 +261,27 @@ def encode(
         activation=chosen.activation,
         encoding_frequencies=chosen.encoding_frequencies,
     ).to(device)
+    minutes = None if options.minutes is None else options.minutes / len(widths)
+    schedule = Schedule(
+        protocol.steps, chosen.learning_rate, minutes=minutes, max_gradient_norm=protocol.max_gradient_norm
+    )
     settings = {**settings_of(options, chosen, protocol), "widths": list(widths), "input": subject.description}
     # What comes later does not decide what an earlier stage is: a finished stream can be taken further.
     del settings["width"], settings["budget_kb"]
     stages: list[FinishedStage] = []
     for i, width in enumerate(widths):
         generator = torch.Generator().manual_seed((options.seed + 0x9E3779B97F4A7C15 * i) % (1 << 63))
-        stage = network.grow(width, bias_shell=shells[i], generator=generator)
+        network.grow(width, bias_shell=shells[i], generator=generator)
         network.to(device)
         mine = {**settings, "widths": list(widths[: i + 1])}
         kept = None if folder is None else folder / f"stage-{i}.safetensors"
         if kept is not None and resume and kept.exists():
-            stages.append(_read_stage(kept, mine))
-            try:
-                unpack_stage_([stage], stages[-1].payload, stages[-1].precision)
-            except ValueError as error:
-                raise InputError(
-                    f"{kept} is damaged ({error}): remove it, and {argument('resume', True)} trains the stage again."
-                ) from None
+            stages.append(_take_up(kept, mine, network))
             continue
-        problem = subject.problem(network, generator)
-        minutes = None if options.minutes is None else options.minutes / len(widths)
-        schedule = Schedule(
-            protocol.steps, chosen.learning_rate, minutes=minutes, max_gradient_norm=protocol.max_gradient_norm
-        )
         checkpoint = None if folder is None else folder / "checkpoint.safetensors"
+        problem = subject.problem(network, generator)
         training = train(
-            stage,
+            network.stages[-1],
             problem.backward,
             schedule,
             generator=generator,
@@ -296,24 +290,7 @@ def encode(
             settings=mine,
             report=None if report is None else report(i),
         )
-        precision, step = options.precision, 1.0
-        exact = problem.decibels()
-        if precision == "auto":
-            precision, step = coarsest(
-                [stage], problem.decibels, allowed_loss=options.allowed_loss, float32=options.budget_kb is None
-            )
-        payload = pack_stage([stage], precision, step)
-        unpack_stage_([stage], payload, precision)
-        done = FinishedStage(
-            payload,
-            precision,
-            step,
-            subject.quality(network),
-            training.seconds,
-            training.step,
-            training.curve,
-            (exact, problem.decibels()),
-        )
+        done = _rounded(network, subject, problem, training, options)
         stages.append(done)
         if kept is not None and checkpoint is not None:
             _write_stage(kept, done, mine)
@@ -321,6 +298,46 @@ def encode(
             checkpoint.unlink(missing_ok=True)
         if finished is not None:
             finished(i, done, network)
+    return _put_together(subject, network, stages, widths, shells, settings)
+
+
+def _take_up(kept: Path, settings: dict[str, Any], network: GrowingNetwork) -> FinishedStage:
+    """Give the newest stage the weights that an earlier run sent."""
+    finished = _read_stage(kept, settings)
+    try:
+        unpack_stage_([network.stages[-1]], finished.payload, finished.precision)
+    except ValueError as error:
+        raise InputError(
+            f"{kept} is damaged ({error}): remove it, and {argument('resume', True)} trains the stage again."
+        ) from None
+    return finished
+
+
+def _rounded(
+    network: GrowingNetwork, subject: Subject, problem: StageProblem, training: Training, options: StreamOptions
+) -> FinishedStage:
+    """Choose how precisely the newest stage is sent, and round it to that."""
+    newest = [network.stages[-1]]
+    precision, step = options.precision, 1.0
+    exact = problem.decibels()
+    if precision == "auto":
+        precision, step = coarsest(
+            newest, problem.decibels, allowed_loss=options.allowed_loss, float32=options.budget_kb is None
+        )
+    payload = pack_stage(newest, precision, step)
+    unpack_stage_(newest, payload, precision)
+    quality, seconds, steps = subject.quality(network), training.seconds, training.step
+    return FinishedStage(payload, precision, step, quality, seconds, steps, training.curve, (exact, problem.decibels()))
+
+
+def _put_together(
+    subject: Subject,
+    network: GrowingNetwork,
+    stages: list[FinishedStage],
+    widths: tuple[int, ...],
+    shells: Sequence[tuple[float, float] | None],
+    settings: dict[str, Any],
+) -> EncodedStream:
     rows = [
         StreamedStage(
             [width],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import numpy as np
 from finer_nerfstudio.files.atomic import replacing
 from finer_nerfstudio.files.png import write_image
 from finer_nerfstudio.inr.growth import GrowingNetwork
-from finer_nerfstudio.runs.progress import stages, training_progress
-from finer_nerfstudio.runs.results import finish_run, finished_run, request_of
-from finer_nerfstudio.runs.training import Report, output_folder
-from finer_nerfstudio.streams.reader import read_stream
+from finer_nerfstudio.runs.progress import Stage, stages, training_progress
+from finer_nerfstudio.runs.results import Measured, numbers_of_training, request_of, run_in_folder
+from finer_nerfstudio.runs.training import Report
+from finer_nerfstudio.streams.reader import Stream, read_stream
 from finer_nerfstudio.tasks.image.files import SourceImage
 from finer_nerfstudio.tasks.sdf.shape import Shape
 from finer_nerfstudio.tasks.signal.grid import psnr_of_loss
@@ -67,11 +68,19 @@ def run_encode(
     """
     subject = image_subject(signal, options) if isinstance(signal, SourceImage) else shape_subject(signal, options)
     require_possible(options, subject)
-    with output_folder(folder, resume=resume, overwrite=overwrite):
-        return _run_encode(signal, subject, options, folder, name, resume=resume, quiet=quiet)
+    _, _, widths = require_possible(options, subject)
+    return run_in_folder(
+        folder,
+        request_of(options, input=subject.description),
+        lambda: _encode_and_measure(signal, subject, options, folder, name, resume=resume, quiet=quiet),
+        resume=resume,
+        overwrite=overwrite,
+        # Without its last stage there is a finished stream that is to be taken further.
+        may_be_finished=(folder / f"stage-{len(widths) - 1}.safetensors").exists(),
+    )
 
 
-def _run_encode(
+def _encode_and_measure(
     signal: SourceImage | Shape,
     subject: Subject,
     options: StreamOptions,
@@ -80,47 +89,33 @@ def _run_encode(
     *,
     resume: bool,
     quiet: bool,
-) -> dict[str, Any]:
-    _, _, widths = require_possible(options, subject)
-    request = request_of(options, input=subject.description)
-    has_more = (folder / f"stage-{len(widths) - 1}.safetensors").exists()
-    if resume and has_more and (finished := finished_run(folder, request)) is not None:
-        return finished
+) -> Measured:
     encoded = encode_with_progress(subject, options, folder, resume=resume, quiet=quiet)
     with replacing(folder / f"{name}.finer") as unfinished:
         unfinished.write_bytes(encoded.content)
     stream = read_stream(encoded.content)
+    pictures: list[np.ndarray] = []
+    curves: dict[str, list[RatePoint]] = {}
     with stages(quiet=quiet) as stage:
-        pictures: list[np.ndarray] = []
-        curves: dict[str, list[RatePoint]] = {}
         if isinstance(signal, SourceImage):
             write_image(folder / ORIGINAL_NAME, signal.pixels)
-            for i in range(stream.stages):
-                stage("decoding", i, stream.stages)
-                picture = picture_of(stream, stages=i + 1, largest=1 << 30)
-                write_image(folder / f"stage-{i}.png", picture)
-                if picture.shape[0] * picture.shape[1] <= _LARGEST_SHOWN:
-                    pictures.append(picture)
+            pictures = _write_pictures(folder, stream, stage)
             for i, codec in enumerate(CODECS):
                 stage(f"comparing with {codec}", i, len(CODECS))
                 curves[codec] = codec_curve(signal, codec)
         else:
-            from finer_nerfstudio.tasks.sdf.run import write_mesh
-
-            for i in range(stream.stages):
-                stage("extracting", i, stream.stages)
-                write_mesh(folder / f"stage-{i}.ply", *surface_in_units(stream, _MESH_RESOLUTION, stages=i + 1))
-    pixels = signal.height * signal.width if isinstance(signal, SourceImage) else None
+            _write_meshes(folder, stream, stage)
     numbers: dict[str, Any] = {
         "bytes": len(encoded.content),
         "header_bytes": stream.header_bytes,
-        "stages": stage_rows(encoded, curves, pixels),
-        "codecs": {
-            codec: [{"bytes": point.bytes, "psnr": point.psnr} for point in curve] for codec, curve in curves.items()
-        },
-        "seconds": sum(stage.seconds for stage in encoded.stages),
-        "parameters": sum(parameter.numel() for parameter in encoded.network.parameters()),
-        "seed": options.seed,
+        "stages": stage_rows(encoded, curves, _pixels_of(signal)),
+        "codecs": points_of(curves),
+        **numbers_of_training(
+            encoded.network,
+            steps=sum(stage.steps for stage in encoded.stages),
+            seconds=sum(stage.seconds for stage in encoded.stages),
+            seed=options.seed,
+        ),
     }
     stream_report(
         folder / "report.html",
@@ -131,7 +126,36 @@ def _run_encode(
         configuration=encoded.settings,
         notes=signal.notes,
     )
-    return finish_run(folder, numbers, settings=encoded.settings, notes=signal.notes, request=request)
+    return Measured(numbers, encoded.settings, signal.notes)
+
+
+def _write_pictures(folder: Path, stream: Stream, stage: Stage) -> list[np.ndarray]:
+    """Write what each stage shows, and return the pictures that are small enough for a report."""
+    pictures = []
+    for i in range(stream.stages):
+        stage("decoding", i, stream.stages)
+        picture = picture_of(stream, stages=i + 1, largest=1 << 30)
+        write_image(folder / f"stage-{i}.png", picture)
+        if picture.shape[0] * picture.shape[1] <= _LARGEST_SHOWN:
+            pictures.append(picture)
+    return pictures
+
+
+def _write_meshes(folder: Path, stream: Stream, stage: Stage) -> None:
+    from finer_nerfstudio.tasks.sdf.run import write_mesh
+
+    for i in range(stream.stages):
+        stage("extracting", i, stream.stages)
+        write_mesh(folder / f"stage-{i}.ply", *surface_in_units(stream, _MESH_RESOLUTION, stages=i + 1))
+
+
+def _pixels_of(signal: SourceImage | Shape) -> int | None:
+    return signal.height * signal.width if isinstance(signal, SourceImage) else None
+
+
+def points_of(curves: Mapping[str, Sequence[RatePoint]]) -> dict[str, list[dict[str, int | float]]]:
+    """Return the curves of codecs as JSON values."""
+    return {codec: [{"bytes": point.bytes, "psnr": point.psnr} for point in curve] for codec, curve in curves.items()}
 
 
 def encode_with_progress(

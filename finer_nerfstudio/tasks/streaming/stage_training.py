@@ -46,7 +46,7 @@ def grid_problem(
     *,
     largest_cache_bytes: int = _LARGEST_CACHE_BYTES,
 ) -> StageProblem:
-    """The mean squared error of a signal on a grid.
+    """Return the mean squared error of a signal on a grid.
 
     Where the old units' activations at all samples fit into memory they are computed once. Samples are then in an
     order drawn once, and a batch is a run of neighbours in it, which is read without gathering. Otherwise batches are
@@ -59,67 +59,125 @@ def grid_problem(
         generator: draws the order.
         largest_cache_bytes: of old units' activations.
     """
-    count = points_per_step(batch_size, signal.samples)
     earlier = network.stages[:-1]
     old = sum(stage.units for stage in earlier) * (2 if network.activation.complex_valued else 1)
     numbers = network.in_dim + 2 * network.out_dim + old * (network.depth - 1)
-    cached = 4 * numbers * signal.samples <= largest_cache_bytes
-    device = network.device
+    kind = _CachedSamples if 4 * numbers * signal.samples <= largest_cache_bytes else _DrawnSamples
+    samples = kind(network, signal, points_per_step(batch_size, signal.samples), generator)
+    return StageProblem(samples.backward, samples.decibels)
 
-    def data_of(flat: Tensor) -> tuple[Tensor, Tensor, FrozenPart | None]:
-        coords = sample_centers(flat, signal.shape).to(device)
-        part = None
-        if earlier:
+
+@dataclass
+class _Batch:
+    """Encoded coordinates, targets, and what the old units give there."""
+
+    inputs: Tensor
+    targets: Tensor
+    old: FrozenPart | None
+
+
+class _GridSamples:
+    """Loss of the newest stage at some samples of a grid, a few rows at a time.
+
+    Args:
+        network: its newest stage is to be trained.
+        signal: the target.
+        count: samples per step.
+        generator: draws what stays the same for the whole training.
+    """
+
+    judged: int
+    """Samples that :meth:`decibels` looks at."""
+
+    def __init__(self, network: GrowingNetwork, signal: GridSignal, count: int, generator: torch.Generator) -> None:
+        self._network = network
+        self._signal = signal
+        self._count = count
+        self.judged = min(signal.samples, _JUDGED_SAMPLES)
+
+    def draw(self, draws: torch.Generator) -> Callable[[int, int], _Batch]:
+        """Return a batch by the first row and the one after the last."""
+        raise NotImplementedError
+
+    def judge(self, start: int, stop: int) -> _Batch:
+        """Return rows of the samples that decide about a precision."""
+        raise NotImplementedError
+
+    def evaluated(self, flat: Tensor) -> _Batch:
+        """Return the samples of these numbers."""
+        network, device = self._network, self._network.device
+        coords = sample_centers(flat, self._signal.shape).to(device)
+        old = None
+        if len(network.stages) > 1:
             with torch.no_grad():
-                part = network.frozen_part(coords, stages=len(earlier))
-        return network.encoded(coords), signal.targets(flat).to(device), part
+                old = network.frozen_part(coords, stages=len(network.stages) - 1)
+        return _Batch(network.encoded(coords), self._signal.targets(flat).to(device), old)
 
-    if cached:
-        order = torch.randperm(signal.samples, generator=generator)
-        inputs, targets, before = _concatenated(
-            [data_of(order[start : start + _ROWS_AT_ONCE]) for start in range(0, signal.samples, _ROWS_AT_ONCE)]
-        )
+    def squared(self, batch: _Batch) -> Tensor:
+        """Return the sum of squared errors."""
+        _, output = self._network.stages[-1](batch.inputs, batch.old, self._network.activation)
+        return (output - batch.targets).square().sum()
 
-    def batch(start: int, stop: int, flat: Tensor | None) -> tuple[Tensor, Tensor, FrozenPart | None]:
-        if flat is None:
-            rows = slice(start, stop)
-            return inputs[rows], targets[rows], None if before is None else before[rows]
-        return data_of(flat[start:stop])
-
-    def squared(start: int, stop: int, flat: Tensor | None) -> Tensor:
-        rows, target, part = batch(start, stop, flat)
-        _, output = network.stages[-1](rows, part, network.activation)
-        return (output - target).square().sum()
-
-    def backward(draws: torch.Generator) -> Tensor:
-        first, flat = 0, None
-        if not cached:
-            flat = torch.randint(signal.samples, (count,), generator=draws)
-        elif count < signal.samples:
-            runs = math.ceil(signal.samples / count)
-            run = int(torch.randint(runs, (1,), generator=draws))
-            first = min(run * count, signal.samples - count)
-        total = torch.zeros((), device=device)
-        for start in range(0, count, _ROWS_AT_ONCE):
-            stop = min(start + _ROWS_AT_ONCE, count)
-            loss = squared(first + start, first + stop, flat) / (count * signal.channels)
+    def backward(self, draws: torch.Generator) -> Tensor:
+        """Add the gradient of a batch's mean squared error, and return the error."""
+        batch = self.draw(draws)
+        total = torch.zeros((), device=self._network.device)
+        for start in range(0, self._count, _ROWS_AT_ONCE):
+            rows = batch(start, min(start + _ROWS_AT_ONCE, self._count))
+            loss = self.squared(rows) / (self._count * self._signal.channels)
             loss.backward()
             total += loss.detach()
         return total
 
-    # float64: it is compared with itself to a hundredth of a decibel.
-    judged = min(signal.samples, _JUDGED_SAMPLES)
-    chosen = None if cached else torch.randint(signal.samples, (judged,), generator=generator)
-
-    def decibels() -> float:
+    def decibels(self) -> float:
+        """Return the PSNR of the judged samples."""
         error = 0.0
         with torch.no_grad():
-            for start in range(0, judged, _ROWS_AT_ONCE):
-                error += float(squared(start, min(start + _ROWS_AT_ONCE, judged), chosen).double())
-        error /= judged * signal.channels
-        return decibels_of(error, peak=2.0)
+            for start in range(0, self.judged, _ROWS_AT_ONCE):
+                rows = self.judge(start, min(start + _ROWS_AT_ONCE, self.judged))
+                # float64: it is compared with itself to a hundredth of a decibel.
+                error += float(self.squared(rows).double())
+        return decibels_of(error / (self.judged * self._signal.channels), peak=2.0)
 
-    return StageProblem(backward, decibels)
+
+class _CachedSamples(_GridSamples):
+    """All samples in an order drawn once, with what the old units give at each."""
+
+    def __init__(self, network: GrowingNetwork, signal: GridSignal, count: int, generator: torch.Generator) -> None:
+        super().__init__(network, signal, count, generator)
+        order = torch.randperm(signal.samples, generator=generator)
+        parts = [
+            self.evaluated(order[start : start + _ROWS_AT_ONCE]) for start in range(0, signal.samples, _ROWS_AT_ONCE)
+        ]
+        self._all = _concatenated(parts)
+
+    def draw(self, draws: torch.Generator) -> Callable[[int, int], _Batch]:
+        first = 0
+        if self._count < self._signal.samples:
+            runs = math.ceil(self._signal.samples / self._count)
+            run = int(torch.randint(runs, (1,), generator=draws))
+            first = min(run * self._count, self._signal.samples - self._count)
+        return lambda start, stop: self.judge(first + start, first + stop)
+
+    def judge(self, start: int, stop: int) -> _Batch:
+        everything, rows = self._all, slice(start, stop)
+        old = None if everything.old is None else everything.old[rows]
+        return _Batch(everything.inputs[rows], everything.targets[rows], old)
+
+
+class _DrawnSamples(_GridSamples):
+    """Samples drawn with replacement, at which the old units are evaluated anew."""
+
+    def __init__(self, network: GrowingNetwork, signal: GridSignal, count: int, generator: torch.Generator) -> None:
+        super().__init__(network, signal, count, generator)
+        self._judged = torch.randint(signal.samples, (self.judged,), generator=generator)
+
+    def draw(self, draws: torch.Generator) -> Callable[[int, int], _Batch]:
+        flat = torch.randint(self._signal.samples, (self._count,), generator=draws)
+        return lambda start, stop: self.evaluated(flat[start:stop])
+
+    def judge(self, start: int, stop: int) -> _Batch:
+        return self.evaluated(self._judged[start:stop])
 
 
 def shape_problem(
@@ -158,12 +216,10 @@ def shape_problem(
     return StageProblem(backward, decibels)
 
 
-def _concatenated(
-    parts: list[tuple[Tensor, Tensor, FrozenPart | None]],
-) -> tuple[Tensor, Tensor, FrozenPart | None]:
-    inputs, targets = (torch.cat([part[i] for part in parts]) for i in range(2))  # pyright: ignore
-    frozen = [part[2] for part in parts if part[2] is not None]
+def _concatenated(parts: list[_Batch]) -> _Batch:
+    inputs, targets = torch.cat([part.inputs for part in parts]), torch.cat([part.targets for part in parts])
+    frozen = [part.old for part in parts if part.old is not None]
     if not frozen:
-        return inputs, targets, None
+        return _Batch(inputs, targets, None)
     layers = [torch.cat(layer) for layer in zip(*(part.features for part in frozen), strict=True)]
-    return inputs, targets, FrozenPart(layers, torch.cat([part.output for part in frozen]))
+    return _Batch(inputs, targets, FrozenPart(layers, torch.cat([part.output for part in frozen])))

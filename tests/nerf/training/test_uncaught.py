@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from nerfstudio.cameras.camera_paths import get_path_from_json
 from nerfstudio.utils.eval_utils import eval_load_checkpoint, eval_setup
 
 from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.nerf.training import uncaught
 from finer_nerfstudio.nerf.training.outputs import require_output_of_command
 from finer_nerfstudio.nerf.training.uncaught import say_uncaught
 
@@ -62,7 +64,7 @@ def load(path: Path) -> Any:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(None, "cannot be read (No such file or directory)"), ("{", "is not valid JSON"), ("{}", "is no camera path")],
+    [(None, "cannot be opened (No such file or directory)"), ("{", "is not valid JSON"), ("{}", "is no camera path")],
 )
 def test_a_camera_path_that_is_none(
     content: str | None,
@@ -167,3 +169,50 @@ def test_places_where_a_command_could_not_write(
     else:
         with pytest.raises(UsageError, match=f"--output-path .*{reason}"):
             require_output_of_command()
+
+
+@pytest.mark.parametrize(
+    ("kind", "instead"), [("marching-cubes", "ns-export tsdf"), ("gaussian-splat", "finer export splats")]
+)
+def test_exporters_that_are_not_for_radiance_fields(
+    kind: str, instead: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/ns-export", kind, "--output-dir", str(tmp_path)])
+    with pytest.raises(UsageError, match=f"ns-export {kind} .*{instead}"):
+        require_output_of_command()
+
+
+def test_an_export_into_a_file_is_refused_before_it_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/ns-export", "tsdf", "--output-dir", str(tmp_path / "file")])
+    with pytest.raises(UsageError, match=r"--output-dir .*file is not a folder"):
+        require_output_of_command()
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/ns-export", "tsdf", "--output-dir", str(tmp_path)])
+    require_output_of_command()
+
+
+def test_an_output_folder_that_cannot_be_made(
+    said: Callable[[Callable[[], Any]], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As ns-export makes it, before it reads any run."""
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "below" / "it"
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/ns-export", "tsdf", "--output-dir", str(folder)])
+    text = said(lambda: folder.mkdir(parents=True))
+    assert text.startswith(f"error: --output-dir {folder} cannot be opened (")
+
+
+def test_whatever_else_ends_a_run_of_ours_is_a_sentence(
+    said: Callable[[Callable[[], Any]], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise AssertionError("Model must have\nan SDF field")
+
+    monkeypatch.setattr(uncaught, "_ours", threading.Event())
+    assert "Traceback" in said(fail), "of somebody else's method"
+    uncaught.run_is_ours()
+    text = said(fail)
+    assert "error: ns-eval ended with AssertionError (Model must have an SDF field): FINER_TRACEBACK=1 shows" in text
+    assert "Traceback" not in text
+    monkeypatch.setenv("FINER_TRACEBACK", "1")
+    assert "Traceback" in said(fail)
