@@ -2,7 +2,7 @@
 # # Fit an image, and see what k does
 #
 # FINER++ draws the first layer's biases from U(-k, k). A larger k gives the network higher frequencies to work with.
-# Run this file as a whole, or cell by cell in an editor that knows percent-scripts.
+# Run this file as a whole, or cell by cell in an editor that supports percent scripts.
 
 # %%
 from pathlib import Path
@@ -17,14 +17,14 @@ OUTPUT = Path("outputs/examples")
 OUTPUT.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
-# The package brings a generated picture. Use one of your own by `np.asarray(Image.open("photo.jpg"))`.
+# The package contains a generated picture. To use one of your own, replace it by `np.asarray(Image.open("photo.jpg"))`.
 
 # %%
 picture = sample_image(64).pixels  # [64, 64, 3], 0 to 255
 small = {"channels_last": True, "width": 64, "depth": 3, "steps": 150}
 
 # %% [markdown]
-# Fit it with several k. Scales and learning rate stay those of `finer-sine`, so that k alone makes the difference.
+# Fit it with several k. The scales and the learning rate are those of `finer-sine`, so only k differs.
 
 # %%
 fits = {k: fit_array(picture, activation="finer-sine", bias_range=k, **small) for k in (0.1, 0.7, 2.8)}
@@ -40,7 +40,7 @@ for k, fitted in fits.items():
     print(f"k = {k}: frequencies up to {2 * biases.max() + 1:.1f} times the base frequency")
 
 # %% [markdown]
-# A fit is a function: decode it at four times the size, and lay all of them side by side.
+# A fit is a function: decode it at four times the size, and show all of them side by side.
 
 # %%
 decoded = [fitted.decode((256, 256)).clip(0, 255).round().astype(np.uint8) for fitted in fits.values()]

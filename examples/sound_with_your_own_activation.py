@@ -24,7 +24,7 @@ time = np.arange(RATE // 4) / RATE
 tone = np.sin(2 * np.pi * (200 * time + 1600 * time**2)) * np.exp(-6 * time)
 
 # %% [markdown]
-# A Lorentz curve is a bump with wide tails. By itself it fits next to nothing of a tone. With sin(ωf (|x| + 1) x) in
+# A Lorentz curve is a bump with wide tails. By itself it hardly fits a tone at all. With sin(ωf (|x| + 1) x) in
 # the place of x the bump repeats, and biases from U(-k, k) give the neurons frequencies to choose from.
 
 

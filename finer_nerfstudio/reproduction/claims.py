@@ -98,9 +98,9 @@ def wider_biases_fit_more(initializations: Mapping[str, Numbers]) -> Claim:
         better.append(best["psnr"] > low["psnr"] + _CLEARLY)
         high.append(best["psnr_high"] > low["psnr_high"] + _CLEARLY)
     return Claim(
-        "PSNR for k = 1 / 5 / 10 / 20, and that of the error above a quarter of the highest frequency. "
-        f"{' '.join(sentences)} From k = 10 to k = 20 it falls again in {falls} of {len(initializations)}.",
-        f"the best k beats k = 1 by half a dB: {verdict(*better)}; so it does above the cutoff: {verdict(*high)}",
+        "PSNR for k = 1 / 5 / 10 / 20, of all frequencies and of those above a quarter of the highest. "
+        f"{' '.join(sentences)} From k = 10 to k = 20 the PSNR falls in {falls} of {len(initializations)}.",
+        f"the best k beats k = 1 by half a dB: {verdict(*better)}; at high frequencies alone: {verdict(*high)}",
     )
 
 
@@ -120,7 +120,7 @@ def wider_weights_train_worse(gaps: Mapping[str, Numbers]) -> Claim:
         difference = max(difference, gap["difference_at_start"])
         conditions.append(gap["gap"] > _CLEARLY)
     return Claim(
-        f"Outputs differ by {scientific(difference, 0)} at most before training. {' '.join(sentences)}",
+        f"Before training, outputs differ by {scientific(difference, 0)} at most. {' '.join(sentences)}",
         f"behind by half a dB at the published scale, at the same learning rate: {verdict(*conditions)}",
     )
 
@@ -188,9 +188,9 @@ def neurons_reach_higher(neurons: Mapping[str, Numbers]) -> Claim:
         sentences.append(f"{', '.join(ranges)}.")
         conditions.append(found[ours]["highest"] > found[base]["highest"])
     return Claim(
-        "Fresh neurons at published scales that respond to anything in the image, slowest to fastest, in cycles across "
-        f"it. {' '.join(sentences)}",
-        f"the fastest is faster: {verdict(*conditions)}",
+        "Untrained neurons at published scales that respond to the image, from the slowest to the fastest, in cycles "
+        f"across it. {' '.join(sentences)}",
+        f"the fastest neuron of FINER++ is faster than its base's: {verdict(*conditions)}",
     )
 
 
@@ -211,9 +211,9 @@ def whole_axis_is_used(utilization: Numbers) -> Claim:
         more.append(shares[ours][0] > shares[base][0] + _OF_SHARES)
         flatter.append(shares[ours][1] < shares[base][1] - _OF_SHARES)
     return Claim(
-        "Share of pre-activations outside the central bump, and where the activation is flat, so that a neuron neither "
-        f"responds nor learns; after training, mean over layers. {' '.join(sentences)}",
-        f"bases are inside for the most part: {verdict(*inside)}; FINER++ is outside more often: {verdict(*more)}; "
+        "Shares of pre-activations after training, mean over layers: outside the central bump, and where the "
+        f"activation is flat, so that a neuron neither responds nor learns. {' '.join(sentences)}",
+        f"bases are mostly inside: {verdict(*inside)}; FINER++ is outside more often: {verdict(*more)}; "
         f"FINER++ is flat less often: {verdict(*flatter)}",
     )
 
@@ -231,10 +231,10 @@ def bias_range_tunes_frequencies(frequencies: Mapping[str, Numbers]) -> Claim:
         sentences.append(f"{method} {_listed(numbers['networks'], 'highest_factor', 1)}.")
         conditions += _rising([network["highest_factor"] for network in numbers["networks"].values()])
     return Claim(
-        "Highest local frequency of a first-layer neuron over its own base frequency. siren "
+        "Highest ratio of a first-layer neuron's local frequency to its base frequency. siren "
         f"{decimals(base['highest_factor'], 1)}; gauss and wire do not repeat. For k = 1 / 5 / 10 / 20: "
         f"{' '.join(sentences)}",
-        f"siren's are its base frequencies, FINER++'s grow with each k: {verdict(*conditions)}",
+        f"1 for siren, growing with each k for FINER++: {verdict(*conditions)}",
     )
 
 
@@ -248,9 +248,9 @@ def frequencies_follow_the_formula(frequencies: Mapping[str, Numbers]) -> Claim:
     deviation = max(network["largest_deviation"] for network in networks)
     shares = [network["highest_factor"] / network["factor_limit"] for network in networks]
     return Claim(
-        f"Measured local frequencies are within {scientific(deviation, 1)} of the formula, of all three families and "
+        f"Measured local frequencies are within {scientific(deviation, 1)} of the formula, for all three families and "
         f"four k. The highest factor of a layer's neurons is {decimals(min(shares), 2)} to {decimals(max(shares), 2)} "
-        "times 2k + 1; above it because a repeat around 0 has a width, and part of it lies further out than k.",
+        "times 2k + 1. It can exceed 2k + 1, because a repeat has a width and part of it lies beyond k.",
         f"formula to a thousandth: {verdict(deviation < 1e-3)}; highest factors within 5 % of 2k + 1: "
         f"{verdict(min(shares) > 0.95, max(shares) < 1.05)}",
     )
@@ -306,9 +306,9 @@ def ahead_on_radiance_fields(runs: Mapping[str, Numbers], *, luck: float) -> Cla
             missing += f"; {base} and {ours}: not measured"
     views = next(iter(runs.values()))["views"]
     return Claim(
-        "Lego, 15 minutes on two cores, networks of 112 units, learning rates tuned, ω0 of FINER++ Sine, and scales of "
-        f"Gauss, FINER++ Gauss and WIRE; PSNR on {views} of 200 test views. {' '.join(sentences)}",
-        f"ahead by more than {luck} dB, by which two runs of the same settings differed in four minutes: "
+        "Lego, 15 minutes on two cores, networks of 112 units, tuned learning rates, tuned ω0 of FINER++ Sine, tuned "
+        f"scales of Gauss, FINER++ Gauss and WIRE; PSNR on {views} of 200 test views. {' '.join(sentences)}",
+        f"ahead by more than {luck} dB, the difference between two equal runs of four minutes: "
         f"{verdict(*conditions)}{missing}; the paper's own figures: not measured",
     )
 
