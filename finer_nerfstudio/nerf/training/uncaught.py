@@ -90,26 +90,35 @@ def _sentence(error: BaseException, trace: TracebackType | None) -> str | None:
         option = "--load-config"
         reason = "" if isinstance(error, AssertionError) else f" ({in_one_line(error)})"
         return f"{option} {_given(option)} is not the configuration of a run{reason}: {_FILES[option][1]}."
-    if isinstance(error, RuntimeError) and str(error).startswith("Error writing "):
-        reason = (str(error).strip().splitlines() or [""])[-1].strip().rstrip(".")
+    if any(frame.f_globals.get("__name__") == "mediapy" for frame in frames):
+        # The writer's own error ends with ffmpeg's words; where ffmpeg is gone already, there are none.
+        last = (str(error).strip().splitlines() or [""])[-1].strip().rstrip(".")
+        reason = last if isinstance(error, RuntimeError) else f"ffmpeg ended: {in_one_line(error)}"
         return f"--output-path cannot be written as a video ({reason}): name a file such as flight.mp4."
     for frame in frames:
         if frame.f_code.co_name == "eval_load_checkpoint":
             path = frame.f_locals.get("load_path") or frame.f_locals["config"].load_dir
             return str(damaged_checkpoint(str(path), error))
-    if any(_reads_camera_path(frame) for frame in frames) and isinstance(error, (ValueError, LookupError, TypeError)):
+    if (any(map(_reads_camera_path, frames)) or _looks_into_camera_path(frames[-1])) and isinstance(
+        error, (ValueError, LookupError, TypeError)
+    ):
         option = "--camera-path-filename"
         default, advice = _FILES[option]
         reason = "is not valid JSON" if isinstance(error, json.JSONDecodeError) else "is no camera path"
-        return f"{option} {_given(option) or default} {reason} ({in_one_line(error)}): {advice}."
+        words = f"{in_one_line(error)} is missing" if isinstance(error, KeyError) else in_one_line(error)
+        return f"{option} {_given(option) or default} {reason} ({words}): {advice}."
     return None
+
+
+# Of a file's text, and of YAML in it.
+_READERS = ("yaml", "pathlib", "codecs")
 
 
 def _reads_config(frames: list[FrameType]) -> bool:
     """Whether this is where Nerfstudio reads a run's config.yml, before anything is built from it."""
     for frame, within in itertools.pairwise([*frames, None]):
         if frame is not None and frame.f_code.co_name == "eval_setup":
-            return within is None or within.f_globals.get("__name__", "").partition(".")[0] == "yaml"
+            return within is None or within.f_globals.get("__name__", "").partition(".")[0] in _READERS
     return False
 
 
@@ -119,6 +128,11 @@ def _reads_camera_path(frame: FrameType) -> bool:
     return name in ("get_path_from_json", "get_crop_from_json") or (
         name == "load" and frame.f_globals.get("__name__") == "json" and _given("--camera-path-filename") is not None
     )
+
+
+def _looks_into_camera_path(frame: FrameType) -> bool:
+    """Whether this is ns-render with what the file held."""
+    return frame.f_code.co_name == "main" and "camera_path" in frame.f_locals
 
 
 def _given(option: str) -> Path | None:

@@ -21,7 +21,7 @@ from nerfstudio.utils.eval_utils import eval_load_checkpoint, eval_setup
 
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.nerf.training import uncaught
-from finer_nerfstudio.nerf.training.outputs import require_output_of_command
+from finer_nerfstudio.nerf.training.asked import require_possible_command
 from finer_nerfstudio.nerf.training.uncaught import say_uncaught
 
 
@@ -165,10 +165,10 @@ def test_places_where_a_command_could_not_write(
     folder.mkdir()
     monkeypatch.setattr(sys, "argv", [argument.format(folder=folder) for argument in arguments])
     if reason is None:
-        require_output_of_command()
+        require_possible_command()
     else:
         with pytest.raises(UsageError, match=f"--output-path .*{reason}"):
-            require_output_of_command()
+            require_possible_command()
 
 
 @pytest.mark.parametrize(
@@ -179,16 +179,16 @@ def test_exporters_that_are_not_for_radiance_fields(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["/usr/bin/ns-export", kind, "--output-dir", str(tmp_path)])
     with pytest.raises(UsageError, match=f"ns-export {kind} .*{instead}"):
-        require_output_of_command()
+        require_possible_command()
 
 
 def test_an_export_into_a_file_is_refused_before_it_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(sys, "argv", ["/usr/bin/ns-export", "tsdf", "--output-dir", str(tmp_path / "file")])
-    with pytest.raises(UsageError, match=r"--output-dir .*file is not a folder"):
-        require_output_of_command()
+    with pytest.raises(UsageError, match=r"--output-dir .*file: .*file is not a folder"):
+        require_possible_command()
     monkeypatch.setattr(sys, "argv", ["/usr/bin/ns-export", "tsdf", "--output-dir", str(tmp_path)])
-    require_output_of_command()
+    require_possible_command()
 
 
 def test_an_output_folder_that_cannot_be_made(
@@ -216,3 +216,63 @@ def test_whatever_else_ends_a_run_of_ours_is_a_sentence(
     assert "Traceback" not in text
     monkeypatch.setenv("FINER_TRACEBACK", "1")
     assert "Traceback" in said(fail)
+
+
+@pytest.mark.parametrize(
+    ("program", "option", "value"),
+    [
+        ("ns-render", "--interpolation-steps", "0"),
+        ("ns-render", "--interpolation-steps", "-1"),
+        ("ns-render", "--frame-rate", "0"),
+        ("ns-render", "--seconds", "0"),
+        ("ns-render", "--downscale-factor", "nan"),
+        ("ns-export", "--num-points", "0"),
+        ("ns-export", "--resolution", "-2"),
+    ],
+)
+def test_numbers_that_must_be_positive(program: str, option: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [f"/usr/bin/{program}", "x", option, value])
+    with pytest.raises(UsageError, match=f"{option} must be positive, not {value}"):
+        require_possible_command()
+    monkeypatch.setattr(sys, "argv", [f"/usr/bin/{program}", "x", option, "3"])
+    require_possible_command()
+
+
+@pytest.mark.parametrize(
+    ("program", "option", "name"),
+    [
+        ("ns-eval", "--output-path", "numbers.json"),
+        ("ns-eval", "--render-output-path", "views"),
+        ("ns-render", "--output-path", "flight.mp4"),
+        ("ns-export", "--output-dir", "mesh"),
+    ],
+)
+def test_an_output_below_a_file(
+    program: str, option: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sys, "argv", [f"/usr/bin/{program}", "x", option, str(tmp_path / "file" / name)])
+    with pytest.raises(UsageError, match=f"{option} .*{name}: .*file is not a folder: choose"):
+        require_possible_command()
+    monkeypatch.setattr(sys, "argv", [f"/usr/bin/{program}", "x", option, str(tmp_path / "new" / name)])
+    require_possible_command()
+
+
+def test_a_configuration_that_is_no_text(tmp_path: Path, said: Callable[[Callable[[], Any]], str]) -> None:
+    config = tmp_path / "config.yml"
+    config.write_bytes(bytes(range(128, 256)))
+    monkeyed = said(lambda: eval_setup(config))
+    assert "is not the configuration of a run" in monkeyed
+
+
+@pytest.mark.parametrize(("content", "words"), [({}, "'seconds' is missing"), ([], "is no camera path")])
+def test_a_camera_path_that_ns_render_looks_into(
+    content: Any, words: str, said: Callable[[Callable[[], Any]], str]
+) -> None:
+    def main() -> None:
+        camera_path = content
+        print(camera_path["seconds"])
+
+    text = said(main)
+    assert words in text
+    assert "--camera-path-filename" in text

@@ -1,0 +1,103 @@
+"""What Nerfstudio's commands are asked for, looked at before they work for minutes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.runs.command_line import value_on_command_line
+
+# Exporters that radiance fields have nothing for, and what to take instead.
+_NOT_FOR_FIELDS = {
+    "marching-cubes": ("wants a signed distance field", "ns-export tsdf and ns-export poisson make meshes"),
+    "gaussian-splat": ("writes the splats of splatfacto", "finer export splats bakes a radiance field into splats"),
+}
+_VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".gif")
+# Of ns-render and ns-export, which find out about others by an error of their own.
+_POSITIVE = (
+    "--interpolation-steps",
+    "--frame-rate",
+    "--seconds",
+    "--downscale-factor",
+    "--jpeg-quality",
+    "--num-points",
+    "--num-rays-per-batch",
+    "--resolution",
+    "--batch-size",
+    "--std-ratio",
+    "--target-num-faces",
+    "--num-pixels-per-side",
+    "--px-per-uv-triangle",
+)
+
+
+def require_possible_command() -> None:
+    """Check the numbers and paths that ns-eval, ns-render and ns-export are given, and that a field has such an export.
+
+    Raises:
+        UsageError: for what the command would fail at, perhaps when its work is done.
+    """
+    program = Path(sys.argv[0]).stem
+    if program in ("ns-eval", "eval"):
+        _require_evaluation()
+    elif program in ("ns-render", "render"):
+        _require_positive()
+        _require_rendering()
+    elif program in ("ns-export", "exporter"):
+        _require_positive()
+        _require_export()
+
+
+def _require_positive() -> None:
+    for option in _POSITIVE:
+        given = value_on_command_line(option)
+        try:
+            is_positive = given is None or float(given) > 0
+        except ValueError:  # tyro has refused it, or it is a word that the option knows
+            continue
+        if not is_positive:
+            raise UsageError(f"{option} must be positive, not {given}.")
+
+
+def _require_evaluation() -> None:
+    given, pictures = (value_on_command_line(name) for name in ("--output-path", "--render-output-path"))
+    if given is not None:
+        path = Path(given)
+        if path.suffix != ".json" or path.is_dir():
+            what = "is a folder" if path.is_dir() else "does not end in .json"
+            raise UsageError(f"--output-path {path} {what}: name a JSON file for the numbers.")
+        _require_writable("--output-path", path, path.parent)
+    if pictures is not None:
+        _require_writable("--render-output-path", Path(pictures), Path(pictures))
+
+
+def _require_rendering() -> None:
+    given = value_on_command_line("--output-path")
+    if given is None:
+        return
+    path = Path(given)
+    makes_video = "dataset" not in sys.argv and value_on_command_line("--output-format") in (None, "video")
+    if makes_video and (path.is_dir() or (path.suffix and path.suffix.lower() not in _VIDEOS)):
+        what = "is a folder" if path.is_dir() else "has no ending of a video"
+        raise UsageError(f"--output-path {path} {what}: name a file such as {path.with_suffix('.mp4')}.")
+    _require_writable("--output-path", path, path.parent if makes_video else path)
+
+
+def _require_export() -> None:
+    for kind, (reason, instead) in _NOT_FOR_FIELDS.items():
+        if kind in sys.argv[1:]:
+            raise UsageError(f"ns-export {kind} {reason}, and this run has a radiance field: {instead}.")
+    given = value_on_command_line("--output-dir")
+    if given is not None:
+        _require_writable("--output-dir", Path(given), Path(given))
+
+
+def _require_writable(option: str, path: Path, folder: Path) -> None:
+    """Refuse a path whose folder is none, or cannot be made or written to."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        what = "cannot be written to" if folder.is_dir() else "is not a folder"
+        raise UsageError(f"{option} {path}: {folder} {what}: choose another place.")
