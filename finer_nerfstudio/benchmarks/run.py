@@ -81,7 +81,7 @@ def run_benchmark(command: Benchmark) -> None:
             raise UsageError(f"{argument(name)} must be at least {least}, not {getattr(command, name)}.")
     unknown = sorted(set(command.methods) - set(METHODS))
     if unknown or not command.methods:
-        raise UsageError(f"{argument('methods')} {' '.join(unknown)}: known are {', '.join(METHODS)}.")
+        raise UsageError(f"{argument('methods')} {' '.join(unknown) or '(none)'}: known are {', '.join(METHODS)}.")
     if command.flush_denormals:
         torch.set_flush_denormal(True)
     device = device_named(command.device)

@@ -8,10 +8,12 @@ Every analysis writes its figure (PNG and SVG), its numbers (JSON) and its table
 
 from __future__ import annotations
 
+import functools
 import importlib
+import operator
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
@@ -52,18 +54,18 @@ class Output:
     """Replace the results of an earlier analysis there."""
 
 
-def _command(verb: str, options: type) -> Any:
-    """The options of a verb, and where its results go."""
+def _command(verb: str, options: type) -> type:
+    """Return the class of a verb's options, with where its results go."""
     command = make_dataclass(f"{verb.title()}Command", [], bases=(options, Output), frozen=True, kw_only=True)
     command.__doc__ = options.__doc__
-    return command()
+    return command
 
 
 COMMANDS = {verb: _command(verb, options) for verb, options in ANALYSES.items()}
 
 
 def run(command: Any) -> None:
-    verb = next(verb for verb, default in COMMANDS.items() if isinstance(command, type(default)))
+    verb = next(verb for verb, options in COMMANDS.items() if isinstance(command, options))
     folder = command.output_dir or _free_folder(Path("outputs/analysis"), verb, overwrite=command.overwrite)
     if (folder / f"{verb}.json").exists() and not command.overwrite:
         raise UsageError(
@@ -91,4 +93,7 @@ def _free_folder(parent: Path, verb: str, *, overwrite: bool) -> Path:
     return folder
 
 
-OPTIONS = tyro.extras.subcommand_type_from_defaults(COMMANDS)
+OPTIONS = functools.reduce(
+    operator.or_,
+    (Annotated[options, tyro.conf.subcommand(verb, prefix_name=False)] for verb, options in COMMANDS.items()),
+)

@@ -1,8 +1,8 @@
 """Repeat the tables of the FINER++ paper and print our numbers beside the paper's.
 
-    finer reproduce table1 --images ../shared/data/images --quick
-    finer reproduce table2 --shapes ../shared/data/shapes/armadillo.obj --quick
-    finer reproduce table3 --scenes ../shared/data/blender --quick
+    finer reproduce table1 --images images/ --quick
+    finer reproduce table2 --shapes armadillo.obj --quick
+    finer reproduce table3 --scenes blender/ --quick
 
 Every method on every image, shape or scene is one cell. Finished cells are kept in the output folder, so that an
 interrupted table goes on where it stopped. Cells run one after the other, one per GPU where there are several, in
@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -36,7 +36,7 @@ from finer_nerfstudio.tasks.sdf.fit import ShapeOptions
 from finer_nerfstudio.tasks.sdf.run import require_resolution
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sweep:
     """How cells are run."""
 
@@ -54,11 +54,11 @@ class Sweep:
     """A protocol for two processor cores instead of the paper's."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Table1(Sweep):
     """Images: PSNR, SSIM and LPIPS of every method. Quick: 128x128 averages of the images and 300 steps."""
 
-    images: tuple[Path, ...] = (Path("../shared/data/images"),)
+    images: tuple[Path, ...]
     """Image files and folders of them."""
     steps: int | None = None
     """Training steps; 5,000, or 300 with --quick, unless given."""
@@ -118,11 +118,11 @@ def table1(command: Table1) -> None:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Table2(Sweep):
     """Shapes: Chamfer distance and IoU of every method. Quick: meshes from 64^3 grids and 2,000 steps."""
 
-    shapes: tuple[Path, ...] = (Path("../shared/data/shapes/armadillo.obj"),)
+    shapes: tuple[Path, ...]
     """Meshes, point clouds and folders of them."""
     steps: int | None = None
     """Training steps; 200,000, or 2,000 with --quick, unless given."""
@@ -170,13 +170,13 @@ def table2(command: Table2) -> None:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Table3(Sweep):
     """Scenes: PSNR, SSIM and LPIPS of every method on the test views, and a flight through each scene. Quick: the
     package's own network for three minutes, and every 8th test view. With --cluster, scenes and output folder have to
     be on disks that all machines share."""
 
-    scenes: tuple[Path, ...] = (Path("../shared/data/blender"),)
+    scenes: tuple[Path, ...]
     """Scenes in Blender format and folders of them; those called chair, drums, ficus, ... are the paper's."""
     steps: int | None = None
     """Training steps; 37,500 unless given. A cell that was interrupted goes on from its newest checkpoint."""
@@ -242,6 +242,9 @@ def table3(command: Table3) -> None:
 
 def run(command: Table1 | Table2 | Table3) -> None:
     prepare_processor()
+    for name in ("methods", "images", "shapes", "scenes"):
+        if getattr(command, name, None) == ():
+            raise UsageError(f"--{name} needs at least one.")
     if len(set(command.methods)) < len(command.methods):
         raise UsageError("--methods names a method twice.")
     try:
@@ -257,4 +260,8 @@ def run(command: Table1 | Table2 | Table3) -> None:
         ) from None
 
 
-OPTIONS = tyro.extras.subcommand_type_from_defaults({"table1": Table1(), "table2": Table2(), "table3": Table3()})
+OPTIONS = (
+    Annotated[Table1, tyro.conf.subcommand("table1", prefix_name=False)]
+    | Annotated[Table2, tyro.conf.subcommand("table2", prefix_name=False)]
+    | Annotated[Table3, tyro.conf.subcommand("table3", prefix_name=False)]
+)

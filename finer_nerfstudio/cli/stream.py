@@ -51,7 +51,7 @@ class Encode(StreamOptions):
 
 @dataclass(frozen=True)
 class Compare(Encode):
-    """Hold a stream against growth without shells, the base method, single networks and a slimmable one, and against
+    """Compare a stream with growth without shells, the base method, single networks and a slimmable one, and against
     JPEG and WebP."""
 
 

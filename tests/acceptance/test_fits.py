@@ -359,7 +359,10 @@ def test_what_is_wrong_with_a_table_is_said(command: Command, picture: Path, tmp
         (["table1", "--images", picture, tmp_path / "a"], "both be called"),
         (["table1", "--images", picture, "--steps", "0"], "--steps"),
         (["table1", "--images", picture, "--size", "0"], "--size"),
-        (["table2", "--resolution", "1"], "--resolution"),
+        (["table2", "--shapes", picture, "--resolution", "1"], "--resolution"),
+        (["table1", "--images", "--quick"], "--images needs at least one"),
+        (["table1", "--images", picture, "--methods"], "--methods needs at least one"),
+        (["table3"], "--scenes"),
     ):
         code, output = command("reproduce.py", *arguments)
         assert code == 2, output
