@@ -25,7 +25,7 @@ from finer_nerfstudio.errors import InputError, UsageError, in_one_line
 from finer_nerfstudio.runs.command_line import printable
 from finer_nerfstudio.runs.processor import prepare_processor
 from finer_nerfstudio.streams.header import Precision, StreamHeader
-from finer_nerfstudio.streams.reader import StreamReader
+from finer_nerfstudio.streams.reader import Stream, StreamReader
 from finer_nerfstudio.tasks.streaming.encode import StreamOptions
 
 _SHAPES = (".obj", ".ply", ".stl", ".off", ".glb", ".gltf", ".3mf", ".dae", ".xyz", ".asc", ".csv", ".pts", ".txt")
@@ -211,19 +211,14 @@ def pack(command: Pack) -> None:
 
 
 def decode(command: Decode) -> None:
-    from finer_nerfstudio.files.png import write_image
     from finer_nerfstudio.runs.options import device_named
-    from finer_nerfstudio.streams.reader import Stream
-    from finer_nerfstudio.tasks.sdf.run import require_resolution, write_mesh
+    from finer_nerfstudio.tasks.sdf.run import require_resolution
     from finer_nerfstudio.tasks.streaming.decode import portions_of
-    from finer_nerfstudio.tasks.streaming.subjects import image_size, picture_of, surface_in_units
 
-    if command.stage is not None and command.stage < 0:
-        raise UsageError(f"--stage must be at least 0, not {command.stage}.")
-    if command.size is not None and command.size < 1:
-        raise UsageError(f"--size must be at least 1, not {command.size}.")
-    if command.frames is not None and command.frames < 2:
-        raise UsageError(f"--frames must be at least 2, not {command.frames}.")
+    for name, least in (("stage", 0), ("size", 1), ("frames", 2)):
+        value = getattr(command, name)
+        if value is not None and value < least:
+            raise UsageError(f"--{name} must be at least {least}, not {value}.")
     require_resolution(command.resolution)
     prepare_processor()
     wanted = None if command.stage is None else command.stage + 1
@@ -233,22 +228,7 @@ def decode(command: Decode) -> None:
         for index in _fed(reader, portion, command.source):
             assert reader.header is not None
             stream = Stream(reader.header, reader.networks, index + 1, reader.header_bytes, None)
-            if reader.header.task == "sdf":
-                target = folder / f"stage-{index}.ply"
-                write_mesh(target, *surface_in_units(stream, command.resolution))
-            elif reader.header.task == "nerf":
-                from finer_nerfstudio.nerf.streaming.files import write_view
-
-                target = folder / f"stage-{index}.png"
-                write_view(target, stream, size=command.size, max_pixels=command.max_pixels)
-            else:
-                height, width, _ = image_size(reader.header)
-                resolution = None
-                if command.size is not None:
-                    scale = command.size / max(height, width)
-                    resolution = max(1, round(scale * height)), max(1, round(scale * width))
-                target = folder / f"stage-{index}.png"
-                write_image(target, picture_of(stream, resolution=resolution, largest=command.max_pixels))
+            target = _write_stage(command, stream, folder)
             print(f"{target}: of the first {_bytes_of(reader.header, reader.header_bytes, index):,} bytes", flush=True)
         if reader.is_done:
             break
@@ -260,22 +240,53 @@ def decode(command: Decode) -> None:
         stream = Stream(reader.header, reader.networks, reader.stages, reader.header_bytes, reader.damage)
         write_orbit(folder / "orbit.webp", stream, command.frames, size=command.size, max_pixels=command.max_pixels)
         print(folder / "orbit.webp")
-    if reader.damage is not None:
-        kept = f"the {reader.stages} stages before it are decoded" if reader.stages else "nothing can be decoded"
-        raise InputError(f"{command.source}: {reader.damage}; {kept}. Fetch the file again, or encode it anew.")
-    if wanted is not None and wanted > len(reader.header.stages):
-        raise UsageError(f"--stage {command.stage}: the stream has stages 0 to {len(reader.header.stages) - 1}.")
-    if not reader.stages:
-        needed = _bytes_of(reader.header, reader.header_bytes, 0)
-        raise InputError(
-            f"{command.source} ends within its first stage, which takes {needed:,} bytes: fetch more of it."
-        )
+    _require_stages(command, reader, reader.header)
     print(f"next: look at {folder}, which holds what each stage shows")
     missing = reader.wanted_stages - reader.stages
     if missing and command.max_bytes is None:
         total = _bytes_of(reader.header, reader.header_bytes, reader.wanted_stages - 1)
         print(
             f"note: {missing} of {reader.wanted_stages} stages are missing: it takes {total:,} bytes to have them all."
+        )
+
+
+def _write_stage(command: Decode, stream: Stream, folder: Path) -> Path:
+    """Write what a stream shows that ends with its newest stage."""
+    from finer_nerfstudio.files.png import write_image
+    from finer_nerfstudio.tasks.sdf.run import write_mesh
+    from finer_nerfstudio.tasks.streaming.subjects import image_size, picture_of, surface_in_units
+
+    header, name = stream.header, f"stage-{stream.stages - 1}"
+    if header.task == "sdf":
+        target = folder / f"{name}.ply"
+        write_mesh(target, *surface_in_units(stream, command.resolution))
+        return target
+    target = folder / f"{name}.png"
+    if header.task == "nerf":
+        from finer_nerfstudio.nerf.streaming.files import write_view
+
+        write_view(target, stream, size=command.size, max_pixels=command.max_pixels)
+        return target
+    height, width, _ = image_size(header)
+    resolution = None
+    if command.size is not None:
+        scale = command.size / max(height, width)
+        resolution = max(1, round(scale * height)), max(1, round(scale * width))
+    write_image(target, picture_of(stream, resolution=resolution, largest=command.max_pixels))
+    return target
+
+
+def _require_stages(command: Decode, reader: StreamReader, header: StreamHeader) -> None:
+    """Refuse to be content with a damaged stream, without the stage that was asked for, and without any."""
+    if reader.damage is not None:
+        kept = f"the {reader.stages} stages before it are decoded" if reader.stages else "nothing can be decoded"
+        raise InputError(f"{command.source}: {reader.damage}; {kept}. Fetch the file again, or encode it anew.")
+    if command.stage is not None and command.stage >= len(header.stages):
+        raise UsageError(f"--stage {command.stage}: the stream has stages 0 to {len(header.stages) - 1}.")
+    if not reader.stages:
+        needed = _bytes_of(header, reader.header_bytes, 0)
+        raise InputError(
+            f"{command.source} ends within its first stage, which takes {needed:,} bytes: fetch more of it."
         )
 
 

@@ -101,47 +101,18 @@ def render(
         ``rgb`` and ``normals`` ``[rays, 3]`` in [0, 1], and ``[rays, 1]``: ``depth`` in world units, always finite,
         ``accumulation`` in [0, 1], and ``occupancy``, the share of each ray's steps that was evaluated.
     """
-    field, sampler, threshold = scene.field, scene.sampler, scene.weight_threshold
+    field, sampler, reach = scene.field, scene.sampler, scene.sampler.reach
     origins, directions = ray_bundle.origins, ray_bundle.directions
     limits = RayLimits(ray_bundle.nears, ray_bundle.fars, scene.near_plane, steps)
     segments = sampler.march(origins, directions, limits)
-    num_rays = segments.num_rays
-    transmittance = origins.new_ones(num_rays)
-    rgb = origins.new_zeros(num_rays, 3)
-    reach = sampler.reach
-    weighted_distance = origins.new_zeros(num_rays)
-    evaluated = origins.new_zeros(num_rays)
-    for first_slot in range(0, segments.num_slots, _EVALUATION_SLAB):
-        in_slab = (segments.slots >= first_slot) & (segments.slots < first_slot + _EVALUATION_SLAB)
-        alive = transmittance > _OPAQUE_TRANSMITTANCE
-        chosen = (in_slab & alive[segments.ray_indices]).nonzero().squeeze(-1)
-        if chosen.numel() == 0:
-            continue
-        slab = segments.only(chosen)
-        rays, distances = slab.ray_indices, slab.distances
-        part = composite(
-            field,
-            origins,
-            directions,
-            slab,
-            weight_threshold=threshold,
-            transmittance=transmittance,
-            neuron_mask=neuron_mask,
-        )
-        transmittance = transmittance * torch.exp(
-            -part.thickness.new_zeros(num_rays).index_add_(0, rays, part.thickness)
-        )
-        rgb += part.rgb
-        # Without end, the mean is of contracted distances: a trace of something far away must not outweigh the rest.
-        along = distances if reach is None else progress_at(distances, reach)
-        weighted_distance.index_add_(0, rays, part.weights * along)
-        evaluated.index_add_(0, rays, torch.ones_like(distances))
+    seen = _front_to_back(scene, origins, directions, segments, neuron_mask)
+    rgb, transmittance = seen.rgb, seen.transmittance
     accumulation = 1.0 - transmittance
     if reach is None:
         far = origins.norm(dim=-1) + float((sampler.aabb[1] - sampler.aabb[0]).norm())
-        depth = torch.where(accumulation > 1e-3, weighted_distance / accumulation.clamp(min=1e-3), far)
+        depth = torch.where(accumulation > 1e-3, seen.weighted_distance / accumulation.clamp(min=1e-3), far)
     else:
-        depth = distance_at(weighted_distance + transmittance * progress_at(far_away(reach), reach), reach)
+        depth = distance_at(seen.weighted_distance + transmittance * progress_at(far_away(reach), reach), reach)
     normals = torch.full_like(rgb, 0.5)
     opaque = (accumulation > 0.5).nonzero().squeeze(-1)
     if opaque.numel():
@@ -149,7 +120,9 @@ def render(
         normals[opaque] = 0.5 * field.normals_at(surface, neuron_mask) + 0.5
     if reach is not None and ray_bundle.fars is None:
         hidden_at = partial(field.hidden_features, neuron_mask=neuron_mask)
-        rgb += sky(hidden_at, field.color, origins, directions, transmittance, reach=reach, threshold=threshold)
+        rgb = rgb + sky(
+            hidden_at, field.color, origins, directions, transmittance, reach=reach, threshold=scene.weight_threshold
+        )
         transmittance = torch.zeros_like(transmittance)
         accumulation = torch.ones_like(accumulation)
     return {
@@ -157,8 +130,51 @@ def render(
         "depth": depth[:, None],
         "accumulation": accumulation[:, None],
         "normals": normals.clamp(0.0, 1.0),
-        "occupancy": (evaluated / segments.candidates.clamp(min=1))[:, None],
+        "occupancy": (seen.evaluated / segments.candidates.clamp(min=1))[:, None],
     }
+
+
+@dataclass
+class _Seen:
+    """What rays have met so far: colours and distances times weights, what goes on, and how many segments it took."""
+
+    rgb: Float[Tensor, "rays 3"]
+    transmittance: Float[Tensor, " rays"]
+    weighted_distance: Float[Tensor, " rays"]
+    evaluated: Float[Tensor, " rays"]
+
+
+def _front_to_back(
+    scene: Scene, origins: Tensor, directions: Tensor, segments: RaySegments, neuron_mask: Tensor | None
+) -> _Seen:
+    """Composite segments, some of every ray at a time, until all rays are opaque or at their end."""
+    num_rays, reach = segments.num_rays, scene.sampler.reach
+    seen = _Seen(origins.new_zeros(num_rays, 3), origins.new_ones(num_rays), *origins.new_zeros(2, num_rays))
+    for first_slot in range(0, segments.num_slots, _EVALUATION_SLAB):
+        in_slab = (segments.slots >= first_slot) & (segments.slots < first_slot + _EVALUATION_SLAB)
+        alive = seen.transmittance > _OPAQUE_TRANSMITTANCE
+        chosen = (in_slab & alive[segments.ray_indices]).nonzero().squeeze(-1)
+        if chosen.numel() == 0:
+            continue
+        slab = segments.only(chosen)
+        rays, distances = slab.ray_indices, slab.distances
+        part = composite(
+            scene.field,
+            origins,
+            directions,
+            slab,
+            weight_threshold=scene.weight_threshold,
+            transmittance=seen.transmittance,
+            neuron_mask=neuron_mask,
+        )
+        thickness = part.thickness.new_zeros(num_rays).index_add_(0, rays, part.thickness)
+        seen.transmittance = seen.transmittance * torch.exp(-thickness)
+        seen.rgb += part.rgb
+        # Without end, the mean is of contracted distances: a trace of something far away must not outweigh the rest.
+        along = distances if reach is None else progress_at(distances, reach)
+        seen.weighted_distance.index_add_(0, rays, part.weights * along)
+        seen.evaluated.index_add_(0, rays, torch.ones_like(distances))
+    return seen
 
 
 def _background(like: Tensor) -> Tensor:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from finer_nerfstudio.nerf.data.views import View
@@ -34,6 +35,39 @@ def rasterize(splats: Splats, view: View) -> tuple[Float[Tensor, "height width 3
     Follows "EWA splatting" (Zwicker et al. 2001) as Kerbl et al. 2023 have it, with the compensation of Yu et al. 2024
     (Mip-Splatting) for Gaussians smaller than a pixel.
     """
+    flat = _projected(splats, view)
+    colors, alphas = [], []
+    for top, bottom in _bands(flat.low[:, 1], flat.high[:, 1], flat.per_row, view.height):
+        color, alpha = _blended(flat, view, top, bottom)
+        colors.append(color)
+        alphas.append(alpha)
+    return torch.cat(colors), torch.cat(alphas)
+
+
+@dataclass(frozen=True)
+class _Projected:
+    """Splats in front of the camera as they lie in the picture, nearest first.
+
+    Attributes:
+        place: ``[splats, 2]`` in pixels.
+        inverse: ``[splats, 2, 2]`` of the covariances, 1/pixels^2.
+        opacity: ``[splats]`` in [0, 1].
+        color: ``[splats, 3]``.
+        low: ``[splats, 2]`` first column and row that a splat reaches.
+        high: ``[splats, 2]`` column and row after the last.
+        per_row: ``[splats]`` columns that it reaches.
+    """
+
+    place: Float[Tensor, "splats 2"]
+    inverse: Float[Tensor, "splats 2 2"]
+    opacity: Float[Tensor, " splats"]
+    color: Float[Tensor, "splats 3"]
+    low: Int[Tensor, "splats 2"]
+    high: Int[Tensor, "splats 2"]
+    per_row: Int[Tensor, " splats"]
+
+
+def _projected(splats: Splats, view: View) -> _Projected:
     to_camera, eye = world_to_camera(view, splats.means)
     local = splats.means @ to_camera[:, :3].T + to_camera[:, 3]
     depth = local[:, 2]
@@ -54,8 +88,6 @@ def rasterize(splats: Splats, view: View) -> tuple[Float[Tensor, "height width 3
     kept = (torch.linalg.det(sharp) / torch.linalg.det(covariance)).clamp(min=1e-10).sqrt()
     opacity = torch.sigmoid(splats.opacity_logits[order]) * kept
     color = harmonics.colors(splats.harmonics[order], torch.nn.functional.normalize(splats.means[order] - eye, dim=-1))
-    inverse = torch.linalg.inv(covariance)
-
     with torch.no_grad():
         middle = 0.5 * (covariance[:, 0, 0] + covariance[:, 1, 1])
         spread = (middle**2 - torch.linalg.det(covariance)).clamp(min=0.01).sqrt()
@@ -64,36 +96,38 @@ def rasterize(splats: Splats, view: View) -> tuple[Float[Tensor, "height width 3
         low = (place - radius - 0.5).ceil().clamp(min=0).minimum(limits).long()
         high = ((place + radius - 0.5).floor() + 1).clamp(min=0).minimum(limits).long()
         per_row = (high - low).clamp(min=0)[:, 0]
-    colors, alphas = [], []
-    for top, bottom in _bands(low[:, 1], high[:, 1], per_row, view.height):
-        first, last = low[:, 1].clamp(min=top), high[:, 1].clamp(max=bottom)
-        with torch.no_grad():
-            counts = per_row * (last - first).clamp(min=0)
-            splat = torch.repeat_interleave(torch.arange(len(order), device=order.device), counts)
-            within = torch.arange(len(splat), device=order.device) - (counts.cumsum(0) - counts)[splat]
-            column = low[splat, 0] + within % per_row[splat]
-            row = first[splat] + within // per_row[splat]
-            alpha = _alpha(place, inverse, opacity, splat, column, row)
-            seen = (alpha >= _FAINTEST).nonzero().squeeze(-1)
-            pixel = (row[seen] - top) * view.width + column[seen]
-            # Splats come in the order of depth, which a stable sort by pixel keeps.
-            pixel, by_pixel = pixel.sort(stable=True)
-            chosen = seen[by_pixel]
-            splat, column, row = splat[chosen], column[chosen], row[chosen]
+    return _Projected(place, torch.linalg.inv(covariance), opacity, color, low, high, per_row)
+
+
+def _blended(flat: _Projected, view: View, top: int, bottom: int) -> tuple[Tensor, Tensor]:
+    """Colour ``[rows, width, 3]`` and opacity ``[rows, width]`` of the rows of a picture from ``top`` to ``bottom``."""
+    place, inverse, opacity = flat.place, flat.inverse, flat.opacity
+    first, last = flat.low[:, 1].clamp(min=top), flat.high[:, 1].clamp(max=bottom)
+    with torch.no_grad():
+        counts = flat.per_row * (last - first).clamp(min=0)
+        splat = torch.repeat_interleave(torch.arange(len(place), device=place.device), counts)
+        within = torch.arange(len(splat), device=place.device) - (counts.cumsum(0) - counts)[splat]
+        column = flat.low[splat, 0] + within % flat.per_row[splat]
+        row = first[splat] + within // flat.per_row[splat]
         alpha = _alpha(place, inverse, opacity, splat, column, row)
-        # Transmittance is a product along each pixel's splats: a running sum of logarithms, less that at its first.
-        logs = torch.log1p(-alpha.double())
-        before = torch.cat([logs.new_zeros(1), logs.cumsum(0)])[:-1] if len(logs) else logs
-        pixels = (bottom - top) * view.width
-        lengths = torch.bincount(pixel, minlength=pixels)
-        begin = (lengths.cumsum(0) - lengths)[pixel]
-        weight = alpha * torch.exp(before - before[begin]).to(alpha.dtype)
-        blended = torch.zeros(pixels, 4, dtype=alpha.dtype, device=alpha.device).index_add(
-            0, pixel, weight[:, None] * torch.cat([color[splat], torch.ones_like(weight)[:, None]], dim=-1)
-        )
-        colors.append(blended[:, :3].view(bottom - top, view.width, 3))
-        alphas.append(blended[:, 3].view(bottom - top, view.width))
-    return torch.cat(colors), torch.cat(alphas)
+        seen = (alpha >= _FAINTEST).nonzero().squeeze(-1)
+        pixel = (row[seen] - top) * view.width + column[seen]
+        # Splats come in the order of depth, which a stable sort by pixel keeps.
+        pixel, by_pixel = pixel.sort(stable=True)
+        chosen = seen[by_pixel]
+        splat, column, row = splat[chosen], column[chosen], row[chosen]
+    alpha = _alpha(place, inverse, opacity, splat, column, row)
+    # Transmittance is a product along each pixel's splats: a running sum of logarithms, less that at its first.
+    logs = torch.log1p(-alpha.double())
+    before = torch.cat([logs.new_zeros(1), logs.cumsum(0)])[:-1] if len(logs) else logs
+    pixels = (bottom - top) * view.width
+    lengths = torch.bincount(pixel, minlength=pixels)
+    begin = (lengths.cumsum(0) - lengths)[pixel]
+    weight = alpha * torch.exp(before - before[begin]).to(alpha.dtype)
+    blended = torch.zeros(pixels, 4, dtype=alpha.dtype, device=alpha.device).index_add(
+        0, pixel, weight[:, None] * torch.cat([flat.color[splat], torch.ones_like(weight)[:, None]], dim=-1)
+    )
+    return blended[:, :3].view(bottom - top, view.width, 3), blended[:, 3].view(bottom - top, view.width)
 
 
 def _alpha(place: Tensor, inverse: Tensor, opacity: Tensor, splat: Tensor, column: Tensor, row: Tensor) -> Tensor:

@@ -86,6 +86,7 @@ class DecodedScene:
         self, signal: SceneSignal, density_net: GrowingNetwork, color_net: GrowingNetwork, stages: int
     ) -> None:
         self.signal = signal
+        self._stages = density_net, color_net, stages
         device = density_net.device
         aabb = torch.tensor(signal.aabb, dtype=torch.float32).reshape(2, 3)
         field = FinerField(
@@ -103,6 +104,12 @@ class DecodedScene:
         except InputError as error:  # which speaks of training
             raise InputError("the field has densities that are NaN or infinite: there is nothing to see.") from error
         self.scene = Scene(field, grid, signal.near_plane, signal.weight_threshold)
+
+    def take_weights(self) -> None:
+        """Show the networks as they are now, in the grid as it was."""
+        density_net, color_net, stages = self._stages
+        self.scene.field.density_net = density_net.merged(stages)
+        self.scene.field.color_net = color_net.merged(stages)
 
     @torch.no_grad()
     def colors(self, rays: RayBundle) -> Float[Tensor, "rays 3"]:
@@ -329,20 +336,14 @@ def pack_run(
     data.train_pixel_sampler.set_num_rays_per_batch(_PRECISION_RAYS)
     rays, batch = data.next_train(0)
     photographed = over_white(batch["image"].to(model.device))
-    payloads, rows, found = [], [], []
+    payloads, rows = [], []
     for i in range(averaged.active):
         report("rounding", i, averaged.active)
         new = [density_net.stages[i], color_net.stages[i]]
         kind, step = precision, 1.0
         if kind == "auto":
             # The grid of the unrounded stage: rounding that lets matter appear elsewhere has to show in colours.
-            scene = DecodedScene(signal, density_net, color_net, i + 1)
-
-            def decibels(stages: int = i + 1, scene: DecodedScene = scene) -> float:
-                scene.scene.field.density_net = density_net.merged(stages)
-                scene.scene.field.color_net = color_net.merged(stages)
-                return float(metrics.psnr(scene.colors(rays), photographed))
-
+            decibels = _decibels(DecodedScene(signal, density_net, color_net, i + 1), rays, photographed)
             kind, step = coarsest(new, decibels, allowed_loss=allowed_loss)
         payloads.append(pack_stage(new, kind, step))
         unpack_stage_(new, payloads[-1], kind)
@@ -352,31 +353,29 @@ def pack_run(
             report(f"looking at stage {i}", done, len(chosen))
             values.append(_quality(scene, cameras, data, index))
         psnr, ssim = (sum(column) / len(column) for column in zip(*values, strict=True))
-        found.append((kind, psnr, ssim))
-        shell = density_net.stages[i].bias_shell
-        rows.append(
-            StreamedStage(
-                [density_net.widths[i], color_net.widths[i]],
-                0,
-                kind,
-                {"psnr": psnr, "ssim": ssim, "views": len(chosen)},
-                None if shell is None else list(shell),
-            )
-        )
-    header = StreamHeader(
-        [describe_network("density", density_net), describe_network("color", color_net)],
-        TASK,
-        _as_plain(signal),
-        rows,
-    )
+        shell, widths = density_net.stages[i].bias_shell, [density_net.widths[i], color_net.widths[i]]
+        quality = {"psnr": psnr, "ssim": ssim, "views": len(chosen)}
+        rows.append(StreamedStage(widths, 0, kind, quality, None if shell is None else list(shell)))
+    networks = [describe_network("density", density_net), describe_network("color", color_net)]
+    header = StreamHeader(networks, TASK, _as_plain(signal), rows)
     signal_of(header)  # what no decoder would accept is not written
     content, ends = write_stream(header, payloads)
     stages = [
-        PackedStage(row.widths[0], kind, end, psnr, ssim)
-        for row, end, (kind, psnr, ssim) in zip(rows, ends, found, strict=True)
+        PackedStage(row.widths[0], row.precision, end, row.quality["psnr"], row.quality["ssim"])
+        for row, end in zip(rows, ends, strict=True)
     ]
     truth = (255.0 * _photograph(data, chosen[0])).round().to(torch.uint8).cpu().numpy()
     return PackedRun(content, stages, (len(chosen), len(data.eval_dataset)), method, steps, truth)
+
+
+def _decibels(scene: DecodedScene, rays: RayBundle, photographed: Tensor) -> Callable[[], float]:
+    """Return what measures the colours of rays with the networks' weights as they are."""
+
+    def decibels() -> float:
+        scene.take_weights()
+        return float(metrics.psnr(scene.colors(rays), photographed))
+
+    return decibels
 
 
 def _photograph(data: VanillaDataManager, index: int) -> Float[Tensor, "height width 3"]:

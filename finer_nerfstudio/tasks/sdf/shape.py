@@ -15,9 +15,9 @@ from finer_nerfstudio.files.meshes.raw import RawShape
 from finer_nerfstudio.files.meshes.reading import read_raw
 from finer_nerfstudio.tasks.sdf.cleaning import merged, without_doubles, without_flat
 from finer_nerfstudio.tasks.sdf.cloud import disagree, look_inward
-from finer_nerfstudio.tasks.sdf.orientation import open_edges, oriented
+from finer_nerfstudio.tasks.sdf.orientation import Oriented, open_edges, oriented
 from finer_nerfstudio.tasks.sdf.polygons import triangles_of
-from finer_nerfstudio.tasks.sdf.union import union_of
+from finer_nerfstudio.tasks.sdf.union import Union, union_of
 
 # Where the paper puts the lowest and the highest coordinate.
 _HALF_EXTENT = 0.45
@@ -130,7 +130,6 @@ def read_shape(path: Path) -> Shape:
 
 
 def _mesh(path: Path, raw: RawShape) -> Shape:
-    notes = list(raw.notes)
     if len(raw.corners) and not 0 <= raw.corners.min() <= raw.corners.max() < len(raw.vertices):
         raise InputError(f"{path} has faces of vertices that are not there: is it cut short?")
     # A loose vertex far away is no part of the shape.
@@ -141,46 +140,76 @@ def _mesh(path: Path, raw: RawShape) -> Shape:
     # The tolerances of what follows are absolute.
     vertices = (points - low) / extent
     faces = triangles_of(vertices, corners.reshape(-1), raw.sizes)
+    vertices, faces, notes_on_faces = _cleaned(path, vertices, faces)
+    _require_inside(path, vertices)
+    looking = oriented(vertices, faces)
+    opened = open_edges(looking.faces)
+    union = union_of(vertices, looking.faces, looking.patches)
+    if len(union.faces) == 0:
+        raise InputError(f"{path} has no inside: its faces cancel each other.")
+    return Shape(
+        np.ascontiguousarray(union.vertices * extent + low, np.float64),
+        np.ascontiguousarray(union.faces, np.int64),
+        None,
+        not opened,
+        (
+            *raw.notes,
+            *notes_on_faces,
+            *_notes_on_sides(looking, opened),
+            *_notes_on_union(union),
+            *_precision(points, extent),
+        ),
+    )
+
+
+def _cleaned(path: Path, vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Vertices and faces without those that have no area or are there twice, and sentences on what was left out."""
     count = len(faces)
     vertices, faces = merged(vertices, faces)
     faces = without_flat(vertices, faces)
+    two_sided = walls = 0
+    if len(faces):
+        faces, two_sided, walls = without_doubles(faces)
     if len(faces) == 0:
         raise InputError(f"{path} has no face with an area.")
-    faces, two_sided, walls = without_doubles(faces)
-    if len(faces) == 0:
-        raise InputError(f"{path} has no face with an area.")
+    notes = []
     if dropped := count - len(faces) - two_sided - 2 * walls:
         notes.append(f"{dropped:,} of {count:,} faces had no area or were there twice, and were left out.")
     if two_sided:
         notes.append(f"{two_sided:,} faces were there both ways round, and one of each was left out.")
     if walls:
         notes.append(f"{walls:,} pairs of faces where parts touch are walls inside the shape, and were left out.")
-    vertices, faces = merged(vertices, faces)
-    _require_inside(path, vertices)
-    looking = oriented(vertices, faces)
+    return *merged(vertices, faces), notes
+
+
+def _notes_on_sides(looking: Oriented, opened: int) -> list[str]:
+    """Sentences on which side is out, and on edges at which the surface ends."""
+    notes, parts = [], looking.patches.max() + 1
     if looking.disagreed:
         notes.append("Neighbouring faces disagreed on which side is out; they were turned to agree.")
     if looking.turned:
         notes.append(
             "The faces looked inward and were turned."
-            if looking.turned == looking.patches.max() + 1
-            else f"{looking.turned:,} of {looking.patches.max() + 1:,} parts looked inward and were turned."
+            if looking.turned == parts
+            else f"{looking.turned:,} of {parts:,} parts looked inward and were turned."
         )
-    opened = open_edges(looking.faces)
     if opened:
         notes.append(
             f"The mesh is not watertight ({opened:,} edges have no face on one side): where the surface is missing, "
             "inside is where the winding number exceeds one half, which closes holes smoothly; distances are those to "
             "the surface that is there."
         )
-    if looking.patches.max() > 0:
+    if parts > 1:
         notes.append(
-            f"The mesh has {looking.patches.max() + 1:,} separate parts, and the shape is their union; a part that "
-            "faces inward within another is a cavity."
+            f"The mesh has {parts:,} separate parts, and the shape is their union; a part that faces inward within "
+            "another is a cavity."
         )
-    union = union_of(vertices, looking.faces, looking.patches)
-    if len(union.faces) == 0:
-        raise InputError(f"{path} has no inside: its faces cancel each other.")
+    return notes
+
+
+def _notes_on_union(union: Union) -> list[str]:
+    """Sentences on faces within the shape."""
+    notes = []
     if union.buried:
         notes.append(f"{union.buried:,} faces are inside the shape and were left out.")
     if union.cut:
@@ -190,14 +219,7 @@ def _mesh(path: Path, raw: RawShape) -> Shape:
             f"{union.uncut:,} faces are crossed in too many places to be cut: they were kept or left out whole, and "
             "distances near them may be those to a surface inside the shape."
         )
-    notes += _precision(points, extent)
-    return Shape(
-        np.ascontiguousarray(union.vertices * extent + low, np.float64),
-        np.ascontiguousarray(union.faces, np.int64),
-        None,
-        not opened,
-        tuple(notes),
-    )
+    return notes
 
 
 def _cloud(path: Path, raw: RawShape) -> Shape:
