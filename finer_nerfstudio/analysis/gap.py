@@ -45,7 +45,7 @@ from finer_nerfstudio.runs.options import Method, device_named, require_seed, re
 from finer_nerfstudio.runs.progress import Stage
 from finer_nerfstudio.tasks.image.fit import signal_of
 from finer_nerfstudio.tasks.image.spectrum import mean_centroid
-from finer_nerfstudio.tasks.signal.grid import decode
+from finer_nerfstudio.tasks.signal.grid import GridSignal, decode
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -163,49 +163,15 @@ def study(options: GapOptions, stage: Stage) -> Outcome:
     device = device_named(options.device)
     image = image_of(options)
     signal = signal_of(image)
-    target = intensities_of(signal)
     learning_rate = options.learning_rate or (
         LEARNING_RATE_OF_OWN if options.activation else preset(options.method, "image").learning_rate
     )
     curves: dict[str, list[Any]] = {}
-    gaps: list[Gap] = []
+    gaps = []
     for p in scale_parameters:
-        scaled = CoordinateNetwork(
-            2,
-            signal.channels,
-            width=options.width,
-            depth=options.depth,
-            activation=family.unit.rescaled(p),
-            generator=torch.Generator().manual_seed(options.seed),
-        ).to(device)
-        wider = with_wider_weights(scaled, family.unit, p)
-        start = picture_of(scaled, signal.shape)
-        outputs, others = (torch.cat(list(decode(net, signal.shape, device=device))) for net in (scaled, wider))
-        difference = float((outputs - others).abs().max())
-        quality: dict[str, float] = {}
-        for kind, network in (("scale", scaled), ("weights", wider)):
-            name = f"{family.parameter} = {p:g}, {kind}"
-            curve = train_on(
-                network,
-                signal,
-                learning_rate=learning_rate,
-                steps=options.steps,
-                seed=options.seed,
-                report=lambda done, total, name=name: stage(name, done, total),
-            )
-            curves["step"] = [step for step, _ in curve]
-            curves[f"{kind} {p:g}"] = [psnr for _, psnr in curve]
-            error = picture_of(network, signal.shape) - target
-            quality[kind] = psnr_of(float(error.double().square().mean()))
-        gaps.append(
-            Gap(
-                psnr_scale=quality["scale"],
-                psnr_weights=quality["weights"],
-                gap=quality["scale"] - quality["weights"],
-                difference_at_start=difference,
-                centroid_at_start=mean_centroid(start),
-            )
-        )
+        gap, trained = _gap_at(p, family, options, signal, learning_rate, device, stage)
+        gaps.append(gap)
+        curves |= trained
     columns: dict[str, list[Any]] = {"p": list(scale_parameters)}
     for gap in gaps:
         for name, value in asdict(gap).items():
@@ -229,6 +195,54 @@ def study(options: GapOptions, stage: Stage) -> Outcome:
         },
         {"curves": Table(curves), "gaps": Table(columns)},
     )
+
+
+def _gap_at(
+    p: float,
+    family: Family,
+    options: GapOptions,
+    signal: GridSignal,
+    learning_rate: float,
+    device: torch.device,
+    stage: Stage,
+) -> tuple[Gap, dict[str, list[Any]]]:
+    """Train both forms at one scale parameter, and return their gap and their curves."""
+    scaled = CoordinateNetwork(
+        2,
+        signal.channels,
+        width=options.width,
+        depth=options.depth,
+        activation=family.unit.rescaled(p),
+        generator=torch.Generator().manual_seed(options.seed),
+    ).to(device)
+    wider = with_wider_weights(scaled, family.unit, p)
+    start = picture_of(scaled, signal.shape)
+    outputs, others = (torch.cat(list(decode(net, signal.shape, device=device))) for net in (scaled, wider))
+    target = intensities_of(signal)
+    quality: dict[str, float] = {}
+    curves: dict[str, list[Any]] = {}
+    for kind, network in (("scale", scaled), ("weights", wider)):
+        name = f"{family.parameter} = {p:g}, {kind}"
+        curve = train_on(
+            network,
+            signal,
+            learning_rate=learning_rate,
+            steps=options.steps,
+            seed=options.seed,
+            report=lambda done, total, name=name: stage(name, done, total),
+        )
+        curves["step"] = [step for step, _ in curve]
+        curves[f"{kind} {p:g}"] = [psnr for _, psnr in curve]
+        error = picture_of(network, signal.shape) - target
+        quality[kind] = psnr_of(float(error.double().square().mean()))
+    gap = Gap(
+        psnr_scale=quality["scale"],
+        psnr_weights=quality["weights"],
+        gap=quality["scale"] - quality["weights"],
+        difference_at_start=float((outputs - others).abs().max()),
+        centroid_at_start=mean_centroid(start),
+    )
+    return gap, curves
 
 
 def draw(outcome: Outcome) -> Figure:

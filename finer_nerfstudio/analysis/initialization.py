@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -189,39 +189,12 @@ def study(options: InitializationOptions, stage: Stage) -> Outcome:
     signal = signal_of(image)
     target = intensities_of(signal)
     cutoff = max(signal.shape) / 8.0 if options.cutoff is None else options.cutoff
-    learning_rate, description = None, {}
-    curves: dict[str, list[Any]] = {}
-    networks: dict[str, CoordinateNetwork] = {}
-    starts: dict[str, float] = {}
-    if options.model is not None:
-        subject = subject_of(options, 2, signal.channels)
-        networks, description = subject.states(), subject.description
-    else:
-        learning_rate = options.learning_rate or preset_for(options).learning_rate
-        # All before the first is trained, so that what is out of range is said at once.
-        subjects = {
-            "trained" if k is None else f"k = {k:g}": subject_of(replace(options, bias_range=k), 2, signal.channels)
-            for k in bias_ranges_of(options, options.bias_ranges)
-        }
-        for name, subject in subjects.items():
-            description = subject.description
-            starts[name] = mean_centroid(picture_of(subject.initial, signal.shape))
-            networks[name] = subject.initial
-            curve = train_on(
-                networks[name],
-                signal,
-                learning_rate=learning_rate,
-                steps=options.steps,
-                seed=options.seed,
-                report=lambda done, total, name=name: stage(name, done, total),
-            )
-            curves["step"] = [step for step, _ in curve]
-            curves[name] = [psnr for _, psnr in curve]
+    looked_at = _saved(options, signal) if options.model is not None else _trained(options, signal, stage)
     frequencies, power = mean_spectrum(target)
     spectra = {"frequency": frequencies.tolist(), "image": power.tolist()}
     found: dict[str, Any] = {}
     maps: dict[str, Table] = {}
-    for name, network in networks.items():
+    for name, network in looked_at.networks.items():
         picture = picture_of(network, signal.shape)
         error = picture - target
         low, high = _bands(error, cutoff)
@@ -231,26 +204,24 @@ def study(options: InitializationOptions, stage: Stage) -> Outcome:
                 psnr_low=psnr_of(low),
                 psnr_high=psnr_of(high),
                 centroid=mean_centroid(picture),
-                centroid_at_start=starts.get(name),
+                centroid_at_start=looked_at.centroids_at_start.get(name),
             )
         )
         spectra[f"fit {name}"] = mean_spectrum(picture)[1].tolist()
         spectra[f"error {name}"] = mean_spectrum(error)[1].tolist()
         cells = error_map(error).double()
         maps[f"errors {name}"] = Table({f"{i}": [round(v, 5) for v in c] for i, c in enumerate(cells.T.tolist())})
-    notes = list(image.notes)
+    notes, curves = list(image.notes), looked_at.curves
     if options.model is not None and found["trained"]["psnr"] < found["initial"]["psnr"]:
         notes.append("training took the network away from this image: is it the image of the fit?")
-    if options.model is None:
-        description = {**description, "bias_range": None if len(networks) > 1 else description["bias_range"]}
     return Outcome(
         "initialization",
         {
-            "network": description,
-            "networks": list(networks),
+            "network": looked_at.description,
+            "networks": list(looked_at.networks),
             "image": image.description,
             "steps": options.steps if options.model is None else None,
-            "learning_rate": learning_rate,
+            "learning_rate": looked_at.learning_rate,
             "seed": options.seed,
         },
         {
@@ -263,6 +234,58 @@ def study(options: InitializationOptions, stage: Stage) -> Outcome:
         },
         {**({"curves": Table(curves)} if curves else {}), "spectra": Table(spectra), **maps},
     )
+
+
+@dataclass(frozen=True)
+class _LookedAt:
+    """Networks whose pictures are laid beside the image.
+
+    Attributes:
+        networks: by their names in figures.
+        description: of what they have in common.
+        learning_rate: that they were trained at here.
+        curves: of that training.
+        centroids_at_start: of their pictures before it.
+    """
+
+    networks: dict[str, CoordinateNetwork]
+    description: dict[str, Any]
+    learning_rate: float | None = None
+    curves: dict[str, list[Any]] = field(default_factory=dict)
+    centroids_at_start: dict[str, float] = field(default_factory=dict)
+
+
+def _saved(options: InitializationOptions, signal: GridSignal) -> _LookedAt:
+    subject = subject_of(options, 2, signal.channels)
+    return _LookedAt(subject.states(), subject.description)
+
+
+def _trained(options: InitializationOptions, signal: GridSignal, stage: Stage) -> _LookedAt:
+    """Train a network with each bias range."""
+    learning_rate = options.learning_rate or preset_for(options).learning_rate
+    # All before the first is trained, so that what is out of range is said at once.
+    subjects = {
+        "trained" if k is None else f"k = {k:g}": subject_of(replace(options, bias_range=k), 2, signal.channels)
+        for k in bias_ranges_of(options, options.bias_ranges)
+    }
+    curves: dict[str, list[Any]] = {}
+    starts = {name: mean_centroid(picture_of(subject.initial, signal.shape)) for name, subject in subjects.items()}
+    for name, subject in subjects.items():
+        curve = train_on(
+            subject.initial,
+            signal,
+            learning_rate=learning_rate,
+            steps=options.steps,
+            seed=options.seed,
+            report=lambda done, total, name=name: stage(name, done, total),
+        )
+        curves["step"] = [step for step, _ in curve]
+        curves[name] = [psnr for _, psnr in curve]
+    description = [subject.description for subject in subjects.values()][-1]
+    if len(subjects) > 1:
+        description = {**description, "bias_range": None}
+    networks = {name: subject.initial for name, subject in subjects.items()}
+    return _LookedAt(networks, description, learning_rate, curves, starts)
 
 
 def draw(outcome: Outcome) -> Figure:

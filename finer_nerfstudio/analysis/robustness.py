@@ -7,7 +7,7 @@ octaves of scales come within 3 dB of a method's own best, and how large the are
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -231,15 +231,7 @@ def study(options: RobustnessOptions, stage: Stage) -> Outcome:
         InputError: for an image that cannot be read, and a cell's file that is none.
     """
     sweep = SWEEPS[options.family]
-    scales = sorted(set(sweep.scales if options.scales is None else options.scales))
-    if len(scales) < 2:
-        raise UsageError(f"{argument('scales')} must be two different numbers at least.")
-    if not all(0 < scale < math.inf for scale in scales):
-        raise UsageError(
-            f"{argument('scales')} must be positive numbers, not {min(scales) if min(scales) <= 0 else max(scales)}."
-        )
-    if options.seeds < 1:
-        raise UsageError(f"{argument('seeds')} must be at least 1, not {options.seeds}.")
+    scales = _scales_of(options, sweep)
     image = image_of(options)
     runs = _runs(options, sweep, scales, image)
     for run in runs:
@@ -295,20 +287,33 @@ def study(options: RobustnessOptions, stage: Stage) -> Outcome:
             "scales": len(scales),
             "larger_area": max(found, key=lambda method: found[method].area),
         },
-        {
-            "curves": Table(curves),
-            "runs": Table(
-                {
-                    "method": [run.method for run in runs],
-                    "scale": [run.scale for run in runs],
-                    "seed": [run.options.seed for run in runs],
-                    "psnr": [psnr[run.cell.name] for run in runs],
-                    "ssim": [results[run.cell.name].get("ssim") for run in runs],
-                    "seconds": [results[run.cell.name].get("seconds") for run in runs],
-                }
-            ),
-        },
+        {"curves": Table(curves), "runs": _table_of(runs, results)},
     )
+
+
+def _scales_of(options: RobustnessOptions, sweep: ScaleSweep) -> list[float]:
+    """The scales to sweep, in ascending order."""
+    scales = sorted(set(sweep.scales if options.scales is None else options.scales))
+    if len(scales) < 2:
+        raise UsageError(f"{argument('scales')} must be two different numbers at least.")
+    if not all(0 < scale < math.inf for scale in scales):
+        raise UsageError(
+            f"{argument('scales')} must be positive numbers, not {min(scales) if min(scales) <= 0 else max(scales)}."
+        )
+    if options.seeds < 1:
+        raise UsageError(f"{argument('seeds')} must be at least 1, not {options.seeds}.")
+    return scales
+
+
+def _table_of(runs: Sequence[_Run], results: Mapping[str, Mapping[str, Any]]) -> Table:
+    columns: dict[str, list[Any]] = {
+        "method": [run.method for run in runs],
+        "scale": [run.scale for run in runs],
+        "seed": [run.options.seed for run in runs],
+    }
+    for quantity in ("psnr", "ssim", "seconds"):
+        columns[quantity] = [results[run.cell.name].get(quantity) for run in runs]
+    return Table(columns)
 
 
 def draw(outcome: Outcome) -> Figure:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -256,25 +257,13 @@ def study(options: UtilizationOptions, stage: Stage) -> Outcome:
         InputError: for what cannot be read, and when training diverges.
     """
     _require_sensible(options)
-    if options.model is not None:
-        for name in ("activation", "image"):
-            if getattr(options, name) is not None:
-                raise UsageError(
-                    f"{argument(name)} cannot be given with {argument('model')}, whose network and signal are its own."
-                )
-        wanted = [NetworkOptions(model=options.model, seed=options.seed, device=options.device)]
-    else:
-        sized = NetworkOptions(width=options.width, depth=options.depth, seed=options.seed, device=options.device)
-        wanted = [replace(sized, method=method) for method in dict.fromkeys(options.methods)]
-        if options.activation is not None:
-            wanted.append(replace(sized, activation=options.activation))
+    wanted = _networks_of(options)
     image = image_of(options) if options.model is None else None
     subjects = [subject_of(network, 2, 3 if image is None else image.channels) for network in wanted]
     bumps = [_bump_of(subject) for subject in subjects]
     numbers: dict[str, Any] = {}
     layers: dict[str, list[Any]] = {name: [] for name in ("method", "layer", "part", "state", "bump", *QUANTITIES)}
     pictures: dict[str, Table] = {}
-    descriptions: dict[str, Any] = {}
     for network_options, subject, bump in zip(wanted, subjects, bumps, strict=True):
         summary: dict[str, Any] = {"central_bump": bump}
         if image is None:
@@ -290,36 +279,15 @@ def study(options: UtilizationOptions, stage: Stage) -> Outcome:
             f"{part.layer} {part.name}" if is_complex else f"{part.layer}" for part in parts["initial"]
         ]
         for state, found in parts.items():
-            rows = [
-                utilization_of(
-                    part.values,
-                    part.steepness,
-                    bump=bump,
-                    reference=options.reference,
-                    bins=options.bins,
-                    least=options.least,
-                )
-                for part in found
-            ]
-            layers["method"] += [subject.name] * len(found)
-            layers["state"] += [state] * len(found)
-            layers["bump"] += [bump] * len(found)
-            layers["layer"] += [part.layer for part in found]
-            layers["part"] += [part.name for part in found]
-            summary[state] = {}
-            for quantity in QUANTITIES:
-                values = [getattr(row, quantity) for row in rows]
-                layers[quantity] += values
-                summary[state][quantity] = [round(value, 4) for value in values]
+            summary[state] = _add_rows(layers, subject.name, state, found, bump, options)
         numbers[subject.name] = summary
         pictures[f"histograms {subject.name}"], pictures[f"activation {subject.name}"] = _pictures(
             subject.initial, parts
         )
-        descriptions[subject.name] = subject.description
     return Outcome(
         "utilization",
         {
-            "networks": descriptions,
+            "networks": {subject.name: subject.description for subject in subjects},
             "image": None if image is None else image.description,
             "steps": options.steps if image is not None else None,
             "reference": options.reference,
@@ -330,6 +298,54 @@ def study(options: UtilizationOptions, stage: Stage) -> Outcome:
         {**({"notes": list(image.notes)} if image is not None and image.notes else {}), "methods": numbers},
         {"layers": Table(layers), **pictures},
     )
+
+
+def _networks_of(options: UtilizationOptions) -> list[NetworkOptions]:
+    """The networks to look at: a saved one, or one for each method and for an activation of one's own."""
+    if options.model is not None:
+        for name in ("activation", "image"):
+            if getattr(options, name) is not None:
+                raise UsageError(
+                    f"{argument(name)} cannot be given with {argument('model')}, whose network and signal are its own."
+                )
+        return [NetworkOptions(model=options.model, seed=options.seed, device=options.device)]
+    sized = NetworkOptions(width=options.width, depth=options.depth, seed=options.seed, device=options.device)
+    wanted = [replace(sized, method=method) for method in dict.fromkeys(options.methods)]
+    if options.activation is not None:
+        wanted.append(replace(sized, activation=options.activation))
+    return wanted
+
+
+def _add_rows(
+    layers: dict[str, list[Any]],
+    name: str,
+    state: str,
+    parts: Sequence[_Part],
+    bump: float,
+    options: UtilizationOptions,
+) -> dict[str, list[float]]:
+    """Add a row for each layer of a network, and return its quantities by layer."""
+    rows = [
+        utilization_of(
+            part.values,
+            part.steepness,
+            bump=bump,
+            reference=options.reference,
+            bins=options.bins,
+            least=options.least,
+        )
+        for part in parts
+    ]
+    for column, value in (("method", name), ("state", state), ("bump", bump)):
+        layers[column] += [value] * len(parts)
+    layers["layer"] += [part.layer for part in parts]
+    layers["part"] += [part.name for part in parts]
+    quantities = {}
+    for quantity in QUANTITIES:
+        values = [getattr(row, quantity) for row in rows]
+        layers[quantity] += values
+        quantities[quantity] = [round(value, 4) for value in values]
+    return quantities
 
 
 def draw(outcome: Outcome) -> Figure:
