@@ -130,4 +130,4 @@ def run_benchmark(command: Benchmark) -> None:
     print(text)
     for method, found in results.get("first_step_seconds", {}).items():
         print(f"{method}: first step after {found['nothing_built']:.1f} s, {found['built_before']:.1f} s once built")
-    print(f"written to {command.output_dir}")
+    print(f"next: look at {command.output_dir}, which holds the numbers and their picture")

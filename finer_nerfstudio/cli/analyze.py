@@ -26,7 +26,8 @@ from finer_nerfstudio.analysis.ntk import NtkOptions
 from finer_nerfstudio.analysis.outcome import write_outcome
 from finer_nerfstudio.analysis.robustness import RobustnessOptions
 from finer_nerfstudio.analysis.utilization import UtilizationOptions
-from finer_nerfstudio.errors import InputError, UsageError, in_one_line
+from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.files.atomic import require_writable
 from finer_nerfstudio.runs.processor import prepare_processor
 from finer_nerfstudio.runs.progress import stages
 from finer_nerfstudio.runs.summary import print_numbers
@@ -71,10 +72,9 @@ def run(command: Any) -> None:
         raise UsageError(
             f"{folder} holds results already: replace them by --overwrite, or choose another --output-dir."
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)  # now, and not after minutes of training
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made ({in_one_line(error)}).") from error
+    if folder.is_file():
+        raise UsageError(f"--output-dir {folder} is a file: name a folder.")
+    require_writable(folder / f"{verb}.json", "--output-dir")  # now, and not after minutes of training
     prepare_processor()
     analysis = importlib.import_module(f"finer_nerfstudio.analysis.{verb}")
     with stages() as stage:

@@ -47,10 +47,8 @@ def run_command(
         with exit_on_input_error():
             run(chosen)
     except KeyboardInterrupt as interruption:
-        advice = str(interruption) or (
-            "--resume goes on from the last checkpoint" if hasattr(chosen, "resume") else "what was finished is kept"
-        )
-        _exit(f"interrupted; {advice}.", 130)
+        advice = str(interruption) or ("--resume goes on from what was saved" if hasattr(chosen, "resume") else "")
+        _exit(f"interrupted{advice and '; '}{advice}.", 130)
     except (MemoryError, RuntimeError) as error:
         # torch has an error of its own for GPUs only.
         if isinstance(error, RuntimeError) and "memory" not in str(error):

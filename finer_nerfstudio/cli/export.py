@@ -1,6 +1,6 @@
 """Bake a trained field into something that browsers draw at interactive rates, on machines without a GPU too.
 
-    finer export splats --load-config RUN/config.yml --output-path demo.ply
+    finer export splats --load-config RUN/config.yml
     finer export grid --load-config RUN/config.yml --output-path demo.npz
 
 Splats are Gaussians in the usual .ply layout of 3D Gaussian Splatting; a grid is a sparse one of voxels. A JSON file
@@ -20,6 +20,7 @@ import tyro
 from finer_nerfstudio.cli.view import View
 from finer_nerfstudio.cli.view import run as view
 from finer_nerfstudio.nerf.export.options import GridOptions, SplatOptions
+from finer_nerfstudio.nerf.run_folder import run_config
 from finer_nerfstudio.runs.processor import prepare_processor
 
 
@@ -27,8 +28,9 @@ from finer_nerfstudio.runs.processor import prepare_processor
 class Bake:
     load_config: Path
     """config.yml of the run, or its folder, which ns-train prints."""
-    output_path: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """The file to write: .ply for splats, .npz for a grid. Its JSON and its picture are written beside it."""
+    output_path: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """The file to write: .ply for splats, .npz for a grid. Its JSON and its picture are written beside it. In the run's
+    folder unless given."""
     overwrite: bool = False
     """Replace these files if they are there."""
     view: bool = False
@@ -50,45 +52,50 @@ class Grid(GridOptions, Bake):
 
 
 def splats(command: Splats) -> None:
+    target = _target(command, "splats.ply")
     from finer_nerfstudio.nerf.export.run import bake_splats_to
     from finer_nerfstudio.runs.progress import stages
 
     prepare_processor()
     with stages() as stage:
-        found = bake_splats_to(
-            command.output_path, command.load_config, command, overwrite=command.overwrite, report=stage
-        )
+        found = bake_splats_to(target, command.load_config, command, overwrite=command.overwrite, report=stage)
     print(f"{found['splats']:,} splats, {found['bytes']:,} bytes")
     if found["refine_steps"]:
         print(f"before {found['refine_steps']:,} steps of refinement: " + _quality_in_words(found["before_refinement"]))
-    _finish(command, found)
+    _finish(command, target, found)
 
 
 def grid(command: Grid) -> None:
+    target = _target(command, "grid.npz")
     from finer_nerfstudio.nerf.export.run import bake_grid_to
     from finer_nerfstudio.runs.progress import stages
 
     prepare_processor()
     with stages() as stage:
-        found = bake_grid_to(
-            command.output_path, command.load_config, command, overwrite=command.overwrite, report=stage
-        )
+        found = bake_grid_to(target, command.load_config, command, overwrite=command.overwrite, report=stage)
     print(f"{found['voxels']:,} voxels, {found['bytes']:,} bytes")
-    _finish(command, found)
+    _finish(command, target, found)
 
 
-def _finish(command: Bake, found: dict[str, Any]) -> None:
+def _target(command: Bake, name: str) -> Path:
+    """The file to write; a run that is not there is said before Nerfstudio is imported, which takes its time."""
+    config = run_config(command.load_config)
+    print(f"opening {config}", flush=True)
+    return config.parent / name if command.output_path is None else command.output_path
+
+
+def _finish(command: Bake, target: Path, found: dict[str, Any]) -> None:
     from finer_nerfstudio.nerf.export.run import picture_file
 
     measured = found["measured_on"]
     size = f"{measured['width']}x{measured['height']}"
     print(f"against the field on {measured['held_out_views']} held-out views of {size}: {_quality_in_words(found)}")
     print(f"(drawn by {found['drawn_by']})")
-    print(f"{command.output_path}, and beside it {picture_file(command.output_path).name}")
+    print(f"{target}, and beside it {picture_file(target).name}")
     if command.view:
-        view(View(command.output_path, command.host, command.port))
+        view(View(target, command.host, command.port))
     else:
-        print(f"next: finer view {shlex.quote(str(command.output_path))}")
+        print(f"next: finer view {shlex.quote(str(target))}")
 
 
 def _quality_in_words(found: dict[str, Any]) -> str:

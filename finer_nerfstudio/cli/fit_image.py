@@ -75,7 +75,7 @@ def run(command: FitImage) -> None:
         {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS", "bits_per_pixel": "bits/pixel", "seconds": "seconds"},
         notes=image.notes,
         files=(folder / "report.html", folder / "metrics.json"),
-        next_command=None if command.compare else larger,
+        next_command=f"look at {folder / 'report.html'}, side by side" if command.compare else larger,
     )
 
 

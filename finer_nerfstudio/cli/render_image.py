@@ -72,6 +72,7 @@ def run(command: RenderImage) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
+    from finer_nerfstudio.files.atomic import require_writable
     from finer_nerfstudio.files.checkpoint import load_model
     from finer_nerfstudio.files.png import write_image
     from finer_nerfstudio.runs.options import device_named
@@ -93,12 +94,16 @@ def run(command: RenderImage) -> None:
         )
     left, top, right, bottom = command.crop or (0.0, 0.0, float(width), float(height))
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-        raise UsageError(f"--crop must lie inside the image, which is {width} wide and {height} high.")
+        raise UsageError(
+            f"--crop is LEFT TOP RIGHT BOTTOM in pixels, with LEFT below RIGHT and TOP below BOTTOM, inside the image, "
+            f"which is {width} wide and {height} high."
+        )
     rows, columns = resolution_of(command, right - left, bottom - top)
     if command.output.is_dir():
         raise UsageError(f"--output {command.output} is a folder: name a file.")
     if command.output.suffix.lower() not in (".png", ""):
         raise UsageError(f"--output {command.output}: PNG is what is written; give the name the ending .png.")
+    require_writable(command.output, "--output")
     network = saved.network.to(device_named(command.device))
     with tempfile.TemporaryDirectory() as scratch, Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task("decoding", total=rows * columns)
@@ -117,6 +122,7 @@ def run(command: RenderImage) -> None:
         )
         write_image(command.output, pixels)
     print(f"{command.output}: {columns}x{rows} pixels")
+    print("next: look at it; --crop LEFT TOP RIGHT BOTTOM enlarges a part")
 
 
 OPTIONS = RenderImage

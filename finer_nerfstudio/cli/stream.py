@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from finer_nerfstudio.errors import InputError, UsageError, in_one_line
+from finer_nerfstudio.nerf.run_folder import run_config
 from finer_nerfstudio.runs.command_line import printable
 from finer_nerfstudio.runs.processor import prepare_processor
 from finer_nerfstudio.streams.header import Precision, StreamHeader
@@ -182,19 +183,18 @@ def _prepared(command: Encode, folders: str) -> tuple[str, Path, StreamOptions, 
 
 
 def pack(command: Pack) -> None:
-    from finer_nerfstudio.nerf.streaming.files import write_packed
-    from finer_nerfstudio.nerf.streaming.scene import pack_run
-    from finer_nerfstudio.nerf.training.trained_run import run_config
-    from finer_nerfstudio.runs.folder import output_folder
-    from finer_nerfstudio.runs.progress import stages
-    from finer_nerfstudio.runs.results import METRICS_FILE
-
     config = run_config(command.source)
     # Nerfstudio's folders: <scene>/<method>/<time>/config.yml.
     name = config.resolve().parents[2].name or "scene"
     folder = command.output_dir or Path("outputs/stream") / name
-    if (folder / METRICS_FILE).exists() and not command.overwrite:
+    if (folder / "metrics.json").exists() and not command.overwrite:
         raise UsageError(f"{folder} holds a stream already: replace it by --overwrite, or choose another --output-dir.")
+    print(f"opening {config}", flush=True)
+    from finer_nerfstudio.nerf.streaming.files import write_packed
+    from finer_nerfstudio.nerf.streaming.scene import pack_run
+    from finer_nerfstudio.runs.folder import output_folder
+    from finer_nerfstudio.runs.progress import stages
+
     prepare_processor()
     with output_folder(folder, resume=False, overwrite=command.overwrite), stages() as stage:
         packed = pack_run(
@@ -227,6 +227,9 @@ def decode(command: Decode) -> None:
     for portion in portions_of(command.source, max_bytes=command.max_bytes):
         for index in _fed(reader, portion, command.source):
             assert reader.header is not None
+            if wanted is not None and wanted > len(reader.header.stages):
+                last = len(reader.header.stages) - 1
+                raise UsageError(f"--stage {command.stage}: the stream has stages 0 to {last}.")
             stream = Stream(reader.header, reader.networks, index + 1, reader.header_bytes, None)
             target = _write_stage(command, stream, folder)
             print(f"{target}: of the first {_bytes_of(reader.header, reader.header_bytes, index):,} bytes", flush=True)
@@ -277,12 +280,10 @@ def _write_stage(command: Decode, stream: Stream, folder: Path) -> Path:
 
 
 def _require_stages(command: Decode, reader: StreamReader, header: StreamHeader) -> None:
-    """Refuse to be content with a damaged stream, without the stage that was asked for, and without any."""
+    """Refuse to be content with a damaged stream, or one without any stage."""
     if reader.damage is not None:
         kept = f"the {reader.stages} stages before it are decoded" if reader.stages else "nothing can be decoded"
         raise InputError(f"{command.source}: {reader.damage}; {kept}. Fetch the file again, or encode it anew.")
-    if command.stage is not None and command.stage >= len(header.stages):
-        raise UsageError(f"--stage {command.stage}: the stream has stages 0 to {len(header.stages) - 1}.")
     if not reader.stages:
         needed = _bytes_of(header, reader.header_bytes, 0)
         raise InputError(
@@ -355,7 +356,8 @@ def inspect(command: Inspect) -> None:
         rows.append({"width": widths, "bytes": so_far, "precision": stage.precision, **stage.quality})
     _print_stages(rows)
     if reader.damage is not None:
-        raise InputError(f"{command.source}: {reader.damage}.")
+        raise InputError(f"{command.source}: {reader.damage}. Fetch the file again, or encode it anew.")
+    print(f"next: finer stream decode {shlex.quote(command.source)}")
 
 
 def serve(command: Serve) -> None:
@@ -365,7 +367,11 @@ def serve(command: Serve) -> None:
     try:
         header = read_stream(command.source.read_bytes()).header
     except OSError as error:
-        raise InputError(f"{command.source} cannot be read ({in_one_line(error)}).") from error
+        raise InputError(
+            f"{command.source} cannot be read ({in_one_line(error)}): name a .finer file that encode wrote."
+        ) from error
+    except InputError as error:
+        raise InputError(f"{command.source}: {error.message} Name a file that encode wrote.") from error
     if header.task != "image":
         raise InputError(f"{command.source} is no image: the page shows images; use decode.")
     original, beside = None, command.source.with_name(ORIGINAL_NAME)

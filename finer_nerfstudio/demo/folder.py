@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -14,6 +16,10 @@ from finer_nerfstudio.errors import InputError, UsageError, argument, in_one_lin
 
 RECIPE = "scene.json"
 """Name of the file that says how a folder was made."""
+
+
+# Elsewhere than on a terminal.
+_SECONDS_OF_SILENCE = 10.0
 
 
 def draw_all(render: Callable[[str, int], None], jobs: list[tuple[str, int]]) -> None:
@@ -33,8 +39,17 @@ def _with_progress(items: Iterator[Future[None]], total: int) -> Iterator[Future
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield from progress.track(items, total=total, description="Rendering")
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with Progress(*columns, console=console) as progress:
+            yield from progress.track(items, total=total, description="Rendering")
+        return
+    said = time.monotonic()
+    for done, item in enumerate(items, 1):
+        if time.monotonic() - said > _SECONDS_OF_SILENCE:
+            said = time.monotonic()
+            print(f"rendering: {done} of {total} pictures", file=sys.stderr, flush=True)
+        yield item
 
 
 def _usable_cores() -> int:
@@ -95,6 +110,8 @@ def make_folder(options: Recipe, names: list[str], write: Callable[[Path], None]
         if _is_complete(target, options, names):
             return False
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+            if not target.is_dir():
+                raise UsageError(f"{shown} is a file: choose another {argument('output_dir')}.")
             raise UsageError(
                 f"{shown} holds something else, or what other options make: choose another {argument('output_dir')}."
             )

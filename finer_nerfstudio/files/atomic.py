@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -10,7 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from finer_nerfstudio.errors import InputError, argument, in_one_line
+from finer_nerfstudio.errors import InputError, UsageError, in_one_line
+
+# Of a disk, or of somebody's share of it.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -28,13 +32,36 @@ def replacing(path: Path) -> Iterator[Path]:
         yield unfinished
         move_in(unfinished, path)
     except OSError as error:
-        raise InputError(
-            f"cannot write {path} ({in_one_line(error)}): free some space or choose another "
-            f"{argument('path', option='--output-dir')}."
-        ) from error
+        advice = "free some space, or choose another place" if error.errno in _FULL else "choose another place"
+        in_the_way = isinstance(error, (FileExistsError, NotADirectoryError))
+        reason = f"{_file_above(path)} is a file" if in_the_way else in_one_line(error)
+        raise InputError(f"cannot write {path} ({reason}): {advice}.") from error
     finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+def require_writable(path: Path, named: str) -> None:
+    """Refuse a file or folder that could not be made or written, before there is anything to write.
+
+    Args:
+        path: of the file, or of the folder.
+        named: what the caller calls it.
+
+    Raises:
+        UsageError: naming the folder that is in the way.
+    """
+    folder = path if path.is_dir() else path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        what = "cannot be written to" if folder.is_dir() else "is not a folder"
+        raise UsageError(f"{named} {path}: {folder} {what}: choose another place.")
+
+
+def _file_above(path: Path) -> Path:
+    """The file where there should be a folder."""
+    return next((folder for folder in path.parents if folder.is_file()), path)
 
 
 def move_in(unfinished: Path, path: Path) -> None:

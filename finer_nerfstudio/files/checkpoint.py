@@ -141,9 +141,9 @@ def _load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             header = json.loads(metadata.get(_KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        advice = "a stream is decoded by finer stream decode" if path.suffix == ".finer" else "name one that fits write"
         raise InputError(
-            f"{path} cannot be read, it may be cut short or no safetensors file ({in_one_line(error)}): name one "
-            "that this package wrote."
+            f"{path} cannot be read, it may be cut short or no safetensors file ({in_one_line(error)}): {advice}."
         ) from error
     if not written_here:
         raise InputError(f"{path} is a safetensors file, but this package did not write it.")

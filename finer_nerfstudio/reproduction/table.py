@@ -104,7 +104,9 @@ def write_table(
     console.print(markdown, markup=False)
     for verdict in verdicts:
         console.print(verdict, markup=False)
-    console.print(f"{folder / 'table.md'}, and beside it table.png, table.csv and table.json", markup=False)
+    console.print(
+        f"next: look at {folder / 'table.png'}; beside it are table.md, table.csv and table.json", markup=False
+    )
 
 
 def family_verdicts(rows: Sequence[Row], quantity: str, *, higher_is_better: bool) -> list[str]:

@@ -31,6 +31,7 @@ def output_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[No
         UsageError: where the folder holds a run already and neither ``resume`` nor ``overwrite`` was asked for.
         InputError: where it cannot be written to.
     """
+    made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -45,7 +46,7 @@ def output_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[No
             f"{folder} holds a run already ({there[0]}): go on with it by {argument('resume', True)}, replace it by "
             f"{argument('overwrite', True)}, or choose another {FOLDER}."
         )
-    with claimed(folder):
+    with _discarded_if_empty(folder, made=made), claimed(folder):
         if overwrite and not resume:
             for name in there:
                 # Else a later --resume would take up the run that was to be replaced.
@@ -56,6 +57,16 @@ def output_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[No
                         f"cannot write to {folder} ({in_one_line(error)}): choose another {FOLDER}."
                     ) from error
         yield
+
+
+@contextmanager
+def _discarded_if_empty(folder: Path, *, made: bool) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if made:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
 
 
 @contextmanager

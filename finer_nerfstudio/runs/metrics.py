@@ -88,7 +88,10 @@ def lpips(
 def _lpips_network(download: bool) -> torch.nn.Module | None:
     weights = Path(torch.hub.get_dir()) / "checkpoints" / _ALEXNET_WEIGHTS
     if not weights.exists() and not download:
-        _say(f"LPIPS is not available: AlexNet's weights are not at {weights}.")
+        _say(
+            f"LPIPS is not available: AlexNet's weights are not at {weights}. The page on installation says how to "
+            f"fetch them once."
+        )
         return None
     try:
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity

@@ -65,6 +65,7 @@ def run_in_folder(
         UsageError: for a folder that holds another run.
         InputError: where something cannot be read or written.
     """
+    require_kind(folder, request)
     with output_folder(folder, resume=resume, overwrite=overwrite):
         if resume and may_be_finished and (finished := finished_run(folder, request)) is not None:
             return finished
@@ -89,6 +90,27 @@ def numbers_of_training(network: nn.Module, *, steps: int, seconds: float, seed:
 def request_of(options: FitOptions, **inputs: Any) -> dict[str, Any]:
     """Return the request as JSON gives it back: the options, and what identifies the inputs."""
     return json.loads(json.dumps({"options": asdict(options), **inputs}))
+
+
+def require_kind(folder: Path, request: dict[str, Any] | None) -> None:
+    """Refuse a folder with results of another command, whose files would be mixed with new ones.
+
+    Args:
+        folder: of a run.
+        request: of a run to be; None for a comparison of methods, the metrics of which have one for each.
+
+    Raises:
+        UsageError: there.
+    """
+    try:
+        metrics = json.loads((folder / METRICS_FILE).read_text())
+        before = metrics.get("request")
+        compared = before is None and any("request" in numbers for numbers in metrics.values())
+    except (OSError, ValueError, TypeError, AttributeError):  # there is none, or it is damaged
+        return
+    other = compared if request is not None and before is None else before and before.keys() != (request or {}).keys()
+    if other:
+        raise UsageError(f"{folder} holds the results of another command: choose another {FOLDER}.")
 
 
 def finished_run(folder: Path, request: dict[str, Any]) -> dict[str, Any] | None:

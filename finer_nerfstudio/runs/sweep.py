@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -19,6 +20,8 @@ import torch
 from finer_nerfstudio.errors import InputError, UsageError, argument, in_one_line
 from finer_nerfstudio.files.atomic import write_json
 from finer_nerfstudio.runs.folder import FOLDER
+
+_SECONDS_TO_ANSWER = 10.0
 
 
 @dataclass(frozen=True)
@@ -229,6 +232,7 @@ def _on_cluster(cells: Sequence[Cell], address: str) -> Iterator[tuple[Cell, Out
         raise UsageError(
             'a cluster needs Ray, which is not installed: pip install "finer-nerfstudio[cluster]".'
         ) from error
+    _require_answer(address)
     try:
         # The dashboard would listen on the network.
         ray.init(
@@ -247,6 +251,23 @@ def _on_cluster(cells: Sequence[Cell], address: str) -> Iterator[tuple[Cell, Out
             yield running.pop(done), ray.get(done)
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Refuse an address at which nobody listens, for which Ray would look for minutes without a word.
+
+    Raises:
+        InputError: there.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():  # "auto", "local"
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"no Ray cluster answers at {address} ({in_one_line(error)}): give the address that ray start printed."
+        ) from error
 
 
 def _work_on_cluster(work: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]) -> Outcome:

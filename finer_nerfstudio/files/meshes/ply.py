@@ -47,6 +47,8 @@ def read_ply(content: bytes) -> RawShape:
     for element in elements:
         columns = body.read(element)
         if element.name == "vertex":
+            if {"f_dc_0", "opacity", "scale_0", "rot_0"} <= columns.keys():
+                raise ValueError("it holds Gaussian splats, which have no surface; finer view shows them")
             missing = [axis for axis in "xyz" if axis not in columns]
             if missing:
                 raise ValueError(f"its vertices have no {', '.join(missing)}")

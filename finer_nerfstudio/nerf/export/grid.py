@@ -98,9 +98,11 @@ def read_grid(path: Path) -> SparseGrid:
         content = _arrays_of(path)
     except Exception as error:  # the unpackers of zip files raise whatever they come across in a damaged one
         reason = in_one_line(error)
-        raise InputError(f"{path} cannot be read as an npz file ({reason}).") from error
+        raise InputError(
+            f"{path} cannot be read as an npz file ({reason}): bake it anew by finer export grid."
+        ) from error
     if str(content.get("format")) != FORMAT or not {*_ARRAYS, *_COUNTS} <= set(content):
-        raise InputError(f"{path} holds no baked grid.")
+        raise InputError(f"{path} holds no baked grid: name a file that finer export grid wrote.")
     for name in _COUNTS:
         if content[name].shape != () or content[name].dtype.kind not in "iu":
             raise InputError(f"{path} is damaged: {name} is no whole number.")

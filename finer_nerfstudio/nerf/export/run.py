@@ -28,8 +28,9 @@ from finer_nerfstudio.nerf.export.scene import Picture, pictures_of, scene_of_mo
 from finer_nerfstudio.nerf.export.splat_file import write_splats
 from finer_nerfstudio.nerf.export.surface import appearance, surface_points
 from finer_nerfstudio.nerf.export.viewing import Viewpoint, as_vector, description_file
+from finer_nerfstudio.nerf.run_folder import run_config
 from finer_nerfstudio.nerf.scene import Scene
-from finer_nerfstudio.nerf.training.trained_run import load_run, run_config
+from finer_nerfstudio.nerf.training.trained_run import load_run
 from finer_nerfstudio.runs.progress import Stage
 from finer_nerfstudio.runs.results import software_versions
 

@@ -52,6 +52,9 @@ class Viewpoint:
     fov: float = math.radians(45.0)
 
 
+_NAME_ONE = "name a file that finer export wrote, or splats of another program"
+
+
 def description_file(path: Path) -> Path:
     """The JSON file beside a baked one."""
     return path.with_name(f"{path.name}.json")
@@ -68,14 +71,14 @@ def read_baked(path: Path) -> tuple[Splats | SparseGrid, list[str]]:
             start = file.read(4)
         compressed = compressed_format(path)
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({in_one_line(error)}).") from error
+        raise InputError(f"{path} cannot be read ({in_one_line(error)}): {_NAME_ONE}.") from error
     if compressed:
         raise InputError(how_to_convert(path, compressed))
     if start.startswith(b"ply"):
         return read_splats(path)
     if start.startswith(b"PK"):
         return read_grid(path), []
-    raise InputError(f"{path} is neither a .ply file with splats nor a baked grid (.npz).")
+    raise InputError(f"{path} is neither a .ply file with splats nor a baked grid (.npz): {_NAME_ONE}.")
 
 
 def viewpoint_of(path: Path, frame: DisplayFrame) -> Viewpoint:
@@ -177,5 +180,6 @@ def _free_port(host: str, port: int) -> int:
             return probe.getsockname()[1]
     except OSError as error:
         raise UsageError(
-            f"cannot listen on {host}:{port} ({in_one_line(error)}): choose another {argument('port')}."
+            f"cannot listen on {host}:{port} ({in_one_line(error)}): choose another {argument('host')} or "
+            f"{argument('port')}."
         ) from error

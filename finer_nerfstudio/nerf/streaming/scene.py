@@ -23,11 +23,12 @@ from finer_nerfstudio.nerf.data.alpha import over_white
 from finer_nerfstudio.nerf.data.views import View, evenly, view_of
 from finer_nerfstudio.nerf.field import DIRECTION_DIMS, FinerField
 from finer_nerfstudio.nerf.rendering import render
+from finer_nerfstudio.nerf.run_folder import run_config
 from finer_nerfstudio.nerf.sampling.rays import camera_rays
 from finer_nerfstudio.nerf.sampling.sampler import OccupancyGrid
 from finer_nerfstudio.nerf.scene import Scene
 from finer_nerfstudio.nerf.streaming.growing_field import GrowingField
-from finer_nerfstudio.nerf.training.trained_run import load_run, run_config
+from finer_nerfstudio.nerf.training.trained_run import load_run
 from finer_nerfstudio.runs import metrics
 from finer_nerfstudio.streams.header import Precision, StreamedNetwork, StreamedStage, StreamHeader, describe_network
 from finer_nerfstudio.streams.payload import pack_stage, unpack_stage_

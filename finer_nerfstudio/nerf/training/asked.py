@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.files.atomic import require_writable
 from finer_nerfstudio.runs.command_line import value_on_command_line
 
 # Exporters that radiance fields have nothing for, and what to take instead.
@@ -20,6 +20,7 @@ _POSITIVE = (
     "--interpolation-steps",
     "--frame-rate",
     "--seconds",
+    "--radius",
     "--downscale-factor",
     "--jpeg-quality",
     "--num-points",
@@ -68,9 +69,9 @@ def _require_evaluation() -> None:
         if path.suffix != ".json" or path.is_dir():
             what = "is a folder" if path.is_dir() else "does not end in .json"
             raise UsageError(f"--output-path {path} {what}: name a JSON file for the numbers.")
-        _require_writable("--output-path", path, path.parent)
+        require_writable(path, "--output-path")
     if pictures is not None:
-        _require_writable("--render-output-path", Path(pictures), Path(pictures))
+        _require_folder(Path(pictures), "--render-output-path")
 
 
 def _require_rendering() -> None:
@@ -82,7 +83,10 @@ def _require_rendering() -> None:
     if makes_video and (path.is_dir() or (path.suffix and path.suffix.lower() not in _VIDEOS)):
         what = "is a folder" if path.is_dir() else "has no ending of a video"
         raise UsageError(f"--output-path {path} {what}: name a file such as {path.with_suffix('.mp4')}.")
-    _require_writable("--output-path", path, path.parent if makes_video else path)
+    if makes_video:
+        require_writable(path, "--output-path")
+    else:
+        _require_folder(path, "--output-path")
 
 
 def _require_export() -> None:
@@ -91,13 +95,10 @@ def _require_export() -> None:
             raise UsageError(f"ns-export {kind} {reason}, and this run has a radiance field: {instead}.")
     given = value_on_command_line("--output-dir")
     if given is not None:
-        _require_writable("--output-dir", Path(given), Path(given))
+        _require_folder(Path(given), "--output-dir")
 
 
-def _require_writable(option: str, path: Path, folder: Path) -> None:
-    """Refuse a path whose folder is none, or cannot be made or written to."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        what = "cannot be written to" if folder.is_dir() else "is not a folder"
-        raise UsageError(f"{option} {path}: {folder} {what}: choose another place.")
+def _require_folder(path: Path, option: str) -> None:
+    if path.is_file():
+        raise UsageError(f"{option} {path} is a file: name a folder.")
+    require_writable(path, option)

@@ -37,7 +37,9 @@ def damaged_checkpoint(which: str, error: BaseException) -> InputError:
     """
     if isinstance(error, PermissionError):
         return InputError(f"the checkpoint {which} cannot be read ({in_one_line(error)}): make it readable.")
+    if isinstance(error, IndexError):  # Nerfstudio took the newest of none
+        return InputError(f"there is no checkpoint {which}: train anew, or name another run.")
     return InputError(
-        f"the checkpoint {which} cannot be read, it may be cut short or damaged ({in_one_line(error)}): move it away, "
-        f"and the one before it is taken."
+        f"the checkpoint {which} cannot be read, it may be cut short or damaged ({in_one_line(error)}): move it away "
+        f"to have the one before it taken, if there is one, or train anew."
     )

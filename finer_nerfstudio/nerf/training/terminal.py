@@ -14,10 +14,13 @@ from typing import TextIO
 
 import torch
 from nerfstudio.utils.rich_utils import CONSOLE
+from rich import get_console
 
 from finer_nerfstudio.runs.progress import PROGRESS_FILE, training_progress
 from finer_nerfstudio.runs.training import Report
 
+# rich decides when it makes the console of all bars whether they may move, and Nerfstudio has it made in silence.
+get_console()
 # A look at the loss waits for a GPU.
 _SECONDS_BETWEEN_REPORTS = 0.5
 

@@ -16,23 +16,11 @@ from finer_nerfstudio.nerf.training.checkpoint_loading import damaged_checkpoint
 from finer_nerfstudio.nerf.training.run_file import read_run_config
 
 
-def run_config(run: Path) -> Path:
-    """The config.yml of a run that is named by it or by its folder.
-
-    Raises:
-        InputError: where there is none.
-    """
-    path = run / "config.yml" if run.is_dir() else run
-    if not path.is_file():
-        raise InputError(f"{run} is no trained run: name the folder with its config.yml, which ns-train prints.")
-    return path
-
-
 def load_run(config: Path) -> tuple[str, int, FinerModel, VanillaDataManager]:
     """Method, trained steps, model and data of a run. Nothing in its folder is run as code.
 
     Args:
-        config: of :func:`run_config`.
+        config: of :func:`~finer_nerfstudio.nerf.run_folder.run_config`.
 
     Raises:
         InputError: where its checkpoint or its pictures are missing or damaged, and for runs of other packages.

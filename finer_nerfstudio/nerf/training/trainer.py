@@ -283,6 +283,8 @@ class FinerTrainer(Trainer):
     _claim: FileLock | None = None
     _progress: terminal.TrainingProgress | None = None
     _failed_write: OSError | None = None
+    _is_over: bool = False
+    """Whether all is done but to show the viewer."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Nerfstudio's constructor sets the training state, which starts and stops the clock.
@@ -401,6 +403,12 @@ class FinerTrainer(Trainer):
                 ) from error
             finally:
                 threading.excepthook = threading.__excepthook__
+                self._give_folder_free()
+
+    def _give_folder_free(self) -> None:
+        if self._claim is not None:
+            release(self._claim)
+            self._claim = None
 
     def _note_failed_write(self, failed: threading.ExceptHookArgs) -> None:
         """Keep an error of TensorBoard's writing thread, which the terminal would get as it is, for the next step."""
@@ -415,9 +423,12 @@ class FinerTrainer(Trainer):
 
         Who ends the viewer of a finished run has interrupted nothing.
         """
-        if self.training_state == "completed":
+        if self._is_over:
             return 0
-        if self._trained_steps:
+        if self.training_state == "completed":
+            self.save_checkpoint(self._last_step())
+            terminal.say(f"interrupted; what was trained is saved in {terminal.quoted(self.checkpoint_dir)}")
+        elif self._trained_steps:
             self.save_checkpoint(self._last_step())
             terminal.say(
                 f"interrupted after step {self._last_step():,}; to go on from there, give the same command "
@@ -526,8 +537,8 @@ class FinerTrainer(Trainer):
         finally:
             self.config.viewer.quit_on_train_completion = quits
         self._say_how_it_went(seconds)
-        if self._claim is not None:
-            release(self._claim)
+        self._is_over = True
+        self._give_folder_free()
         if not quits and self.viewer_state is not None:
             terminal.say("The viewer goes on; Ctrl-C ends it.")
             with terminal.silence():

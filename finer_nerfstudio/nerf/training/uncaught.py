@@ -46,7 +46,10 @@ def say_uncaught() -> None:
 
     def say_or_trace(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if _came_from_interruption(error):
-            print("interrupted.", file=sys.stderr)
+            unfinished = _unfinished_video(trace)
+            if unfinished is not None:
+                unfinished.unlink(missing_ok=True)
+            print(f"interrupted{'' if unfinished is None else '; no video was made'}.", file=sys.stderr)
             if isinstance(error, KeyboardInterrupt):  # by which Python ends the process itself
                 return
             raise SystemExit(130)
@@ -66,6 +69,14 @@ def say_uncaught() -> None:
 def _runs_command_of_nerfstudio() -> bool:
     program = Path(sys.argv[0])
     return program.name.startswith("ns-") or "nerfstudio" in program.parts
+
+
+def _unfinished_video(trace: TracebackType | None) -> Path | None:
+    """The file that ns-render was writing; it could be played, and would be taken for whole."""
+    for frame, _ in traceback.walk_tb(trace):
+        if frame.f_code.co_name == "_render_trajectory_video" and frame.f_locals.get("output_format") == "video":
+            return Path(frame.f_locals["output_filename"])
+    return None
 
 
 def _came_from_interruption(error: BaseException | None) -> bool:

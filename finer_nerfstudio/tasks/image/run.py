@@ -22,6 +22,7 @@ from finer_nerfstudio.runs.results import (
     numbers_of_training,
     read_curve,
     request_of,
+    require_kind,
     run_in_folder,
     write_curve,
 )
@@ -140,6 +141,7 @@ def compare_on_image(
         require_possible(replace(options, method=method), image)
     if resume and (folder / "checkpoint.safetensors").exists():
         raise UsageError(f"{folder} holds the run of a single method: choose another {FOLDER} for a comparison.")
+    require_kind(folder, None)
     with output_folder(folder, resume=resume, overwrite=overwrite):
         return _compare_on_image(
             image, methods, options, folder, resume=resume, overwrite=overwrite, download_lpips=download_lpips

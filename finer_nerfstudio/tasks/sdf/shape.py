@@ -108,7 +108,7 @@ def read_shape(path: Path) -> Shape:
     """
     try:
         if not path.exists():
-            raise InputError(f"there is no shape {path}.")
+            raise InputError(f"there is no shape {path}: name a mesh, or a point cloud with normals.")
         if path.is_dir():
             raise InputError(f"{path} is a folder; name one mesh or point cloud.")
         if path.stat().st_size == 0:
@@ -125,7 +125,9 @@ def read_shape(path: Path) -> Shape:
         reason = "".join(letter if letter.isprintable() else "?" for letter in str(error))
         if len(reason) > _LONGEST_REASON:
             reason = f"{reason[:_LONGEST_REASON]}…"
-        raise InputError(f"{path} cannot be read as a mesh or a point cloud: {reason}.") from error
+        raise InputError(
+            f"{path} cannot be read as a mesh or a point cloud: {reason}. Is it cut short, or of another kind?"
+        ) from error
     return _cloud(path, raw)
 
 

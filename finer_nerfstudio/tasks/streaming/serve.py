@@ -110,7 +110,7 @@ def serving(
     except (OSError, OverflowError) as error:
         raise UsageError(
             f"{argument('host')} {host} {argument('port')} {port}: cannot listen there ({in_one_line(error)}): "
-            f"choose another {argument('port')}."
+            f"choose another of the two."
         ) from error
     try:
         yield server

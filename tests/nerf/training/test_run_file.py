@@ -16,8 +16,9 @@ from nerfstudio.configs.dataparser_configs import all_dataparsers
 
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf import configs
+from finer_nerfstudio.nerf.run_folder import run_config
 from finer_nerfstudio.nerf.training.run_file import read_run_config
-from finer_nerfstudio.nerf.training.trained_run import load_run, run_config
+from finer_nerfstudio.nerf.training.trained_run import load_run
 
 METHODS = {name: value.config for name, value in configs.SPECIFICATIONS.items()}
 PARSERS = sorted(set(all_dataparsers) - {"minimal-parser"})
