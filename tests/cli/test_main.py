@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -79,3 +81,69 @@ def test_every_verb_has_a_script() -> None:
         if verb in VERBS
     }
     assert called == VERBS.keys()
+
+
+TASK = """
+from collections.abc import Callable
+
+
+def loudest(samples: list[float], tell: Callable[[str], None]) -> float:
+    tell(f"{len(samples)} samples")
+    return max(map(abs, samples))
+"""
+VERB = """
+\"\"\"Say how loud a signal is.\"\"\"
+
+from dataclasses import dataclass
+
+import tyro
+
+from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.tasks.loudness.peak import loudest
+
+
+@dataclass(frozen=True)
+class Loudness:
+    \"\"\"Say how loud a signal is.\"\"\"
+
+    samples: tyro.conf.Positional[tuple[float, ...]]
+
+
+OPTIONS = Loudness
+
+
+def run(command: Loudness) -> None:
+    if not command.samples:
+        raise UsageError("there are no samples.")
+    print(loudest(list(command.samples), print))
+"""
+
+
+def test_a_task_is_a_folder_and_a_verb(tmp_path: Path) -> None:
+    """As CONTRIBUTING says, tried on a copy of the package."""
+    package = tmp_path / "finer_nerfstudio"
+    shutil.copytree(SCRIPTS.parent / "finer_nerfstudio", package, ignore=shutil.ignore_patterns("__pycache__"))
+    before = {path: path.read_bytes() for path in package.rglob("*.py")}
+    (package / "tasks" / "loudness").mkdir()
+    (package / "tasks" / "loudness" / "peak.py").write_text(TASK)
+    (package / "cli" / "loudness.py").write_text(VERB)
+    main_file = package / "cli" / "main.py"
+    verbs = "VERBS: dict[str, str] = {\n"
+    assert verbs in main_file.read_text()
+    main_file.write_text(main_file.read_text().replace(verbs, f'{verbs}    "loudness": "say how loud a signal is",\n'))
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        code = "import sys; from finer_nerfstudio.cli.main import main; main(sys.argv[1:])"
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        command = [sys.executable, "-c", code, *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    assert "say how loud a signal is" in run().stdout
+    assert run("loudness", "0.5", "-0.75").stdout == "2 samples\n0.75\n"
+    refused = run("loudness")
+    assert (refused.returncode, refused.stderr) == (2, "error: there are no samples.\n")
+    after = {path: path.read_bytes() for path in package.rglob("*.py")}
+    touched = {path.relative_to(package).as_posix() for path in after if before.get(path) != after[path]}
+    assert touched == {"tasks/loudness/peak.py", "cli/loudness.py", "cli/main.py"}
+    row = re.findall(r"^\| a task \| (.*) \|$", (SCRIPTS.parent / "CONTRIBUTING.md").read_text(), re.MULTILINE)[0]
+    assert re.findall(r"`finer_nerfstudio/([^`]*)`", row) == ["tasks", "cli", "cli/main.py"]
