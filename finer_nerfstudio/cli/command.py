@@ -14,6 +14,7 @@ from finer_nerfstudio.runs.command_line import exit_on_input_error, ignore_libra
 EXTRAS = {
     "igl": "sdf",
     "open3d": "sdf",
+    "scipy": "sdf",
     "skimage": "sdf",
     "trimesh": "sdf",
     "gsplat": "nerf",

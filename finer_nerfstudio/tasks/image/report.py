@@ -144,15 +144,14 @@ def worst_windows(truth: np.ndarray, reconstruction: np.ndarray, count: int = _C
 
     A window's side is an eighth of the image's longer side, at least 16 pixels, and no more than the image has.
     """
-    from scipy.ndimage import uniform_filter
-
     height, width, _ = truth.shape
     side = max(16, max(height, width) // 8)
     rows, columns = min(side, height), min(side, width)
     squared = np.square(truth - reconstruction).mean(axis=-1, dtype=np.float64)
-    # Centred windows that lie inside the image: their means belong to [rows // 2, height - (rows - 1) // 2) and so on.
-    means = uniform_filter(squared, size=(rows, columns))  # pyright: ignore[reportArgumentType]
-    means = means[rows // 2 : rows // 2 + height - rows + 1, columns // 2 : columns // 2 + width - columns + 1].copy()
+    # Of each window by its first row and column, from sums of all that is above and left of a pixel.
+    sums = np.pad(squared, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
+    upper, lower = sums[:-rows], sums[rows:]
+    means = lower[:, columns:] - lower[:, :-columns] - upper[:, columns:] + upper[:, :-columns]
     windows = []
     while len(windows) < count and np.isfinite(means).any():
         top, left = np.unravel_index(np.argmax(means), means.shape)
