@@ -478,6 +478,7 @@ def test_interrupted_training_can_go_on(small_scene: Path, tmp_path: Path, run: 
     last = log.read_text().splitlines()[-1]
     assert last.startswith("interrupted after step")
     assert "--load-dir" in last
+    assert not list((tmp_path / "first").rglob(".lock"))
     (checkpoint,) = (tmp_path / "first").rglob("*.ckpt")
     arguments[4] = str(tmp_path / "second")
     again = run("ns-train", *arguments, "--load-dir", checkpoint.parent, "--max-num-iterations", "2")

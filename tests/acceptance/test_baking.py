@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
+from finer_nerfstudio.cli.export import Grid, Splats, _target
 from finer_nerfstudio.nerf.export.run import load_scene
 from finer_nerfstudio.nerf.export.scene import pictures_of
 from finer_nerfstudio.nerf.export.splat_file import read_splats
@@ -170,3 +171,11 @@ def test_bad_input_gets_a_sentence(splats: tuple[Path, str], opaque_run: Path, c
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         refused(2, "choose another --port", "view", path, "--port", str(taken.getsockname()[1]))
+
+
+def test_what_is_baked_lies_beside_the_run_unless_told(tmp_path: Path) -> None:
+    config = tmp_path / "config.yml"
+    config.touch()
+    assert _target(Splats(load_config=config), "splats.ply") == tmp_path / "splats.ply"
+    assert _target(Grid(load_config=tmp_path), "grid.npz") == tmp_path / "grid.npz"
+    assert _target(Splats(load_config=config, output_path=Path("a.ply")), "splats.ply") == Path("a.ply")

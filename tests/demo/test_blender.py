@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from finer_nerfstudio.demo import folder
 from finer_nerfstudio.demo.cameras import look_at_origin, scattered_poses
 from finer_nerfstudio.demo.objects import distance_to_scene, solids
 from finer_nerfstudio.demo.tracing import _shade, render_view
@@ -306,3 +307,9 @@ def test_help_needs_no_torch() -> None:
     imports = "import sys, finer_nerfstudio.cli.demo_scene; print([m for m in sys.modules])"
     loaded = subprocess.check_output([sys.executable, "-c", imports], text=True)
     assert not re.search(r"'(torch|nerfstudio)'", loaded)
+
+
+def test_progress_in_a_pipe_is_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(folder, "_SECONDS_OF_SILENCE", 0.0)
+    folder.draw_all(lambda name, index: None, [("a", 0), ("b", 1)])
+    assert capsys.readouterr().err.splitlines()[-1] == "rendering: 2 of 2 pictures"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.runs.folder import claimed, output_folder
+from finer_nerfstudio.runs.results import Measured, require_kind, run_in_folder
 
 HOLD = """
 import sys
@@ -90,3 +93,39 @@ def test_a_folder_with_a_run_is_kept(tmp_path: Path) -> None:
         assert (tmp_path / "metrics.json").read_text() == "old"
     with output_folder(tmp_path, resume=False, overwrite=True):
         assert (tmp_path / "metrics.json.previous").read_text() == "old"
+
+
+def test_a_folder_that_stayed_empty_is_gone(tmp_path: Path) -> None:
+    made, there = tmp_path / "made", tmp_path / "there"
+    there.mkdir()
+    for folder in (made, there):
+        with pytest.raises(KeyboardInterrupt), output_folder(folder, resume=False, overwrite=False):
+            raise KeyboardInterrupt
+    assert not made.exists()
+    assert list(there.iterdir()) == []
+    with output_folder(made, resume=False, overwrite=False):
+        (made / "checkpoint.safetensors").touch()
+    assert (made / "checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize("how", [{"resume": True}, {"overwrite": True}])
+def test_results_of_two_commands_are_not_mixed(tmp_path: Path, how: dict[str, bool]) -> None:
+    options = {"resume": False, "overwrite": False} | how
+    image = {"options": {}, "image": {"size": 3}}
+    metrics = tmp_path / "metrics.json"
+
+    def run(request: dict[str, Any]) -> None:
+        run_in_folder(tmp_path, request, lambda: Measured({"psnr": 1.0}, {}, ()), may_be_finished=False, **options)
+
+    run(image)
+    run(image)
+    for other in ({"options": {}, "shape": {}}, {"options": {}, "input": {}}):
+        with pytest.raises(UsageError, match="results of another command"):
+            run(other)
+    with pytest.raises(UsageError, match="results of another command"):
+        require_kind(tmp_path, None)
+    # A comparison of methods.
+    metrics.write_text(json.dumps({"siren": json.loads(metrics.read_text())}))
+    with pytest.raises(UsageError, match="results of another command"):
+        run(image)
+    require_kind(tmp_path, None)

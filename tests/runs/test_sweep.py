@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -178,3 +179,14 @@ def test_a_table_says_which_is_better(tmp_path: Path, capsys: pytest.CaptureFixt
     assert content["rows"][1]["mean"] == {"psnr": 34.0, "lpips": pytest.approx(0.15)}
     with Image.open(tmp_path / "table.png") as picture:
         assert picture.width > 300
+
+
+def test_a_cluster_that_does_not_answer_is_said_at_once(tmp_path: Path) -> None:
+    """Ray would look for it for minutes without a word."""
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    cell = Cell("a", {}, dict, ())
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
+        with pytest.raises(InputError, match=f"no Ray cluster answers at {address} .*ray start"):
+            run_cells([cell], tmp_path, cluster=address)

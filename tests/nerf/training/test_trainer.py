@@ -272,3 +272,24 @@ def test_a_run_counts_the_steps_that_it_trained(
     monkeypatch.setattr(TrainingProgress, "is_due", lambda self: False)
     trainer.train()
     assert seen == [steps, start + steps - 1]
+
+
+@pytest.mark.parametrize(
+    ("state", "is_over", "code", "said"),
+    [
+        ("training", False, 130, "interrupted after step 6"),
+        ("completed", False, 130, "interrupted; what was trained is saved in"),
+        ("completed", True, 0, ""),  # Ctrl-C ends the viewer
+    ],
+)
+def test_what_ctrl_c_interrupts(
+    state: str, is_over: bool, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer, saved = make_trainer(), []
+    monkeypatch.setattr(trainer, "save_checkpoint", saved.append)
+    trainer.checkpoint_dir = Path("nerfstudio_models")
+    trainer._start_step, trainer._trained_steps, trainer._is_over = 0, 7, is_over
+    trainer._training_state = state  # pyright: ignore[reportAttributeAccessIssue]
+    assert trainer._interrupted() == code
+    assert saved == ([] if is_over else [6])
+    assert said in capsys.readouterr().out

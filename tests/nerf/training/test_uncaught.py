@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -276,3 +277,26 @@ def test_a_camera_path_that_ns_render_looks_into(
     text = said(main)
     assert words in text
     assert "--camera-path-filename" in text
+
+
+def test_the_file_of_an_interrupted_video_is_removed(tmp_path: Path, said: Callable[[Callable[[], Any]], str]) -> None:
+    def _render_trajectory_video(output_filename: Path, output_format: str) -> None:
+        output_filename.write_bytes(b"half of a video")
+        raise KeyboardInterrupt
+
+    video, images = tmp_path / "flight.mp4", tmp_path / "pictures"
+    assert "interrupted; no video was made." in said(lambda: _render_trajectory_video(video, "video"))
+    assert not video.exists()
+    assert "interrupted." in said(lambda: _render_trajectory_video(images, "images"))
+    assert images.exists()
+
+
+def test_bars_of_nerfstudio_move_on_a_terminal() -> None:
+    """rich decides once whether they may: not while output is swallowed."""
+    code = (
+        "import sys; sys.stdout.isatty = lambda: True; import rich, finer_nerfstudio.nerf.training.terminal as t;\n"
+        "with t.silence(): console = rich.get_console()\nprint(console.is_interactive)"
+    )
+    environment = {**os.environ, "TERM": "xterm"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.splitlines()[-1] == "True"

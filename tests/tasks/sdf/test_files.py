@@ -696,3 +696,19 @@ def test_mutated_files_are_read_or_refused(tmp_path: Path) -> None:
         assert np.isfinite(shape.vertices).all()
         assert not len(shape.faces) or shape.faces.max() < len(shape.vertices)
     assert read > 20
+
+
+def test_splats_are_no_shape(tmp_path: Path) -> None:
+    path = tmp_path / "splats.ply"
+    names = ("x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2", "rot_0")
+    header = [
+        "ply",
+        "format ascii 1.0",
+        "element vertex 2",
+        *(f"property float {name}" for name in names),
+        "end_header",
+    ]
+    row = " ".join("0.5" for _ in names)
+    path.write_text("\n".join([*header, row, row]) + "\n")
+    with pytest.raises(InputError, match=r"splats\.ply .*holds Gaussian splats.*finer view"):
+        read_shape(path)
