@@ -186,7 +186,7 @@ def test_exporters_that_are_not_for_radiance_fields(
 def test_an_export_into_a_file_is_refused_before_it_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(sys, "argv", ["/usr/bin/ns-export", "tsdf", "--output-dir", str(tmp_path / "file")])
-    with pytest.raises(UsageError, match=r"--output-dir .*file: .*file is not a folder"):
+    with pytest.raises(UsageError, match=r"--output-dir .*file is a file: name a folder"):
         require_possible_command()
     monkeypatch.setattr(sys, "argv", ["/usr/bin/ns-export", "tsdf", "--output-dir", str(tmp_path)])
     require_possible_command()
