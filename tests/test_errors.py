@@ -31,6 +31,7 @@ _SPOKEN_TO_BY_COMMANDS = (
     "nerf/streaming/growing_field.py",
     "nerf/train_distributed.py",
     "nerf/training/",
+    "nerf/viewer/address.py",
 )
 # Other strings with options in them.
 _ALLOWED = {

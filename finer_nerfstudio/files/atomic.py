@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from finer_nerfstudio.errors import InputError, UsageError, in_one_line
+from finer_nerfstudio.errors import InputError, argument, in_one_line
 
 # Of a disk, or of somebody's share of it.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -32,10 +32,11 @@ def replacing(path: Path) -> Iterator[Path]:
         yield unfinished
         move_in(unfinished, path)
     except OSError as error:
-        advice = "free some space, or choose another place" if error.errno in _FULL else "choose another place"
+        space = "free some space, or " if error.errno in _FULL else ""
         in_the_way = isinstance(error, (FileExistsError, NotADirectoryError))
         reason = f"{_file_above(path)} is a file" if in_the_way else in_one_line(error)
-        raise InputError(f"cannot write {path} ({reason}): {advice}.") from error
+        another = argument("path", option="--output-dir")
+        raise InputError(f"cannot write {path} ({reason}): {space}choose another {another}.") from error
     finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
@@ -49,14 +50,14 @@ def require_writable(path: Path, named: str) -> None:
         named: what the caller calls it.
 
     Raises:
-        UsageError: naming the folder that is in the way.
+        InputError: naming the folder that is in the way.
     """
     folder = path if path.is_dir() else path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         what = "cannot be written to" if folder.is_dir() else "is not a folder"
-        raise UsageError(f"{named} {path}: {folder} {what}: choose another place.")
+        raise InputError(f"{named} {path}: {folder} {what}: choose another place.")
 
 
 def _file_above(path: Path) -> Path:

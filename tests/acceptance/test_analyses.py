@@ -157,4 +157,4 @@ def test_a_folder_that_cannot_be_written(command: Command, tmp_path: Path) -> No
     code, output = command("analyze.py", "frequencies", *SMALL["frequencies"], "--output-dir", "file/inside")
     assert code == 1, output
     assert "Traceback" not in output
-    assert "file/inside cannot be made" in output
+    assert "file is not a folder" in output

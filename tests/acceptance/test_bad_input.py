@@ -528,4 +528,4 @@ def test_a_config_that_is_not_there(
 
 def test_a_shell_sees_that_a_config_is_not_there(run: Run, tmp_path: Path) -> None:
     done = run("ns-eval", "--load-config", tmp_path / "nowhere.yml")
-    assert_sentence((done.returncode, done.stdout), 1, f"--load-config {tmp_path / 'nowhere.yml'} cannot be read")
+    assert_sentence((done.returncode, done.stdout), 1, f"--load-config {tmp_path / 'nowhere.yml'} cannot be opened")

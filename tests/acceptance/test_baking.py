@@ -170,7 +170,7 @@ def test_bad_input_gets_a_sentence(splats: tuple[Path, str], opaque_run: Path, c
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        refused(2, "choose another --port", "view", path, "--port", str(taken.getsockname()[1]))
+        refused(2, "choose another --host or --port", "view", path, "--port", str(taken.getsockname()[1]))
 
 
 def test_what_is_baked_lies_beside_the_run_unless_told(tmp_path: Path) -> None:

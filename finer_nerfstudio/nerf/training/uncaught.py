@@ -97,7 +97,7 @@ def _sentence(error: BaseException, trace: TracebackType | None) -> str | None:
                 reason = "is a folder" if asked.is_dir() else f"cannot be opened ({in_one_line(error)})"
                 return f"{option} {asked} {reason}: {advice}."
     frames = [frame for frame, _ in traceback.walk_tb(trace)]
-    if _reads_config(frames):
+    if not isinstance(error, OSError) and _reads_config(frames):
         option = "--load-config"
         reason = "" if isinstance(error, AssertionError) else f" ({in_one_line(error)})"
         return f"{option} {_given(option)} is not the configuration of a run{reason}: {_FILES[option][1]}."

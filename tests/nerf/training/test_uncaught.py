@@ -20,7 +20,7 @@ import torch
 from nerfstudio.cameras.camera_paths import get_path_from_json
 from nerfstudio.utils.eval_utils import eval_load_checkpoint, eval_setup
 
-from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.nerf.training import uncaught
 from finer_nerfstudio.nerf.training.asked import require_possible_command
 from finer_nerfstudio.nerf.training.uncaught import say_uncaught
@@ -253,7 +253,7 @@ def test_an_output_below_a_file(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(sys, "argv", [f"/usr/bin/{program}", "x", option, str(tmp_path / "file" / name)])
-    with pytest.raises(UsageError, match=f"{option} .*{name}: .*file is not a folder: choose"):
+    with pytest.raises(InputError, match=f"{option} .*{name}: .*file is not a folder: choose"):
         require_possible_command()
     monkeypatch.setattr(sys, "argv", [f"/usr/bin/{program}", "x", option, str(tmp_path / "new" / name)])
     require_possible_command()
