@@ -144,14 +144,7 @@ class FinerModel(Model):
         else:
             grid = UnboundedGrid if self.unbounded else OccupancyGrid
             self.grid = grid(aabb, resolution=config.grid_resolution, steps=config.samples_per_ray)
-        widths = self.field.widths if isinstance(self.field, GrowingField) else []
-        widest = self.field.rendered(len(widths) or None)
-        first_bias = widest.density_net.first.bias
-        self.panel = ViewerPanel(
-            steps=config.samples_per_ray,
-            highest_bias=float(first_bias.detach().abs().max()),
-            widths=widths,
-        )
+        self.panel = ViewerPanel(self.field, steps=config.samples_per_ray)
         self.live_view = LiveView()
 
     @property
@@ -240,12 +233,7 @@ class FinerModel(Model):
                 threshold=threshold,
             )
             accumulation = torch.ones_like(accumulation)
-        return {
-            "rgb": rgb,
-            "accumulation": accumulation,
-            "num_samples_per_batch": weights.shape[0],
-            "losses": losses,
-        }
+        return {"rgb": rgb, "accumulation": accumulation, "num_samples_per_batch": len(weights), "losses": losses}
 
     def scene(self, stages: int | None = None) -> Scene:
         """Return what evaluation looks at: the averaged field, of a growing one so many stages if given."""

@@ -22,6 +22,7 @@ from finer_nerfstudio.inr.growth import GrowingNetwork
 from finer_nerfstudio.nerf.data.alpha import over_white
 from finer_nerfstudio.nerf.data.views import View, evenly, view_of
 from finer_nerfstudio.nerf.field import DIRECTION_DIMS, FinerField
+from finer_nerfstudio.nerf.model import FinerModelConfig
 from finer_nerfstudio.nerf.rendering import render
 from finer_nerfstudio.nerf.run_folder import run_config
 from finer_nerfstudio.nerf.sampling.rays import camera_rays
@@ -322,16 +323,7 @@ def pack_run(
     density_net, color_net = copy.deepcopy(averaged.density_net), copy.deepcopy(averaged.color_net)
     chosen = evenly(len(data.eval_dataset), views)
     cameras = data.eval_dataset.cameras.to(model.device)
-    signal = SceneSignal(
-        tuple(float(value) for value in averaged.aabb.flatten()),
-        averaged.direction_encoding,
-        min(model.config.samples_per_ray, _MOST_SAMPLES),
-        # A decoder looks into the cells itself: they need not be those of the training.
-        min(model.config.grid_resolution, _LARGEST_GRID),
-        float(model.config.near_plane),
-        model.config.evaluation_threshold,
-        view_of(cameras, chosen[0]),
-    )
+    signal = _signal_of(averaged, model.config, view_of(cameras, chosen[0]))
     torch.manual_seed(seed)
     assert data.train_pixel_sampler is not None
     data.train_pixel_sampler.set_num_rays_per_batch(_PRECISION_RAYS)
@@ -367,6 +359,19 @@ def pack_run(
     ]
     truth = (255.0 * _photograph(data, chosen[0])).round().to(torch.uint8).cpu().numpy()
     return PackedRun(content, stages, (len(chosen), len(data.eval_dataset)), method, steps, truth)
+
+
+def _signal_of(field: GrowingField, config: FinerModelConfig, view: View) -> SceneSignal:
+    return SceneSignal(
+        tuple(float(value) for value in field.aabb.flatten()),
+        field.direction_encoding,
+        min(config.samples_per_ray, _MOST_SAMPLES),
+        # A decoder looks into the cells itself: they need not be those of the training.
+        min(config.grid_resolution, _LARGEST_GRID),
+        float(config.near_plane),
+        config.evaluation_threshold,
+        view,
+    )
 
 
 def _decibels(scene: DecodedScene, rays: RayBundle, photographed: Tensor) -> Callable[[], float]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.viewer_elements import ViewerSlider
 from torch import Tensor, nn
+
+from finer_nerfstudio.nerf.field import RadianceField
+from finer_nerfstudio.nerf.streaming.growing_field import GrowingField
 
 
 @dataclass
@@ -38,14 +41,16 @@ class ViewerPanel(nn.Module):
     are bands of frequency: the pair of sliders shows which detail each of them carries.
 
     Args:
+        field: what is shown; its largest |b| of the first layer is what the bias sliders take as 100 per cent, and one
+            that grows has a slider of its stages' widths.
         steps: samples along the box's diagonal that training uses, the initial value.
-        highest_bias: largest |b| of the first layer, which the bias sliders take as 100 per cent.
-        widths: of a growing field's stages; empty for others, which have no slider of widths.
     """
 
-    def __init__(self, *, steps: int, highest_bias: float, widths: Sequence[int] = ()) -> None:
+    def __init__(self, field: RadianceField[Any], *, steps: int) -> None:
         super().__init__()
-        self._highest_bias = highest_bias
+        widths = field.widths if isinstance(field, GrowingField) else []
+        widest = field.rendered(len(widths) or None)
+        self._highest_bias = float(widest.density_net.first.bias.detach().abs().max())
         self.bias_from = ViewerSlider(
             "Bias band from (%)",
             0,
