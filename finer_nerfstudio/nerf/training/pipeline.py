@@ -25,6 +25,7 @@ from finer_nerfstudio.nerf.data.visibility import require_lenses, require_sight
 from finer_nerfstudio.nerf.model import FinerModelConfig
 from finer_nerfstudio.nerf.sampling.rays import PinholeRays, are_pinholes
 from finer_nerfstudio.nerf.training import distributed, terminal
+from finer_nerfstudio.nerf.training.afterwards import say_next_at_exit
 from finer_nerfstudio.nerf.training.asked import require_possible_command
 from finer_nerfstudio.nerf.training.opaque_rays import OpaqueRays
 from finer_nerfstudio.nerf.training.uncaught import run_is_ours
@@ -103,6 +104,7 @@ class FinerPipeline(DynamicBatchPipeline):
                     raise UsageError(f"--pipeline.{option} must be at least 1, not {getattr(config, name)}.")
             if test_mode != "val":
                 require_possible_command()
+                say_next_at_exit()
             # As if alone: Nerfstudio wraps the model of a distributed run in a way that only GPUs allow.
             with terminal.silence():
                 super().__init__(config, device, test_mode, 1, local_rank, grad_scaler)
