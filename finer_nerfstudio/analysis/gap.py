@@ -261,7 +261,7 @@ def draw(outcome: Outcome) -> Figure:
     place = axes[count]
     place.plot(gaps["p"], finite_or_nan(gaps["gap"]), "o-", color="black")
     place.axhline(0.0, color="grey", linewidth=0.8, linestyle="--")
-    place.set(title="gap after training", xlabel="p", ylabel="PSNR (dB)")
+    place.set(title="gap after training", xlabel="p, of the activation or of the weights", ylabel="PSNR (dB)")
     return figure
 
 

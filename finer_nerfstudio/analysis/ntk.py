@@ -196,21 +196,25 @@ def draw(outcome: Outcome) -> Figure:
     """Kernels beside each other, and the spectra of all."""
     names = list(outcome.numbers["networks"])
     figure, axes = panels(len(names) + 1, columns=len(names) + 1, width=3.2, height=3.2)
+    shown = None
     for name, place in zip(names, axes, strict=False):
         columns = outcome.tables[f"kernel {name}"].columns
         matrix = torch.tensor(list(columns.values())).T
         scale = float(matrix.diagonal().mean())
-        place.imshow(matrix / scale, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
-        place.set(title=name, xticks=[], yticks=[])
+        shown = place.imshow(matrix / scale, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+        place.set(title=name, xticks=[], yticks=[], ylabel="point")
         summary = outcome.numbers["networks"][name]
         place.set_xlabel(f"{summary['above_one']} eigenvalues > 1\neffective rank {summary['effective_rank']:.0f}")
+    if shown is not None:
+        places = list(axes[:-1])
+        figure.colorbar(shown, ax=places, location="left", shrink=0.6, label="kernel over its mean diagonal")
     place = axes[-1]
     spectra = outcome.tables["eigenvalues"].columns
     for name in names:
         # Below the precision of the sums is noise.
         values = torch.tensor(spectra[name])
-        shown = values > 1e-14 * values[0]
-        place.plot(torch.tensor(spectra["index"])[shown], values[shown], label=name)
+        certain = values > 1e-14 * values[0]
+        place.plot(torch.tensor(spectra["index"])[certain], values[certain], label=name)
     place.axhline(1.0, color="grey", linewidth=0.8, linestyle="--")
     place.set(title=f"eigenvalues, {outcome.numbers['method']}", xlabel="index")
     whole_decades(place, "y")

@@ -20,8 +20,8 @@ _SHOWN = {
     "iou": "IoU",
     "precision": "stored as",
     "rounding_loss_db": "rounding costs (dB)",
-    "jpeg_psnr_at_these_bytes": "JPEG at these bytes (dB)",
-    "webp_psnr_at_these_bytes": "WebP at these bytes (dB)",
+    "jpeg_psnr_at_these_bytes": "JPEG within these bytes (dB)",
+    "webp_psnr_at_these_bytes": "WebP within these bytes (dB)",
     "jpeg_bits_per_pixel_at_this_psnr": "JPEG as good (bits/pixel)",
     "webp_bits_per_pixel_at_this_psnr": "WebP as good (bits/pixel)",
 }

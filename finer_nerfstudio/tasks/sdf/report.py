@@ -86,7 +86,7 @@ def shaded_views(
                 spine.set_visible(False)
         line[0].set_ylabel(name, fontsize=12)
     colors = ScalarMappable(Normalize(-limit, limit), "coolwarm")
-    drawing.colorbar(colors, ax=axes, shrink=0.5, aspect=40, label="distance to the true surface (unit frame)")
+    drawing.colorbar(colors, ax=axes, shrink=0.5, aspect=40, label="distance to the true surface (the shape spans 0.9)")
     return Figure(drawing_png(drawing), "The surface from four sides; blue is inside the true surface, red outside.")
 
 
