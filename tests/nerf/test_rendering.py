@@ -83,6 +83,25 @@ def test_an_export_of_haze_ends_with_a_sentence(capsys: pytest.CaptureFixture[st
     assert "never be enough" in capsys.readouterr().err
 
 
+def test_an_export_of_an_empty_box_ends_with_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    model = make_model().eval()
+    # Rays from (0, 0, 3) downwards: at 1 and 2 units.
+    outputs = {"accumulation": torch.ones(2, 1), "depth": torch.tensor([[1.0], [2.0]])}
+
+    def hook_of(center: tuple[float, float, float]) -> OpaqueRays:
+        hook = OpaqueRays(OrientedBox.from_params(center, (0.0, 0.0, 0.0), (0.5, 0.5, 0.5)))
+        hook.rays = 1 << 20
+        return hook
+
+    one = hook_of((0.0, 0.0, 2.0))
+    one(model, (bundle(2),), outputs)
+    assert one.opaque == 1
+    with pytest.raises(SystemExit) as stop:
+        hook_of((0.0, 0.0, 0.0))(model, (bundle(2),), outputs)
+    assert stop.value.code == 1
+    assert "choose another box" in capsys.readouterr().err
+
+
 def test_an_export_of_something_opaque_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     model, hook = make_model(), OpaqueRays()
     hook.rays, hook.opaque = 1 << 20, 600

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
+
+from nerfstudio.data.scene_box import OrientedBox
 
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.files.atomic import require_writable
@@ -93,9 +96,40 @@ def _require_export() -> None:
     for kind, (reason, instead) in _NOT_FOR_FIELDS.items():
         if kind in sys.argv[1:]:
             raise UsageError(f"ns-export {kind} {reason}, and this run has a radiance field: {instead}.")
+    crop_of_command()
     given = value_on_command_line("--output-dir")
     if given is not None:
         _require_folder(Path(given), "--output-dir")
+
+
+def crop_of_command() -> OrientedBox | None:
+    """Return the box that ns-export is told to cut out, None where it is not told all of it.
+
+    Raises:
+        UsageError: for a box that holds nothing.
+    """
+    given = [_three(f"--obb-{name}") for name in ("center", "rotation", "scale")]
+    if any(values is None for values in given):
+        return None
+    center, rotation, scale = (values or (0.0, 0.0, 0.0) for values in given)
+    if not all(map(math.isfinite, (*center, *rotation, *scale))) or min(scale) <= 0:
+        raise UsageError(
+            "--obb-center, --obb-rotation and --obb-scale must be numbers, and those of --obb-scale positive: a box of "
+            "no size holds nothing."
+        )
+    return OrientedBox.from_params(center, rotation, scale)
+
+
+def _three(option: str) -> tuple[float, float, float] | None:
+    """Three numbers on the command line; None where they are not there, or None is given."""
+    for i, word in enumerate(sys.argv):
+        if word.replace("_", "-") == option:
+            try:
+                x, y, z = map(float, sys.argv[i + 1 : i + 4])
+            except ValueError:
+                return None
+            return x, y, z
+    return None
 
 
 def _require_folder(path: Path, option: str) -> None:

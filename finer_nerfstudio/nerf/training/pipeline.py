@@ -26,7 +26,7 @@ from finer_nerfstudio.nerf.model import FinerModelConfig
 from finer_nerfstudio.nerf.sampling.rays import PinholeRays, are_pinholes
 from finer_nerfstudio.nerf.training import distributed, terminal
 from finer_nerfstudio.nerf.training.afterwards import say_next_at_exit
-from finer_nerfstudio.nerf.training.asked import require_possible_command
+from finer_nerfstudio.nerf.training.asked import crop_of_command, require_possible_command
 from finer_nerfstudio.nerf.training.opaque_rays import OpaqueRays
 from finer_nerfstudio.nerf.training.uncaught import run_is_ours
 from finer_nerfstudio.runs import metrics
@@ -110,7 +110,7 @@ class FinerPipeline(DynamicBatchPipeline):
                 super().__init__(config, device, test_mode, 1, local_rank, grad_scaler)
             self._look_at_the_scene(test_mode)
         if test_mode == "test":
-            self.model.register_forward_hook(OpaqueRays())
+            self.model.register_forward_hook(OpaqueRays(crop_of_command()))
         # The bounds of the first batch are those of all others; Nerfstudio's division may give none at all.
         self.dynamic_num_rays_per_batch = self._bounded(self.dynamic_num_rays_per_batch)
         self._update_pixel_samplers()

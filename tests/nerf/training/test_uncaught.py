@@ -22,7 +22,7 @@ from nerfstudio.utils.eval_utils import eval_load_checkpoint, eval_setup
 
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.nerf.training import uncaught
-from finer_nerfstudio.nerf.training.asked import require_possible_command
+from finer_nerfstudio.nerf.training.asked import crop_of_command, require_possible_command
 from finer_nerfstudio.nerf.training.uncaught import say_uncaught
 
 
@@ -300,3 +300,18 @@ def test_bars_of_nerfstudio_move_on_a_terminal() -> None:
     environment = {**os.environ, "TERM": "xterm"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.splitlines()[-1] == "True"
+
+
+def test_a_box_to_cut_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    box = ["--obb-center", "1", "0", "0", "--obb_rotation", "0", "0", "0", "--obb-scale", "2", "1", "1"]
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/ns-export", "pointcloud", *box])
+    found = crop_of_command()
+    assert found is not None
+    assert found.within(torch.tensor([[1.9, 0.0, 0.0], [2.1, 0.0, 0.0]])).tolist() == [True, False]
+    for wrong in ([*box[:-1], "0"], [*box[:-1], "nan"], [*box[:-1], "-1"]):
+        monkeypatch.setattr(sys, "argv", ["/usr/bin/ns-export", "pointcloud", *wrong])
+        with pytest.raises(UsageError, match="--obb-scale positive"):
+            require_possible_command()
+    for fewer in (box[:4], [*box[:9], "None"]):
+        monkeypatch.setattr(sys, "argv", ["/usr/bin/ns-export", "pointcloud", *fewer])
+        assert crop_of_command() is None
