@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from finer_nerfstudio.demo.cameras import orbit_poses, scattered_poses
-from finer_nerfstudio.demo.folder import RECIPE, draw_all, make_folder, write_json
+from finer_nerfstudio.demo.folder import LARGEST_SIDE, MOST_VIEWS, RECIPE, draw_all, make_folder, write_json
 from finer_nerfstudio.demo.tracing import render_view
 from finer_nerfstudio.errors import argument
 
@@ -47,11 +47,11 @@ class DemoScene:
 
     def problem(self) -> str | None:
         """Return the fault of the values in one sentence, or None."""
-        if self.size < 8:
-            return f"{argument('size')} must be at least 8 pixels, got {self.size}."
+        if not 8 <= self.size <= LARGEST_SIDE:
+            return f"{argument('size')} must be between 8 and {LARGEST_SIDE:,} pixels, got {self.size}."
         for split, views in self.views.items():
-            if views < 1:
-                return f"{argument(f'{split}_views')} must be at least 1, got {views}."
+            if not 1 <= views <= MOST_VIEWS:
+                return f"{argument(f'{split}_views')} must be between 1 and {MOST_VIEWS:,}, got {views}."
         if not 1 <= self.supersampling <= 16:
             return f"{argument('supersampling')} must be between 1 and 16, got {self.supersampling}."
         if self.seed < 0:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from finer_nerfstudio.demo.cameras import handheld_poses
 from finer_nerfstudio.demo.distances import Array
-from finer_nerfstudio.demo.folder import RECIPE, draw_all, make_folder, write_json
+from finer_nerfstudio.demo.folder import LARGEST_SIDE, MOST_VIEWS, RECIPE, draw_all, make_folder, write_json
 from finer_nerfstudio.demo.lens import undistort
 from finer_nerfstudio.demo.surroundings import see
 from finer_nerfstudio.errors import argument
@@ -57,11 +57,11 @@ class DemoCapture:
 
     def problem(self) -> str | None:
         """Return the fault of the values in one sentence, or None."""
-        if self.width < 16:
-            return f"{argument('width')} must be at least 16 pixels, got {self.width}."
-        if self.views < 9:
-            fewest = "at least 9, so that there are test views to train without"
-            return f"{argument('views')} must be {fewest}, got {self.views}."
+        if not 16 <= self.width <= LARGEST_SIDE:
+            return f"{argument('width')} must be between 16 and {LARGEST_SIDE:,} pixels, got {self.width}."
+        if not 9 <= self.views <= MOST_VIEWS:
+            range_of_views = f"between 9, so that there are test views to train without, and {MOST_VIEWS:,}"
+            return f"{argument('views')} must be {range_of_views}, got {self.views}."
         if not 1 <= self.supersampling <= 16:
             return f"{argument('supersampling')} must be between 1 and 16, got {self.supersampling}."
         if self.seed < 0:

@@ -14,6 +14,10 @@ from typing import Protocol
 
 from finer_nerfstudio.errors import InputError, UsageError, argument, in_one_line
 
+MOST_VIEWS = 10_000
+"""Images of a folder, or of each of its splits."""
+LARGEST_SIDE = 8_192
+"""Of an image, pixels."""
 RECIPE = "scene.json"
 """Name of the file that says how a folder was made."""
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from finer_nerfstudio.inr import kernels
 from finer_nerfstudio.inr.activations import Activation, as_activation
-from finer_nerfstudio.inr.initialization import bias_bound, shell_, weight_bound
+from finer_nerfstudio.inr.initialization import bias_bound, require_bias_range, shell_, weight_bound
 from finer_nerfstudio.inr.network import ComplexLinear, CoordinateNetwork, draw_bias_, draw_weight_, positional_encoding
 
 
@@ -36,8 +36,8 @@ def bias_shells(bias_range: float | None, stages: int) -> list[tuple[float, floa
     Raises:
         ValueError: for a bias range that is not positive, and for no stages.
     """
-    if bias_range is not None and not 0 < bias_range < math.inf:
-        raise ValueError(f"bias_range must be a positive number, not {bias_range}")
+    if bias_range is not None:
+        require_bias_range(bias_range)
     if stages < 1:
         raise ValueError(f"stages must be at least 1, not {stages}")
     return [None if bias_range is None else (i * bias_range, (i + 1) * bias_range) for i in range(stages)]

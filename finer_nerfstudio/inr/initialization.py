@@ -26,6 +26,20 @@ def weight_bound(n_in: int, *, is_first: bool, omega: float | None) -> float:
     return 1.0 / n_in if is_first else math.sqrt(6.0 / n_in) / omega
 
 
+LARGEST_BIAS_RANGE = 1e30
+"""Single precision has room for what is drawn from it."""
+
+
+def require_bias_range(bias_range: float) -> None:
+    """Refuse a k that no biases could be drawn from.
+
+    Raises:
+        ValueError: for numbers that are not positive or beyond :data:`LARGEST_BIAS_RANGE`.
+    """
+    if not 0 < bias_range <= LARGEST_BIAS_RANGE:
+        raise ValueError(f"bias_range must be a positive number up to {LARGEST_BIAS_RANGE:g}, not {bias_range}")
+
+
 def bias_bound(n_in: int, *, is_first: bool, bias_range: float | None) -> float:
     """Half-width of the uniform distribution of a layer's biases: k in the first layer of FINER++, else PyTorch's."""
     if is_first and bias_range is not None:

@@ -22,6 +22,7 @@ from finer_nerfstudio.inr.activations import (
     base_of,
     variable_periodic,
 )
+from finer_nerfstudio.inr.initialization import require_bias_range
 from finer_nerfstudio.inr.network import CoordinateNetwork
 
 Task = Literal["image", "sdf", "nerf"]
@@ -83,8 +84,8 @@ class Preset:
             activation = base
         if learning_rate is not None and not 0 < learning_rate < math.inf:
             raise ValueError(f"learning_rate must be a positive number, not {learning_rate}")
-        if bias_range is not None and not 0 < bias_range < math.inf:
-            raise ValueError(f"bias_range must be a positive number, not {bias_range}")
+        if bias_range is not None:
+            require_bias_range(bias_range)
         if encoding_frequencies is not None and not 0 <= encoding_frequencies <= 64:
             raise ValueError(f"encoding_frequencies must be between 0 and 64, not {encoding_frequencies}")
         return Preset(

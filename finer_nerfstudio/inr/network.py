@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from finer_nerfstudio.inr import kernels
 from finer_nerfstudio.inr.activations import Activation, as_activation
 from finer_nerfstudio.inr.inference import InferenceNetwork
-from finer_nerfstudio.inr.initialization import bias_bound, uniform_, weight_bound
+from finer_nerfstudio.inr.initialization import bias_bound, require_bias_range, uniform_, weight_bound
 
 
 def positional_encoding(x: Float[Tensor, "*batch dim"], frequencies: int) -> Float[Tensor, "*batch encoded"]:
@@ -131,8 +131,8 @@ class CoordinateNetwork(nn.Module):
             raise ValueError(
                 f"CoordinateNetwork: encoding_frequencies must not be negative, it is {encoding_frequencies}"
             )
-        if bias_range is not None and not (math.isfinite(bias_range) and bias_range > 0):
-            raise ValueError(f"CoordinateNetwork: bias_range must be a positive number, not {bias_range}")
+        if bias_range is not None:
+            require_bias_range(bias_range)
         self.in_dim = in_dim
         self.out_dim = out_dim
         self.width = width

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Generic, Literal, TypeVar
@@ -19,6 +18,7 @@ from torch import Tensor
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr import CoordinateNetwork, GrowingNetwork, preset
 from finer_nerfstudio.inr.description import scales_of
+from finer_nerfstudio.inr.initialization import LARGEST_BIAS_RANGE
 from finer_nerfstudio.inr.methods import Preset
 from finer_nerfstudio.nerf.sampling.contraction import contract
 
@@ -106,8 +106,11 @@ class FinerFieldConfig(FieldConfig):
             if getattr(self, name) < 1:
                 option = name.replace("_", "-")
                 raise UsageError(f"--pipeline.model.field.{option} must be at least 1, not {getattr(self, name)}.")
-        if self.bias_range is not None and not 0 < self.bias_range < math.inf:
-            raise UsageError(f"--pipeline.model.field.bias-range must be positive, not {self.bias_range}.")
+        if self.bias_range is not None and not 0 < self.bias_range <= LARGEST_BIAS_RANGE:
+            raise UsageError(
+                f"--pipeline.model.field.bias-range must be a positive number up to {LARGEST_BIAS_RANGE:g}, not "
+                f"{self.bias_range}."
+            )
         try:
             return preset(self.method, "nerf").overridden(
                 omega_0=self.omega_0,

@@ -260,6 +260,7 @@ def test_an_unwritable_place_is_reported(tmp_path: Path) -> None:
     [
         ("--size", "7"),
         ("--train-views", "0"),
+        ("--train-views", "999999999999"),
         ("--val-views", "-1"),
         ("--test-views", "0"),
         ("--supersampling", "0"),

@@ -102,6 +102,10 @@ class FinerPipeline(DynamicBatchPipeline):
                 if getattr(config, name) < 1:
                     option = name.replace("_", "-")
                     raise UsageError(f"--pipeline.{option} must be at least 1, not {getattr(config, name)}.")
+            radius = getattr(getattr(config.datamanager, "pixel_sampler", None), "fisheye_crop_radius", None)
+            if radius is not None and not radius > 0:  # Nerfstudio would look for pixels within it forever
+                option = "--pipeline.datamanager.pixel-sampler.fisheye-crop-radius"
+                raise UsageError(f"{option} must be positive, not {radius}.")
             if test_mode != "val":
                 require_possible_command()
                 say_next_at_exit()
