@@ -145,6 +145,9 @@ class FinerTrainerConfig(TrainerConfig):
         asked = any("websocket" in word and "host" in word for word in sys.argv)
         if isinstance(value, ViewerConfig) and value.websocket_host == _EVERY_INTERFACE and not asked:
             value.websocket_host = LOOPBACK
+        if isinstance(value, MachineConfig) and not 0 <= value.seed < 1 << 32:  # Nerfstudio's first step is to use it
+            with exit_on_input_error():
+                raise UsageError(f"--machine.seed must lie between 0 and 2^32 - 1, not {value.seed}.")
         if isinstance(value, ViewerConfig) and name in self.__dict__:
             with exit_on_input_error():
                 require_address(value)
@@ -305,6 +308,10 @@ class FinerTrainer(Trainer):
                 with terminal.silence():
                     super().setup(*args, **kwargs)
                 self._say_what_is_trained()
+            except KeyboardInterrupt:  # of which Nerfstudio would show a traceback, and end with 0
+                self._discard_folder()
+                terminal.say("interrupted before the first step: nothing was trained.")
+                raise SystemExit(130) from None
             except BaseException:
                 self._discard_folder()
                 raise

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from nerfstudio.configs.base_config import MachineConfig
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.engine.trainer import Trainer
 from nerfstudio.utils.writer import GLOBAL_BUFFER
@@ -293,3 +294,30 @@ def test_what_ctrl_c_interrupts(
     assert trainer._interrupted() == code
     assert saved == ([] if is_over else [6])
     assert said in capsys.readouterr().out
+
+
+def test_ctrl_c_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nerfstudio's launcher would print a traceback and end with 0."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    trainer = make_trainer()
+    trainer.base_dir = tmp_path / "scene" / "method" / "time"
+    trainer.base_dir.mkdir(parents=True)
+    monkeypatch.setattr(Trainer, "setup", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        trainer.setup()
+    assert ended.value.code == 130
+    assert "nothing was trained" in capsys.readouterr().out
+    assert not (tmp_path / "scene").exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 1 << 32])
+def test_a_seed_that_is_none(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        FinerTrainerConfig(machine=MachineConfig(seed=seed))
+    assert ended.value.code == 2
+    assert "--machine.seed must lie" in capsys.readouterr().err
