@@ -61,7 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(verb: str, arguments: Sequence[str]) -> None:
     try:
         _run_imported(verb, arguments)
-    except KeyboardInterrupt:  # while modules were imported: a verb says itself how to go on
+    except (KeyboardInterrupt, Exception) as error:  # while modules were imported: a verb says itself how to go on
+        from finer_nerfstudio.runs.command_line import came_from_interruption
+
+        if not came_from_interruption(error):
+            raise
         print("interrupted.", file=sys.stderr)
         raise SystemExit(130) from None
 

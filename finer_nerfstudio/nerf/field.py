@@ -17,7 +17,7 @@ from torch import Tensor
 
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.inr import CoordinateNetwork, GrowingNetwork, preset
-from finer_nerfstudio.inr.description import scales_of
+from finer_nerfstudio.inr.description import LARGEST_SIZES, scales_of
 from finer_nerfstudio.inr.initialization import LARGEST_BIAS_RANGE
 from finer_nerfstudio.inr.methods import Preset
 from finer_nerfstudio.nerf.sampling.contraction import contract
@@ -103,9 +103,10 @@ class FinerFieldConfig(FieldConfig):
             UsageError: for a parameter that the method's activation does not have, and for values out of range.
         """
         for name in ("width", "density_depth", "color_depth"):
-            if getattr(self, name) < 1:
-                option = name.replace("_", "-")
-                raise UsageError(f"--pipeline.model.field.{option} must be at least 1, not {getattr(self, name)}.")
+            largest = LARGEST_SIZES["width" if name == "width" else "depth"]
+            if not 1 <= getattr(self, name) <= largest:
+                option = f"--pipeline.model.field.{name.replace('_', '-')}"
+                raise UsageError(f"{option} must lie between 1 and {largest:,}, not {getattr(self, name)}.")
         if self.bias_range is not None and not 0 < self.bias_range <= LARGEST_BIAS_RANGE:
             raise UsageError(
                 f"--pipeline.model.field.bias-range must be a positive number up to {LARGEST_BIAS_RANGE:g}, not "

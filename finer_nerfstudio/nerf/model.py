@@ -37,6 +37,9 @@ from finer_nerfstudio.nerf.viewer.live_view import LiveView
 from finer_nerfstudio.nerf.viewer.panel import ViewerPanel, neuron_mask, viewer_thread
 from finer_nerfstudio.runs import metrics
 
+# Whose numbers take 5 GB.
+_FINEST_GRID = 1024
+
 
 @dataclass
 class FinerModelConfig(ModelConfig):
@@ -94,6 +97,9 @@ class FinerModelConfig(ModelConfig):
             if getattr(self, name) < 1:
                 option = name.replace("_", "-")
                 raise UsageError(f"--pipeline.model.{option} must be at least 1, not {getattr(self, name)}.")
+        if self.grid_resolution > _FINEST_GRID:
+            option = "--pipeline.model.grid-resolution"
+            raise UsageError(f"{option} must be at most {_FINEST_GRID:,} cells per axis, not {self.grid_resolution}.")
         for name in ("near_plane", "grid_warmup_steps"):
             if not 0 <= getattr(self, name) < math.inf:
                 option = name.replace("_", "-")

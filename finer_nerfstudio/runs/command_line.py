@@ -37,6 +37,15 @@ def exit_on_input_error() -> Iterator[None]:
         raise SystemExit(error.exit_code) from None
 
 
+def came_from_interruption(error: BaseException | None) -> bool:
+    """Return whether this is Ctrl-C, or what failed on the way out because of it: an import, the writer of a video."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def printable(text: str) -> str:
     """Return ``text`` with its control characters spelled out: files and servers must not steer a terminal."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

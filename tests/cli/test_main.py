@@ -50,9 +50,19 @@ def test_a_verb_that_is_none(verb: str, meant: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_ctrl_c_while_modules_are_imported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("hidden", [False, True])
+def test_ctrl_c_while_modules_are_imported(
+    hidden: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which some of them turn into an error of their own."""
+
     def interrupted(name: str) -> None:
-        raise KeyboardInterrupt
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            if hidden:
+                raise ImportError("initialization failed") from error
+            raise
 
     monkeypatch.setattr(main_module, "import_module", interrupted)
     with pytest.raises(SystemExit) as ended:

@@ -63,6 +63,10 @@ class BlenderViews(DataParser):
         for name in ("train_view_stride", "eval_view_stride", "downscale_factor"):
             if getattr(config, name) < 1:
                 raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(config, name)}.")
+        # ns-render gives it as a floating-point number.
+        if config.downscale_factor != int(config.downscale_factor):
+            raise UsageError(f"--downscale-factor must be a whole number, not {config.downscale_factor}.")
+        config.downscale_factor = int(config.downscale_factor)
         for name in ("scale_factor", "scene_half_extent"):
             if not (math.isfinite(getattr(config, name)) and getattr(config, name) > 0):
                 raise UsageError(f"--{name.replace('_', '-')} must be positive, not {getattr(config, name)}.")

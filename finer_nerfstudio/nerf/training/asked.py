@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -78,18 +79,45 @@ def _require_evaluation() -> None:
 
 
 def _require_rendering() -> None:
+    camera_path = value_on_command_line("--camera-path-filename")
+    if "camera-path" in sys.argv and camera_path is not None:
+        _require_camera_path(Path(camera_path))
     given = value_on_command_line("--output-path")
     if given is None:
         return
     path = Path(given)
     makes_video = "dataset" not in sys.argv and value_on_command_line("--output-format") in (None, "video")
-    if makes_video and (path.is_dir() or (path.suffix and path.suffix.lower() not in _VIDEOS)):
+    gets_ending = not path.suffix and "camera-path" in sys.argv  # from that exporter alone
+    if makes_video and (path.is_dir() or (path.suffix.lower() not in _VIDEOS and not gets_ending)):
         what = "is a folder" if path.is_dir() else "has no ending of a video"
         raise UsageError(f"--output-path {path} {what}: name a file such as {path.with_suffix('.mp4')}.")
     if makes_video:
         require_writable(path, "--output-path")
     else:
         _require_folder(path, "--output-path")
+
+
+def _require_camera_path(path: Path) -> None:
+    """Refuse numbers from which no picture could be made; what is no camera path at all is said where it is read."""
+    try:
+        content = json.loads(path.read_text())
+        cameras = content["camera_path"]
+        numbers = {"seconds": content["seconds"], "fps": content.get("fps", 1)}
+        numbers |= {name: content[name] for name in ("render_height", "render_width")}
+        numbers |= {f"fov of camera {i}": camera["fov"] for i, camera in enumerate(cameras)}
+        wrong = [name for name, value in numbers.items() if not 0 < float(value) < math.inf]
+        wrong += [
+            f"camera_to_world of camera {i}"
+            for i, camera in enumerate(cameras)
+            if len(camera["camera_to_world"]) != 16 or not all(map(math.isfinite, camera["camera_to_world"]))
+        ]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return
+    if wrong:
+        raise UsageError(
+            f"--camera-path-filename {path}: {wrong[0]} cannot be used. Sizes, times and angles are positive, and "
+            f"poses have 16 numbers: save the path anew in the viewer's Render tab."
+        )
 
 
 def _require_export() -> None:

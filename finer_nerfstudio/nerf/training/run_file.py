@@ -42,7 +42,10 @@ def read_run_config(path: Path) -> FinerTrainerConfig:
         is_too_large = path.stat().st_size > _LARGEST
         config = None if is_too_large else yaml.load(path.read_text(encoding="utf-8"), Loader=_RunLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{path} is not the configuration of a run of this package ({_reason(error)}).") from error
+        raise InputError(
+            f"{path} is not the configuration of a run of this package ({_reason(error)}): name the "
+            f"config.yml that ns-train left."
+        ) from error
     if is_too_large:
         raise InputError(f"{path} is too large for the configuration of a run.")
     if not isinstance(config, FinerTrainerConfig):

@@ -14,7 +14,7 @@ from types import FrameType, TracebackType
 
 from finer_nerfstudio.errors import InputError, in_one_line
 from finer_nerfstudio.nerf.training.checkpoint_loading import damaged_checkpoint
-from finer_nerfstudio.runs.command_line import exit_on_input_error, value_on_command_line
+from finer_nerfstudio.runs.command_line import came_from_interruption, exit_on_input_error, value_on_command_line
 
 # Options that name a file, what Nerfstudio reads where they are not given, and what to do.
 _FILES = {
@@ -45,7 +45,7 @@ def say_uncaught() -> None:
     before = sys.excepthook
 
     def say_or_trace(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if _came_from_interruption(error):
+        if came_from_interruption(error):
             unfinished = _unfinished_video(trace)
             if unfinished is not None:
                 unfinished.unlink(missing_ok=True)
@@ -77,15 +77,6 @@ def _unfinished_video(trace: TracebackType | None) -> Path | None:
         if frame.f_code.co_name == "_render_trajectory_video" and frame.f_locals.get("output_format") == "video":
             return Path(frame.f_locals["output_filename"])
     return None
-
-
-def _came_from_interruption(error: BaseException | None) -> bool:
-    """Whether this is Ctrl-C, or what failed on the way out because of it, as the writer of a video."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _sentence(error: BaseException, trace: TracebackType | None) -> str | None:

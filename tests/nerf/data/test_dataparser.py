@@ -71,6 +71,10 @@ def test_downscaled_cameras_look_through_the_centres_of_blocks(tmp_path: Path) -
     write_scene(tmp_path, size=(12, 8))
     full = parse(tmp_path).cameras.generate_rays(camera_indices=0, keep_shape=True, disable_distortion=True)
     half_cameras = parse(tmp_path, downscale_factor=2).cameras
+    # As ns-render gives it.
+    from_float = parse(tmp_path, downscale_factor=2.0).cameras
+    assert from_float.width.dtype == half_cameras.width.dtype
+    torch.testing.assert_close(from_float.width, half_cameras.width)
     assert (int(half_cameras.width[0]), int(half_cameras.height[0])) == (6, 4)
     half = half_cameras.generate_rays(camera_indices=0, keep_shape=True)
 

@@ -150,6 +150,7 @@ def test_a_config_that_is_none(
         (["ns-eval", "--output-path", "{folder}"], "is a folder"),
         (["ns-render", "interpolate", "--output-path", "{folder}"], "is a folder"),
         (["ns-render", "camera-path", "--output-path=flight.txt"], "has no ending of a video"),
+        (["ns-render", "interpolate", "--output-path", "flight"], "has no ending of a video"),
         (["ns-eval", "--output-path", "numbers.json"], None),
         (["ns-render", "dataset", "--output-path", "{folder}"], None),
         (["ns-render", "interpolate", "--output-format", "images", "--output-path", "{folder}"], None),
@@ -315,3 +316,34 @@ def test_a_box_to_cut_out(monkeypatch: pytest.MonkeyPatch) -> None:
     for fewer in (box[:4], [*box[:9], "None"]):
         monkeypatch.setattr(sys, "argv", ["/usr/bin/ns-export", "pointcloud", *fewer])
         assert crop_of_command() is None
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seconds": 0}, "seconds"),
+        ({"fps": 0}, "fps"),
+        ({"render_height": -4}, "render_height"),
+        ({"render_width": "wide"}, None),  # which is said where the file is read
+        ({"camera_path": [{"fov": 0, "camera_to_world": [0.0] * 16}]}, "fov of camera 0"),
+        ({"camera_path": [{"fov": 50, "camera_to_world": [0.0] * 3}]}, "camera_to_world of camera 0"),
+        ({}, None),
+    ],
+)
+def test_numbers_of_a_camera_path(
+    change: dict[str, Any], named: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = {
+        "seconds": 1.0,
+        "render_height": 8,
+        "render_width": 8,
+        "camera_path": [{"fov": 50, "camera_to_world": [1.0] * 16}],
+    }
+    path = tmp_path / "path.json"
+    path.write_text(json.dumps(content | change))
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/ns-render", "camera-path", "--camera-path-filename", str(path)])
+    if named is None:
+        require_possible_command()
+        return
+    with pytest.raises(UsageError, match=f"path.json: {named} cannot be used"):
+        require_possible_command()
