@@ -63,6 +63,11 @@ class DemoScene:
         """Number of images of each split."""
         return {"train": self.train_views, "val": self.val_views, "test": self.test_views}
 
+    def files(self) -> list[str]:
+        """All files but the recipe, relative to the folder."""
+        names = [f"transforms_{split}.json" for split in self.views]
+        return names + [f"{split}/r_{i}.png" for split, views in self.views.items() for i in range(views)]
+
     def recipe(self) -> dict[str, int]:
         """All that decides the files' content, as written to ``scene.json``."""
         options = {name: value for name, value in asdict(self).items() if name != "output_dir"}
@@ -111,6 +116,4 @@ def make_demo_scene(options: DemoScene) -> bool:
         UsageError: for options out of range, and for a folder that holds something else.
         InputError: where the folder cannot be written.
     """
-    names = [f"transforms_{split}.json" for split in options.views]
-    names += [f"{split}/r_{i}.png" for split, views in options.views.items() for i in range(views)]
-    return make_folder(options, names, functools.partial(_write_scene, options))
+    return make_folder(options, functools.partial(_write_scene, options))

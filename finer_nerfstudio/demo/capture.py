@@ -68,6 +68,10 @@ class DemoCapture:
             return f"{argument('seed')} must not be negative, got {self.seed}."
         return None
 
+    def files(self) -> list[str]:
+        """All files but the recipe, relative to the folder."""
+        return ["transforms.json", *_names(self)]
+
     def recipe(self) -> dict[str, int]:
         """All that decides the files' content."""
         options = {name: value for name, value in asdict(self).items() if name != "output_dir"}
@@ -145,4 +149,4 @@ def make_demo_capture(options: DemoCapture) -> bool:
         UsageError: for options out of range, and for a folder that holds something else.
         InputError: where the folder cannot be written.
     """
-    return make_folder(options, ["transforms.json", *_names(options)], functools.partial(_write_capture, options))
+    return make_folder(options, functools.partial(_write_capture, options))

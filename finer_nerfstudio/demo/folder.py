@@ -77,26 +77,29 @@ class Recipe(Protocol):
         """Return the fault of the values in one sentence, or None."""
         ...
 
+    def files(self) -> list[str]:
+        """Return what a finished folder holds, relative to it; for values without a fault."""
+        ...
+
     def recipe(self) -> dict[str, int]:
         """All that decides the files' content."""
         ...
 
 
-def _is_complete(folder: Path, options: Recipe, names: list[str]) -> bool:
+def _is_complete(folder: Path, options: Recipe) -> bool:
     """Whether ``folder`` holds all files, made with these options."""
     try:
         recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return recipe == options.recipe() and all((folder / name).is_file() for name in names)
+    return recipe == options.recipe() and all((folder / name).is_file() for name in options.files())
 
 
-def make_folder(options: Recipe, names: list[str], write: Callable[[Path], None]) -> bool:
+def make_folder(options: Recipe, write: Callable[[Path], None]) -> bool:
     """Create a folder in one step or leave a finished one alone.
 
     Args:
         options: whose ``output_dir`` is the folder.
-        names: files that a finished folder has, relative to it.
         write: puts them into an empty folder, with the recipe in a file of the name ``RECIPE``.
 
     Returns:
@@ -111,7 +114,7 @@ def make_folder(options: Recipe, names: list[str], write: Callable[[Path], None]
     target = options.output_dir.expanduser().resolve()
     shown = options.output_dir
     try:
-        if _is_complete(target, options, names):
+        if _is_complete(target, options):
             return False
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):
             if not target.is_dir():

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -506,7 +507,11 @@ def test_a_config_that_is_not_there(
     """Uncaught, as every command of Nerfstudio lets it be."""
     from nerfstudio.utils.eval_utils import eval_setup
 
+    from finer_nerfstudio.nerf.training import uncaught
     from finer_nerfstudio.nerf.training.uncaught import say_uncaught
+
+    # As in a process that has opened no run yet.
+    monkeypatch.setattr(uncaught, "_ours", threading.Event())
 
     def said(path: Path) -> str:
         try:
