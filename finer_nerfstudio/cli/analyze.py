@@ -27,7 +27,7 @@ from finer_nerfstudio.analysis.outcome import write_outcome
 from finer_nerfstudio.analysis.robustness import RobustnessOptions
 from finer_nerfstudio.analysis.utilization import UtilizationOptions
 from finer_nerfstudio.errors import UsageError
-from finer_nerfstudio.files.atomic import require_writable
+from finer_nerfstudio.files.atomic import require_folder
 from finer_nerfstudio.runs.processor import prepare_processor
 from finer_nerfstudio.runs.progress import stages
 from finer_nerfstudio.runs.summary import print_numbers
@@ -72,9 +72,7 @@ def run(command: Any) -> None:
         raise UsageError(
             f"{folder} holds results already: replace them by --overwrite, or choose another --output-dir."
         )
-    if folder.is_file():
-        raise UsageError(f"--output-dir {folder} is a file: name a folder.")
-    require_writable(folder / f"{verb}.json", "--output-dir")  # now, and not after minutes of training
+    require_folder(folder, "--output-dir")  # now, and not after minutes of training
     prepare_processor()
     analysis = importlib.import_module(f"finer_nerfstudio.analysis.{verb}")
     with stages() as stage:

@@ -25,6 +25,7 @@ from finer_nerfstudio.errors import InputError, UsageError, in_one_line
 from finer_nerfstudio.nerf.run_folder import run_config
 from finer_nerfstudio.runs.command_line import printable
 from finer_nerfstudio.runs.processor import prepare_processor
+from finer_nerfstudio.runs.results import METRICS_FILE
 from finer_nerfstudio.streams.header import Precision, StreamHeader
 from finer_nerfstudio.streams.reader import Stream, StreamReader
 from finer_nerfstudio.tasks.streaming.encode import StreamOptions
@@ -187,7 +188,7 @@ def pack(command: Pack) -> None:
     # Nerfstudio's folders: <scene>/<method>/<time>/config.yml.
     name = config.resolve().parents[2].name or "scene"
     folder = command.output_dir or Path("outputs/stream") / name
-    if (folder / "metrics.json").exists() and not command.overwrite:
+    if (folder / METRICS_FILE).exists() and not command.overwrite:
         raise UsageError(f"{folder} holds a stream already: replace it by --overwrite, or choose another --output-dir.")
     print(f"opening {config}", flush=True)
     from finer_nerfstudio.nerf.streaming.files import write_packed

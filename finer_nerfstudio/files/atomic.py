@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from finer_nerfstudio.errors import InputError, argument, in_one_line
+from finer_nerfstudio.errors import InputError, UsageError, argument, in_one_line
 
 # Of a disk, or of somebody's share of it.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -58,6 +58,22 @@ def require_writable(path: Path, named: str) -> None:
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         what = "cannot be written to" if folder.is_dir() else "is not a folder"
         raise InputError(f"{named} {path}: {folder} {what}: choose another place.")
+
+
+def require_folder(path: Path, named: str) -> None:
+    """Refuse a folder that could not be made or written to, before there is anything to write.
+
+    Args:
+        path: of the folder.
+        named: what the caller calls it.
+
+    Raises:
+        UsageError: for a file in its place.
+        InputError: naming the folder that is in the way.
+    """
+    if path.is_file():
+        raise UsageError(f"{named} {path} is a file: name a folder.")
+    require_writable(path, named)
 
 
 def _file_above(path: Path) -> Path:

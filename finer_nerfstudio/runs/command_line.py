@@ -53,8 +53,17 @@ def printable(text: str) -> str:
 
 def value_on_command_line(option: str) -> str | None:
     """Return what the command line of this process gives as the value of ``option``, such as "--load-config"."""
+    values = values_on_command_line(option, 1)
+    return values[0] if values else None
+
+
+def values_on_command_line(option: str, count: int) -> list[str]:
+    """As :func:`value_on_command_line`, for an option of several values; fewer where the command line ends before.
+
+    ``option=value`` gives one.
+    """
     for i, word in enumerate(sys.argv):
         name, is_joined, value = word.partition("=")
         if name.replace("_", "-") == option:
-            return value if is_joined else "".join(sys.argv[i + 1 : i + 2])
-    return None
+            return [value] if is_joined else sys.argv[i + 1 : i + 1 + count]
+    return []

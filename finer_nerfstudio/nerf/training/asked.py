@@ -10,8 +10,8 @@ from pathlib import Path
 from nerfstudio.data.scene_box import OrientedBox
 
 from finer_nerfstudio.errors import UsageError
-from finer_nerfstudio.files.atomic import require_writable
-from finer_nerfstudio.runs.command_line import value_on_command_line
+from finer_nerfstudio.files.atomic import require_folder, require_writable
+from finer_nerfstudio.runs.command_line import value_on_command_line, values_on_command_line
 
 # Exporters that radiance fields have nothing for, and what to take instead.
 _NOT_FOR_FIELDS = {
@@ -75,7 +75,7 @@ def _require_evaluation() -> None:
             raise UsageError(f"--output-path {path} {what}: name a JSON file for the numbers.")
         require_writable(path, "--output-path")
     if pictures is not None:
-        _require_folder(Path(pictures), "--render-output-path")
+        require_folder(Path(pictures), "--render-output-path")
 
 
 def _require_rendering() -> None:
@@ -94,7 +94,7 @@ def _require_rendering() -> None:
     if makes_video:
         require_writable(path, "--output-path")
     else:
-        _require_folder(path, "--output-path")
+        require_folder(path, "--output-path")
 
 
 def _require_camera_path(path: Path) -> None:
@@ -127,7 +127,7 @@ def _require_export() -> None:
     crop_of_command()
     given = value_on_command_line("--output-dir")
     if given is not None:
-        _require_folder(Path(given), "--output-dir")
+        require_folder(Path(given), "--output-dir")
 
 
 def crop_of_command() -> OrientedBox | None:
@@ -150,17 +150,8 @@ def crop_of_command() -> OrientedBox | None:
 
 def _three(option: str) -> tuple[float, float, float] | None:
     """Three numbers on the command line; None where they are not there, or None is given."""
-    for i, word in enumerate(sys.argv):
-        if word.replace("_", "-") == option:
-            try:
-                x, y, z = map(float, sys.argv[i + 1 : i + 4])
-            except ValueError:
-                return None
-            return x, y, z
-    return None
-
-
-def _require_folder(path: Path, option: str) -> None:
-    if path.is_file():
-        raise UsageError(f"{option} {path} is a file: name a folder.")
-    require_writable(path, option)
+    try:
+        x, y, z = map(float, values_on_command_line(option, 3))
+    except ValueError:
+        return None
+    return x, y, z
