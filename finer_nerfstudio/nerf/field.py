@@ -1,15 +1,14 @@
-"""The radiance field: a density network and a colour network (FINER++ paper, §5.3)."""
+"""The radiance field as Nerfstudio has it: its options, and one that can be looked into."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Generic, Literal, TypeVar
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from nerfstudio.cameras.rays import RaySamples
-from nerfstudio.field_components.activations import trunc_exp
 from nerfstudio.field_components.encodings import SHEncoding
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from nerfstudio.fields.base_field import Field, FieldConfig
@@ -20,16 +19,11 @@ from finer_nerfstudio.inr import CoordinateNetwork, GrowingNetwork, preset
 from finer_nerfstudio.inr.description import LARGEST_SIZES, scales_of
 from finer_nerfstudio.inr.initialization import LARGEST_BIAS_RANGE
 from finer_nerfstudio.inr.methods import Preset
-from finer_nerfstudio.nerf.sampling.contraction import contract
+from finer_nerfstudio.nerf.radiance import Network, Radiance, initial_networks
 
 DirectionEncoding = Literal["raw", "spherical-harmonics"]
 DIRECTION_DIMS: dict[DirectionEncoding, int] = {"raw": 3, "spherical-harmonics": 16}
 """Numbers that stand for a direction; four levels of harmonics have 16."""
-
-# The box starts out as thin haze, 0.05 per unit of length, instead of fog: the grid finds empty space sooner, and
-# every training step then reaches more rays. On Lego's validation views this is worth 0.2 to 0.7 dB after a minute.
-INITIAL_RAW_DENSITY = -3.0
-"""Added to the raw density of a fresh field."""
 
 
 def encoding_implementation() -> Literal["tcnn", "torch"]:
@@ -79,20 +73,13 @@ class FinerFieldConfig(FieldConfig):
             UsageError: for sizes and parameters out of range.
         """
         chosen = self.require_possible()
-        sizes = {"width": self.width, "activation": chosen.activation, "bias_range": chosen.bias_range}
-        density_net = CoordinateNetwork(
-            3,
-            1 + self.width,
-            depth=self.density_depth,
-            encoding_frequencies=chosen.encoding_frequencies,
+        density_net, color_net = initial_networks(
+            chosen,
+            width=self.width,
+            density_depth=self.density_depth,
+            color_depth=self.color_depth,
+            direction_dim=DIRECTION_DIMS[self.direction_encoding],
             generator=generator,
-            **sizes,
-        )
-        with torch.no_grad():
-            density_net.last.bias[0] += INITIAL_RAW_DENSITY
-        direction_dim = DIRECTION_DIMS[self.direction_encoding]
-        color_net = CoordinateNetwork(
-            self.width + direction_dim, 3, depth=self.color_depth, generator=generator, **sizes
         )
         return FinerField(density_net, color_net, aabb, direction_encoding=self.direction_encoding, unbounded=unbounded)
 
@@ -134,24 +121,8 @@ class FinerFieldConfig(FieldConfig):
         return ", ".join(f"--pipeline.model.field.{option}" for option in options)
 
 
-def world_to_box(positions: Float[Tensor, "*batch 3"], aabb: Float[Tensor, "2 3"]) -> Float[Tensor, "*batch 3"]:
-    """World positions to the field's box: the corners ``aabb`` (lowest, highest) become -1 and 1 on every axis."""
-    return (positions - 0.5 * (aabb[0] + aabb[1])) * (2.0 / (aabb[1] - aabb[0]))
-
-
-def box_to_world(positions: Float[Tensor, "*batch 3"], aabb: Float[Tensor, "2 3"]) -> Float[Tensor, "*batch 3"]:
-    """The inverse of :func:`world_to_box`."""
-    return positions * (0.5 * (aabb[1] - aabb[0])) + 0.5 * (aabb[0] + aabb[1])
-
-
-Network = TypeVar("Network", CoordinateNetwork, GrowingNetwork)
-
-
-class RadianceField(Field, Generic[Network]):
-    """Density and colour from two networks.
-
-    The density network maps a position in the networks' box [-1, 1]^3 to a raw density and features; the colour network
-    maps features and viewing direction to colour. Methods take world positions.
+class RadianceField(Radiance[Network], Field):
+    """Density and colour from two networks, as a field of Nerfstudio's.
 
     Args:
         density_net: 3 coordinates to raw density and features.
@@ -160,8 +131,6 @@ class RadianceField(Field, Generic[Network]):
         direction_encoding: how a direction enters the colour network.
         unbounded: whether all of space is contracted into the networks' box, or the scene's box alone fills it.
     """
-
-    aabb: Tensor
 
     def __init__(
         self,
@@ -172,52 +141,19 @@ class RadianceField(Field, Generic[Network]):
         direction_encoding: DirectionEncoding = "raw",
         unbounded: bool = False,
     ) -> None:
-        super().__init__()
-        self.register_buffer("aabb", aabb.detach().clone(), persistent=False)
-        self.density_net: Network = density_net
-        self.color_net: Network = color_net
+        super().__init__(density_net, color_net, aabb, unbounded=unbounded)
         self.direction_encoding: DirectionEncoding = direction_encoding
-        self.unbounded = unbounded
         self.harmonics: SHEncoding | None = None
         if direction_encoding == "spherical-harmonics":
             self.harmonics = SHEncoding(levels=4, implementation=encoding_implementation())
 
-    def coordinates(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-        """World positions to those of the networks, [-1, 1]^3."""
-        in_box = world_to_box(positions, self.aabb)
-        return contract(in_box) if self.unbounded else in_box
-
-    def hidden_features(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch hidden"]:
-        """Last hidden layer of the density network at world ``positions``, inside the scene's box if it is bounded."""
-        return self.density_net.hidden_features(self.coordinates(positions))
-
-    def density(self, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch"]:
-        """Volume density per unit of world length, in (0, inf), of what :meth:`hidden_features` gave.
-
-        Outside the box of a scene without end it is per unit of length contracted as
-        :func:`finer_nerfstudio.nerf.sampling.contraction.shrinkage` says.
-        """
-        return trunc_exp(self.density_net.readout(hidden, slice(0, 1)).squeeze(-1).float())
-
-    def color(
-        self, hidden: Float[Tensor, "*batch hidden"], directions: Float[Tensor, "*batch 3"]
-    ) -> Float[Tensor, "*batch 3"]:
-        """Colour in (0, 1) seen along unit ``directions``."""
+    def encoded_directions(self, directions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch encoded"]:
+        """Return what the colour network reads of unit directions: their three numbers, or harmonics."""
         if self.harmonics is None:
-            encoded = directions
-        elif self.harmonics.tcnn_encoding is not None:  # which maps [0, 1] to [-1, 1] itself
-            encoded = self.harmonics(0.5 * directions + 0.5)
-        else:
-            encoded = self.harmonics(directions)
-        return torch.sigmoid(self._raw_color(hidden, encoded).float())
-
-    def _raw_color(self, hidden: Tensor, encoded: Tensor) -> Tensor:
-        features = self.density_net.readout(hidden, slice(1, None))
-        return self.color_net(torch.cat([features, encoded.to(features.dtype)], dim=-1))
-
-    def density_at(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
-        """Density at world ``positions``."""
-        return self.density(self.hidden_features(positions))
+            return directions
+        if self.harmonics.tcnn_encoding is not None:  # which maps [0, 1] to [-1, 1] itself
+            return self.harmonics(0.5 * directions + 0.5)
+        return self.harmonics(directions)
 
     def rendered(self, stages: int | None = None) -> FinerField:
         """The field to look at.
@@ -255,10 +191,6 @@ class FinerField(RadianceField[CoordinateNetwork]):
             neuron_mask: factors for the first-layer neurons, see :meth:`CoordinateNetwork.hidden_features`.
         """
         return self.density_net.hidden_features(self.coordinates(positions), neuron_mask=neuron_mask)
-
-    def _raw_color(self, hidden: Tensor, encoded: Tensor) -> Tensor:
-        last = self.density_net.last
-        return self.color_net.forward_fused_input(last.weight[1:], last.bias[1:], hidden, encoded)
 
     def rendered(self, stages: int | None = None) -> FinerField:
         del stages  # it has one

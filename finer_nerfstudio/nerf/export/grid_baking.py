@@ -15,7 +15,7 @@ from finer_nerfstudio.nerf.export import harmonics
 from finer_nerfstudio.nerf.export.grid import GridRenderer, SparseGrid
 from finer_nerfstudio.nerf.export.scene import Picture, rays_of
 from finer_nerfstudio.nerf.export.surface import camera_positions, require_surface
-from finer_nerfstudio.nerf.field import box_to_world
+from finer_nerfstudio.nerf.radiance import box_to_world
 from finer_nerfstudio.nerf.sampling.sampler import OccupancyGrid
 from finer_nerfstudio.nerf.scene import Scene
 from finer_nerfstudio.runs.progress import Stage

@@ -15,7 +15,8 @@ from nerfstudio.model_components.losses import distortion_loss, interlevel_loss
 from nerfstudio.model_components.ray_samplers import ProposalNetworkSampler, SpacedSampler, UniformSampler
 from torch import Tensor, nn
 
-from finer_nerfstudio.nerf.field import encoding_implementation, world_to_box
+from finer_nerfstudio.nerf.field import encoding_implementation
+from finer_nerfstudio.nerf.radiance import world_to_box
 from finer_nerfstudio.nerf.sampling.contraction import contract, distance_at, far_away, progress_at, shrinkage
 from finer_nerfstudio.nerf.sampling.sampler import EVERYWHERE, RayLimits, RaySegments, span_in_box
 

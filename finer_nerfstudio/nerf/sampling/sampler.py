@@ -17,7 +17,7 @@ from nerfstudio.utils.math import intersect_aabb
 from torch import Tensor, nn
 
 from finer_nerfstudio.errors import InputError
-from finer_nerfstudio.nerf.field import box_to_world, world_to_box
+from finer_nerfstudio.nerf.radiance import box_to_world, world_to_box
 from finer_nerfstudio.nerf.sampling import marching
 from finer_nerfstudio.nerf.training import distributed
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from finer_nerfstudio.nerf.field import box_to_world, world_to_box
+from finer_nerfstudio.nerf.radiance import box_to_world, world_to_box
 from finer_nerfstudio.nerf.sampling.contraction import contract, distance_at, expand, shrinkage
 from finer_nerfstudio.nerf.sampling.sampler import EVERYWHERE, OccupancyGrid, RayLimits, RaySegments
 

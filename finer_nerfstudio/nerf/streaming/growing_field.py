@@ -15,11 +15,11 @@ from finer_nerfstudio.inr.description import LARGEST_SIZES
 from finer_nerfstudio.inr.growth import units_of
 from finer_nerfstudio.nerf.field import (
     DIRECTION_DIMS,
-    INITIAL_RAW_DENSITY,
     FinerField,
     FinerFieldConfig,
     RadianceField,
 )
+from finer_nerfstudio.nerf.radiance import INITIAL_RAW_DENSITY
 from finer_nerfstudio.nerf.training.averaging import AveragedField
 
 

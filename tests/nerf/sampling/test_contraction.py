@@ -12,7 +12,7 @@ from nerfstudio.field_components.spatial_distortions import SceneContraction
 from torch import Tensor
 from torch.nn import functional as F
 
-from finer_nerfstudio.nerf.field import world_to_box
+from finer_nerfstudio.nerf.radiance import world_to_box
 from finer_nerfstudio.nerf.sampling.contraction import contract, distance_at, expand, far_away, progress_at, shrinkage
 from finer_nerfstudio.nerf.sampling.sampler import RayLimits
 from finer_nerfstudio.nerf.sampling.unbounded_grid import UnboundedGrid
