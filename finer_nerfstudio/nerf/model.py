@@ -21,9 +21,10 @@ from torch.nn import Parameter
 from torch.nn import functional as F
 
 from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.nerf.compositing import composite
 from finer_nerfstudio.nerf.data.alpha import over, over_white
 from finer_nerfstudio.nerf.field import FinerFieldConfig, RadianceField
-from finer_nerfstudio.nerf.rendering import composite, render, sky
+from finer_nerfstudio.nerf.rendering import render, sky
 from finer_nerfstudio.nerf.sampling.proposal import ProposalSampler, ProposedSegments
 from finer_nerfstudio.nerf.sampling.rays import camera_rays
 from finer_nerfstudio.nerf.sampling.sampler import OccupancyGrid, RayLimits

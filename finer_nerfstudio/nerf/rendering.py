@@ -1,82 +1,27 @@
-"""Rendering a field: weights of samples along rays, and pictures of rays."""
+"""Rendering a field: pictures of rays, front to back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from nerfacc import accumulate_along_rays
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.model_components import renderers
 from torch import Tensor
 
-from finer_nerfstudio.nerf.field import FinerField, RadianceField
+from finer_nerfstudio.nerf.compositing import composite
 from finer_nerfstudio.nerf.sampling.contraction import distance_at, far_away, progress_at
-from finer_nerfstudio.nerf.sampling.sampler import RayLimits, RaySegments
+from finer_nerfstudio.nerf.sampling.sampler import RayLimits
+from finer_nerfstudio.nerf.sampling.segments import RaySegments
 from finer_nerfstudio.nerf.scene import Scene
 
 # Evaluation looks at this many segments of every ray at a time and drops the rays that have become opaque.
 _EVALUATION_SLAB = 12
 _OPAQUE_TRANSMITTANCE = 1e-3
-
-
-@dataclass(frozen=True)
-class Composite:
-    """What the segments of rays show.
-
-    Attributes:
-        rgb: ``[rays, 3]`` colour times weight, summed along each ray.
-        weights: ``[samples]`` rendering weight of each segment.
-        thickness: ``[samples]`` its optical thickness.
-    """
-
-    rgb: Float[Tensor, "rays 3"]
-    weights: Float[Tensor, " samples"]
-    thickness: Float[Tensor, " samples"]
-
-
-def composite(
-    field: RadianceField[Any],
-    origins: Float[Tensor, "rays 3"],
-    directions: Float[Tensor, "rays 3"],
-    segments: RaySegments,
-    *,
-    weight_threshold: float,
-    transmittance: Float[Tensor, " rays"] | None = None,
-    neuron_mask: Float[Tensor, " units"] | None = None,
-) -> Composite:
-    """Evaluate a field at segments of rays and put them together, front to back (Max 1995).
-
-    Args:
-        field: density, and colour where it matters.
-        origins: world units, of as many rays as the segments have.
-        directions: of unit length.
-        segments: of these rays.
-        weight_threshold: segments of less weight have no colour, which is most of the work.
-        transmittance: what arrives at the first segment of each ray; all of it unless given.
-        neuron_mask: factors for the first-layer neurons of the density network.
-    """
-    rays = segments.ray_indices
-    # Not by indexing, whose backward pass has to reckon with samples that are met twice.
-    along = directions.index_select(0, rays)
-    positions = torch.addcmul(origins.index_select(0, rays), along, segments.distances[:, None])
-    if neuron_mask is None:
-        hidden = field.hidden_features(positions)
-    else:
-        assert isinstance(field, FinerField), "neurons are silenced in pictures only"
-        hidden = field.hidden_features(positions, neuron_mask)
-    thickness = field.density(hidden) * segments.lengths
-    weights = ray_weights(thickness, rays, segments.counts)
-    if transmittance is not None:
-        weights = weights * transmittance.index_select(0, rays)
-    seen = (weights.detach() > weight_threshold).nonzero().squeeze(-1)
-    color = field.color(hidden.index_select(0, seen), along.index_select(0, seen))
-    rgb = accumulate_along_rays(weights.index_select(0, seen), color, rays.index_select(0, seen), segments.num_rays)
-    return Composite(rgb, weights, thickness)
 
 
 def render(
@@ -206,40 +151,3 @@ def sky(
     seen = (transmittance.detach() > threshold).nonzero().squeeze(-1)
     hidden = hidden_at(origins[seen] + directions[seen] * far_away(reach))
     return accumulate_along_rays(transmittance[seen], color(hidden, directions[seen]), seen, origins.shape[0])
-
-
-class _RayWeights(torch.autograd.Function):
-    """The derivative of a segment's weight by its own thickness is what passes through it; by an earlier one's, the
-    weight itself taken away."""
-
-    @staticmethod
-    def forward(ctx: Any, thickness: Tensor, ray_indices: Tensor, counts: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        last = counts.cumsum(0) - 1
-        # Sums run over all rays, of which each takes the difference: twice the precision keeps what is left of it.
-        wide = thickness.double()
-        before = wide.cumsum(0) - wide
-        first = (last - counts + 1).index_select(0, ray_indices)
-        transmittance = torch.exp(before.index_select(0, first) - before).to(thickness.dtype)
-        weights = -transmittance * torch.expm1(-thickness)
-        ctx.save_for_backward(transmittance - weights, weights, last.index_select(0, ray_indices))
-        return weights
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        behind, weights, last = ctx.saved_tensors
-        through = (grad * weights).double().cumsum(0)
-        later = (through.index_select(0, last) - through).to(grad.dtype)
-        return grad * behind - later, None, None
-
-
-def ray_weights(
-    thickness: Float[Tensor, " samples"], ray_indices: Int[Tensor, " samples"], counts: Int[Tensor, " rays"]
-) -> Float[Tensor, " samples"]:
-    """Rendering weights of segments (Max 1995, eq. 27): opacity of each times what those before it let through.
-
-    Args:
-        thickness: optical thickness of each segment, at least 0, flat, ordered by ray and then by distance.
-        ray_indices: ray of each, in ascending order.
-        counts: number of segments of each ray.
-    """
-    return _RayWeights.apply(thickness, ray_indices, counts)  # pyright: ignore[reportReturnType]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from nerfacc import render_weight_from_density
 from torch import Tensor
 
-from finer_nerfstudio.nerf.rendering import ray_weights
+from finer_nerfstudio.nerf.compositing import ray_weights
 
 
 def segments(counts: list[int], seed: int, scale: float) -> tuple[Tensor, Tensor]:

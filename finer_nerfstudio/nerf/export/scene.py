@@ -11,11 +11,13 @@ from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
 from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.nerf.compositing import ray_weights
 from finer_nerfstudio.nerf.data.views import View
 from finer_nerfstudio.nerf.model import FinerModel
-from finer_nerfstudio.nerf.rendering import ray_weights, render
+from finer_nerfstudio.nerf.rendering import render
 from finer_nerfstudio.nerf.sampling.rays import PinholeRays
-from finer_nerfstudio.nerf.sampling.sampler import RayLimits, RaySegments
+from finer_nerfstudio.nerf.sampling.sampler import RayLimits
+from finer_nerfstudio.nerf.sampling.segments import RaySegments
 from finer_nerfstudio.nerf.scene import Scene
 from finer_nerfstudio.runs.progress import Stage
 

@@ -13,7 +13,7 @@ from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf.data.views import View
 from finer_nerfstudio.nerf.export.scene import trace_rays
 from finer_nerfstudio.nerf.radiance import world_to_box
-from finer_nerfstudio.nerf.sampling.sampler import RaySegments
+from finer_nerfstudio.nerf.sampling.segments import RaySegments
 from finer_nerfstudio.nerf.scene import Scene
 from finer_nerfstudio.runs.progress import Stage
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from finer_nerfstudio.nerf.field import encoding_implementation
 from finer_nerfstudio.nerf.radiance import world_to_box
 from finer_nerfstudio.nerf.sampling.contraction import contract, distance_at, far_away, progress_at, shrinkage
-from finer_nerfstudio.nerf.sampling.sampler import EVERYWHERE, RayLimits, RaySegments, span_in_box
+from finer_nerfstudio.nerf.sampling.sampler import EVERYWHERE, RayLimits, span_in_box
+from finer_nerfstudio.nerf.sampling.segments import RaySegments
 
 # Nerfacto's, whose networks these are.
 _FINEST = (128, 256)

@@ -19,53 +19,12 @@ from torch import Tensor, nn
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf.radiance import box_to_world, world_to_box
 from finer_nerfstudio.nerf.sampling import marching
+from finer_nerfstudio.nerf.sampling.segments import RaySegments
 from finer_nerfstudio.nerf.training import distributed
 
 
 class Diverged(InputError):
     """The field no longer gives numbers; the trainer knows which settings to name."""
-
-
-@dataclass
-class RaySegments:
-    """Occupied pieces of rays, flat, ordered by ray and then by distance.
-
-    Attributes:
-        ray_indices: ``[samples]`` the ray of each segment.
-        slots: ``[samples]`` its place among the segments of its ray, from 0.
-        distances: ``[samples]`` distance of its middle from the ray's origin, world units.
-        lengths: ``[samples]`` its length, world units; of a scene without end contracted outside the box.
-        counts: ``[rays]`` number of segments of each ray.
-        candidates: ``[rays]`` number of steps of each ray through the box, occupied or not.
-    """
-
-    ray_indices: Int[Tensor, " samples"]
-    slots: Int[Tensor, " samples"]
-    distances: Float[Tensor, " samples"]
-    lengths: Float[Tensor, " samples"]
-    counts: Int[Tensor, " rays"]
-    candidates: Int[Tensor, " rays"]
-
-    @property
-    def num_rays(self) -> int:
-        return self.counts.shape[0]
-
-    def only(self, chosen: Int[Tensor, " chosen"]) -> RaySegments:
-        """Return the segments of these indices, which ascend, of the same rays."""
-        rays = self.ray_indices[chosen]
-        return RaySegments(
-            rays,
-            self.slots[chosen],
-            self.distances[chosen],
-            self.lengths[chosen],
-            torch.bincount(rays, minlength=self.num_rays),
-            self.candidates,
-        )
-
-    @property
-    def num_slots(self) -> int:
-        """The largest number of segments on one ray, at least 1."""
-        return max(1, int(self.counts.max())) if self.num_rays else 1
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from finer_nerfstudio.nerf.radiance import box_to_world, world_to_box
 from finer_nerfstudio.nerf.sampling.contraction import contract, distance_at, expand, shrinkage
-from finer_nerfstudio.nerf.sampling.sampler import EVERYWHERE, OccupancyGrid, RayLimits, RaySegments
+from finer_nerfstudio.nerf.sampling.sampler import EVERYWHERE, OccupancyGrid, RayLimits
+from finer_nerfstudio.nerf.sampling.segments import RaySegments
 
 
 class UnboundedGrid(OccupancyGrid):

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.nerf.compositing import ray_weights
 from finer_nerfstudio.nerf.field import FinerFieldConfig
 from finer_nerfstudio.nerf.model import FinerModel, FinerModelConfig
 from finer_nerfstudio.nerf.radiance import world_to_box
-from finer_nerfstudio.nerf.rendering import ray_weights
 from finer_nerfstudio.nerf.sampling.contraction import far_away, shrinkage
 from finer_nerfstudio.nerf.sampling.proposal import ProposalSampler
 from finer_nerfstudio.nerf.sampling.sampler import Diverged, RayLimits

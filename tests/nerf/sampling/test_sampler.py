@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from finer_nerfstudio.nerf.compositing import ray_weights
 from finer_nerfstudio.nerf.radiance import box_to_world, world_to_box
-from finer_nerfstudio.nerf.rendering import ray_weights
 from finer_nerfstudio.nerf.sampling import marching
 from finer_nerfstudio.nerf.sampling.sampler import OccupancyGrid, RayLimits
 

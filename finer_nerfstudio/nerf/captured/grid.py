@@ -1,0 +1,110 @@
+"""An occupancy grid that is looked at in updates of one shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from finer_nerfstudio.nerf.compositing import leading_places
+
+# A look into all cells takes so many at a time, which bounds its memory.
+_CHUNK = 1 << 18
+# Cells that an update looks at once the empty ones are known, as a share of all: a random sixteenth, and occupied ones.
+_LOOKED_AT = 1 / 4
+_AT_RANDOM = 1 / 16
+
+
+@dataclass(frozen=True)
+class GridRules:
+    """How the grid remembers; see :class:`finer_nerfstudio.nerf.sampling.sampler.OccupancyGrid`, which has the same.
+
+    Attributes:
+        decay: factor of the remembered thickness at each update.
+        early_decay: the same for updates that look everywhere.
+        threshold: a cell is occupied above this optical thickness, or above the grid's mean where that is lower.
+    """
+
+    decay: float = 0.8
+    early_decay: float = 0.6
+    threshold: float = 0.01
+
+
+class FixedGrid:
+    """Cells of the box [-1, 1]^3 and what they hold.
+
+    Where more cells are occupied than an update has room for, the others keep what is remembered of them.
+
+    Args:
+        resolution: cells per axis.
+        step_length: in the box's units; the thickness of a cell is that of one step.
+        device: where it is.
+        rules: how it remembers.
+    """
+
+    def __init__(
+        self, resolution: int, step_length: float, device: torch.device, rules: GridRules | None = None
+    ) -> None:
+        self.resolution, self.step_length = resolution, step_length
+        self.rules = GridRules() if rules is None else rules
+        cells = resolution**3
+        self.thickness = torch.zeros(cells, device=device)
+        self.occupied = torch.ones(cells, dtype=torch.bool, device=device)
+        self.is_finite = torch.ones((), dtype=torch.bool, device=device)
+        self.looked_at = max(1, round(_LOOKED_AT * cells))
+        self.within = torch.zeros(cells, 3, device=device)
+        """Random numbers in [0, 1): where in each cell the next update looks, and which cells it draws."""
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Draw the random numbers of the next update."""
+        self.within.uniform_(generator=generator)
+
+    @torch.no_grad()
+    def look_everywhere(self, density_at: Callable[[Float[Tensor, "points 3"]], Float[Tensor, " points"]]) -> None:
+        """Look into all cells, while there is fog.
+
+        Args:
+            density_at: density at positions in the box.
+        """
+        cells = torch.arange(self.thickness.numel(), device=self.thickness.device)
+        fresh = torch.cat([self._look(density_at, chunk) for chunk in cells.split(_CHUNK)])
+        self.thickness.mul_(self.rules.early_decay)
+        torch.maximum(self.thickness, fresh, out=self.thickness)
+        self._decide(fresh)
+
+    @torch.no_grad()
+    def look(self, density_at: Callable[[Float[Tensor, "points 3"]], Float[Tensor, " points"]]) -> None:
+        """Look into a random sixteenth of all cells and into occupied ones.
+
+        Args:
+            density_at: density at positions in the box.
+        """
+        total, device = self.thickness.numel(), self.thickness.device
+        at_random = max(1, round(_AT_RANDOM * total))
+        drawn = (self.within[:at_random, 0] * total).long().clamp_(max=total - 1)
+        wanted = self.occupied.index_fill(0, drawn, True)
+        # Another stretch of the cells comes first each time, so that none is left out for long.
+        shift = (self.within[-1, 1] * total).long()
+        order = (torch.arange(total, device=device) + shift) % total
+        places = order.index_select(0, leading_places(wanted.index_select(0, order), self.looked_at))
+        fresh = self._look(density_at, places)
+        seen = torch.zeros_like(self.thickness).index_fill_(0, places, 1.0)
+        forgets = (seen > 0) | ~self.occupied
+        self.thickness.mul_(torch.where(forgets, self.rules.decay, 1.0))
+        # Cells that padding names a second time are given the same number twice.
+        largest = torch.maximum(self.thickness.index_select(0, places), fresh)
+        self.thickness.index_copy_(0, places, largest)
+        self._decide(fresh)
+
+    def _look(self, density_at: Callable[[Tensor], Tensor], cells: Tensor) -> Tensor:
+        r = self.resolution
+        corners = torch.stack([cells // (r * r), cells // r % r, cells % r], dim=-1)
+        positions = (corners + self.within.index_select(0, cells)) * (2.0 / r) - 1.0
+        return density_at(positions).float() * self.step_length
+
+    def _decide(self, fresh: Tensor) -> None:
+        self.is_finite.logical_and_(torch.isfinite(fresh).all())
+        torch.gt(self.thickness, self.thickness.mean().clamp(max=self.rules.threshold), out=self.occupied)
