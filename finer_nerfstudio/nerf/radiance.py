@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.inr import CoordinateNetwork, GrowingNetwork
 from finer_nerfstudio.inr.methods import Preset
 from finer_nerfstudio.nerf.sampling.contraction import contract
@@ -22,6 +23,10 @@ INITIAL_RAW_DENSITY = -3.0
 
 # Beyond this the derivative of a density is that of its bound: one wrong sample must not throw the weights about.
 _LARGEST_EXPONENT = 15.0
+
+
+class Diverged(InputError):
+    """The field no longer gives numbers; the trainer knows which settings to name."""
 
 
 def world_to_box(positions: Float[Tensor, "*batch 3"], aabb: Float[Tensor, "2 3"]) -> Float[Tensor, "*batch 3"]:

@@ -11,8 +11,8 @@ from finer_nerfstudio.nerf.captured.march import PaddedSegments, Steps, march, w
 from finer_nerfstudio.nerf.compositing import composite, counts_of, leading_places, sums_along_rays
 from finer_nerfstudio.nerf.radiance import Radiance, initial_networks
 
-STEPS = Steps(columns=64, resolution=8, near_plane=0.05)
 BOX = torch.tensor([[-1.0] * 3, [1.0] * 3])
+STEPS = Steps(columns=64, resolution=8, length=2.0 * 3.0**0.5 / 64, near_plane=0.05)
 
 
 def scene(method: str) -> tuple[Radiance, Tensor, Tensor, PaddedSegments]:
@@ -23,7 +23,7 @@ def scene(method: str) -> tuple[Radiance, Tensor, Tensor, PaddedSegments]:
     directions = torch.nn.functional.normalize(torch.randn(40, 3, generator=generator), dim=-1)
     origins = 0.3 * torch.randn(40, 3, generator=generator) - 2.0 * directions
     occupied = torch.rand(8**3, generator=generator) < 0.5
-    segments = march(walk_of(origins, directions, torch.full((40,), 0.5), STEPS), occupied, STEPS, 40 * 64)
+    segments = march(walk_of(origins, directions, torch.full((40,), 0.5), BOX, STEPS), occupied, STEPS, 40 * 64)
     return Radiance(*networks, BOX).double(), origins.double(), directions.double(), segments
 
 

@@ -12,20 +12,14 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class AdamRules:
-    """Hyper-parameters of Adam (Kingma and Ba 2015) and of the schedule around it.
+    """Hyper-parameters of Adam (Kingma and Ba 2015).
 
     Attributes:
-        learning_rate: of the first step.
-        steps: over which it falls exponentially.
-        final_fraction: learning rate of the last step as a fraction of the first one's.
         betas: decay of the gradient's first and second moment.
         eps: added to the root of the second moment.
         ema_decay: of the average of the weights per step.
     """
 
-    learning_rate: float
-    steps: int
-    final_fraction: float = 0.1
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = 1e-15
     ema_decay: float = 0.95
@@ -34,8 +28,8 @@ class AdamRules:
 class FlatAdam:
     """Adam for the parameters of a module, which become views of one buffer, and their moving average.
 
-    The number of finished steps stays on the device, as does the learning rate that follows from it: a captured step
-    can be repeated without being told anything.
+    The learning rate and the number of finished steps stay on the device: a captured step can be repeated without being
+    told anything.
 
     Args:
         module: whose parameters are trained.
@@ -51,23 +45,23 @@ class FlatAdam:
         self.first = torch.zeros_like(self.values)
         self.second = torch.zeros_like(self.values)
         self.step = torch.zeros((), dtype=torch.float64, device=self.values.device)
+        self.learning_rate = torch.zeros((), dtype=torch.float64, device=self.values.device)
         averaged.requires_grad_(False)
 
     @torch.no_grad()
     def update(self, gradients: Sequence[Tensor]) -> None:
-        """Move weights and average by one step.
+        """Move weights and average by one step at the present learning rate.
 
         Args:
             gradients: with respect to each parameter.
         """
         gradient = torch.cat([each.reshape(-1) for each in gradients])
         rules, step = self.rules, self.step
-        rate = rules.learning_rate * rules.final_fraction ** (step / rules.steps)
         # The average is that of the weights alone after the first step.
         decay = torch.where(step > 0, rules.ema_decay, 0.0)
         step += 1
         corrections = [1.0 - beta**step for beta in rules.betas]
-        numbers = torch.stack([rate / corrections[0], corrections[1].sqrt(), decay]).float()
+        numbers = torch.stack([self.learning_rate / corrections[0], corrections[1].sqrt(), decay]).float()
         if self.values.is_cuda and find_spec("triton") is not None:
             from finer_nerfstudio.nerf.captured import triton_adam
 
@@ -78,6 +72,15 @@ class FlatAdam:
         root = self.second.sqrt().div_(numbers[1]).add_(rules.eps)
         self.values.sub_(numbers[0] * self.first / root)
         self.average.lerp_(self.values, 1.0 - numbers[2])
+
+    def moments(self) -> list[tuple[Tensor, Tensor]]:
+        """Return the first and second moment of each parameter, views of what is updated."""
+        sizes = [parameter.numel() for parameter in self.parameters]
+        pairs = zip(self.first.split(sizes), self.second.split(sizes), strict=True)
+        return [
+            (first.view(parameter.shape), second.view(parameter.shape))
+            for parameter, (first, second) in zip(self.parameters, pairs, strict=True)
+        ]
 
 
 def _flattened(parameters: Iterable[nn.Parameter]) -> Tensor:

@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from finer_nerfstudio.nerf.captured.march import Steps
 from finer_nerfstudio.nerf.compositing import leading_places
+from finer_nerfstudio.nerf.radiance import box_to_world
 
 # A look into all cells takes so many at a time, which bounds its memory.
 _CHUNK = 1 << 18
@@ -34,40 +36,47 @@ class GridRules:
 
 
 class FixedGrid:
-    """Cells of the box [-1, 1]^3 and what they hold.
+    """Cells of a box and what they hold.
 
     Where more cells are occupied than an update has room for, the others keep what is remembered of them.
 
     Args:
-        resolution: cells per axis.
-        step_length: in the box's units; the thickness of a cell is that of one step.
-        device: where it is.
+        thickness: ``[resolution^3]`` optical thickness of a step through each cell, the last axis first.
+        occupied: ``[resolution^3]`` bool; both are changed in place.
+        aabb: lowest and highest corner of the box, world units, ``[2, 3]``.
+        steps: whose length counts.
         rules: how it remembers.
     """
 
     def __init__(
-        self, resolution: int, step_length: float, device: torch.device, rules: GridRules | None = None
+        self, thickness: Tensor, occupied: Tensor, aabb: Tensor, steps: Steps, rules: GridRules | None = None
     ) -> None:
-        self.resolution, self.step_length = resolution, step_length
+        self.thickness, self.occupied, self.aabb = thickness, occupied, aabb
+        self.steps = steps
         self.rules = GridRules() if rules is None else rules
-        cells = resolution**3
-        self.thickness = torch.zeros(cells, device=device)
-        self.occupied = torch.ones(cells, dtype=torch.bool, device=device)
-        self.is_finite = torch.ones((), dtype=torch.bool, device=device)
+        cells = steps.resolution**3
+        self.is_finite = torch.ones((), dtype=torch.bool, device=thickness.device)
         self.looked_at = max(1, round(_LOOKED_AT * cells))
-        self.within = torch.zeros(cells, 3, device=device)
-        """Random numbers in [0, 1): where in each cell the next update looks, and which cells it draws."""
+        # Random numbers in [0, 1): where in each cell the next update looks, and which cells it draws.
+        self._within = torch.zeros(cells, 3, device=thickness.device)
+
+    @classmethod
+    def empty(cls, aabb: Tensor, steps: Steps, rules: GridRules | None = None) -> FixedGrid:
+        """Return a grid of which nothing is known, where ``aabb`` is."""
+        cells = steps.resolution**3
+        occupied = torch.ones(cells, dtype=torch.bool, device=aabb.device)
+        return cls(torch.zeros(cells, device=aabb.device), occupied, aabb, steps, rules)
 
     def draw(self, generator: torch.Generator) -> None:
         """Draw the random numbers of the next update."""
-        self.within.uniform_(generator=generator)
+        self._within.uniform_(generator=generator)
 
     @torch.no_grad()
     def look_everywhere(self, density_at: Callable[[Float[Tensor, "points 3"]], Float[Tensor, " points"]]) -> None:
         """Look into all cells, while there is fog.
 
         Args:
-            density_at: density at positions in the box.
+            density_at: density at world positions.
         """
         cells = torch.arange(self.thickness.numel(), device=self.thickness.device)
         fresh = torch.cat([self._look(density_at, chunk) for chunk in cells.split(_CHUNK)])
@@ -80,14 +89,14 @@ class FixedGrid:
         """Look into a random sixteenth of all cells and into occupied ones.
 
         Args:
-            density_at: density at positions in the box.
+            density_at: density at world positions.
         """
         total, device = self.thickness.numel(), self.thickness.device
         at_random = max(1, round(_AT_RANDOM * total))
-        drawn = (self.within[:at_random, 0] * total).long().clamp_(max=total - 1)
+        drawn = (self._within[:at_random, 0] * total).long().clamp_(max=total - 1)
         wanted = self.occupied.index_fill(0, drawn, True)
         # Another stretch of the cells comes first each time, so that none is left out for long.
-        shift = (self.within[-1, 1] * total).long()
+        shift = (self._within[-1, 1] * total).long()
         order = (torch.arange(total, device=device) + shift) % total
         places = order.index_select(0, leading_places(wanted.index_select(0, order), self.looked_at))
         fresh = self._look(density_at, places)
@@ -100,10 +109,10 @@ class FixedGrid:
         self._decide(fresh)
 
     def _look(self, density_at: Callable[[Tensor], Tensor], cells: Tensor) -> Tensor:
-        r = self.resolution
+        r = self.steps.resolution
         corners = torch.stack([cells // (r * r), cells // r % r, cells % r], dim=-1)
-        positions = (corners + self.within.index_select(0, cells)) * (2.0 / r) - 1.0
-        return density_at(positions).float() * self.step_length
+        positions = box_to_world((corners + self._within.index_select(0, cells)) * (2.0 / r) - 1.0, self.aabb)
+        return density_at(positions).float() * self.steps.length
 
     def _decide(self, fresh: Tensor) -> None:
         self.is_finite.logical_and_(torch.isfinite(fresh).all())

@@ -12,22 +12,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Steps:
-    """How rays step through a grid over the box [-1, 1]^3.
+    """How rays step through the grid of a box.
 
     Attributes:
         columns: steps along the box's diagonal.
         resolution: cells per axis.
-        near_plane: nothing nearer to a ray's origin is sampled, in the box's units.
+        length: of a step, world units.
+        near_plane: nothing nearer to a ray's origin is sampled, world units.
     """
 
     columns: int
     resolution: int
+    length: float
     near_plane: float
-
-    @property
-    def length(self) -> float:
-        """Length of a step, in the box's units."""
-        return 2.0 * 3.0**0.5 / self.columns
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class PaddedSegments:
 
     Attributes:
         ray_indices: ``[samples]``, ascending; padding counts to the last ray.
-        distances: ``[samples]`` from the ray's origin, in the box's units; of padding, some number.
+        distances: ``[samples]`` from the ray's origin, world units; of padding, some number.
         lengths: ``[samples]``, 0 for padding.
         counts: ``[rays]`` segments of each ray, 0 where a ray does not fit.
         found: ``[rays]`` segments that each ray would have, whether it fits or not.
@@ -77,24 +74,26 @@ def walk_of(
     origins: Float[Tensor, "rays 3"],
     directions: Float[Tensor, "rays 3"],
     offsets: Float[Tensor, " rays"],
+    aabb: Float[Tensor, "2 3"],
     steps: Steps,
 ) -> Walk:
-    """Return how rays cross the box [-1, 1]^3 (slabs; Kay and Kajiya 1986).
+    """Return how rays cross a box (slabs; Kay and Kajiya 1986).
 
     Args:
-        origins: in the box's units.
+        origins: world units.
         directions: of unit length.
         offsets: place of the sample within a step, in [0, 1).
+        aabb: lowest and highest corner of the box, world units.
         steps: how finely.
     """
     inverse = 1.0 / torch.where(directions == 0.0, 1e-12, directions)
-    first, second = (-1.0 - origins) * inverse, (1.0 - origins) * inverse
+    first, second = (aabb[0] - origins) * inverse, (aabb[1] - origins) * inverse
     nearest = torch.minimum(first, second).amax(dim=1).clamp(min=steps.near_plane)
     length = (torch.maximum(first, second).amin(dim=1) - nearest).clamp(min=0.0)
     nearest = torch.where(length > 0.0, nearest, 0.0)
-    scale = 0.5 * steps.resolution
-    start = (origins + directions * nearest[:, None] + 1.0) * scale
-    return Walk(nearest, length, start, directions * (scale * steps.length), offsets)
+    cells = steps.resolution / (aabb[1] - aabb[0])
+    start = (origins + directions * nearest[:, None] - aabb[0]) * cells
+    return Walk(nearest, length, start, directions * cells * steps.length, offsets)
 
 
 def march(walk: Walk, occupied: Bool[Tensor, " cells"], steps: Steps, samples: int) -> PaddedSegments:

@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from finer_nerfstudio.nerf.captured.grid import FixedGrid
-from finer_nerfstudio.nerf.captured.march import Steps, march, walk_of
+from finer_nerfstudio.nerf.captured.march import march, walk_of
 from finer_nerfstudio.nerf.captured.views import PixelRays, Views
 from finer_nerfstudio.nerf.compositing import composite, sums_along_rays
+from finer_nerfstudio.nerf.data.alpha import over_white
 from finer_nerfstudio.nerf.radiance import Radiance
 from finer_nerfstudio.runs import metrics
 
@@ -40,15 +41,12 @@ class Quality:
 
 
 @torch.no_grad()
-def rendered(
-    field: Radiance[Any], grid: FixedGrid, steps: Steps, views: PixelRays, view: int
-) -> Float[Tensor, "height width 3"]:
+def rendered(field: Radiance[Any], grid: FixedGrid, views: PixelRays, view: int) -> Float[Tensor, "height width 3"]:
     """Return a view of a field over white, in [0, 1].
 
     Args:
-        field: over the box [-1, 1]^3.
-        grid: says where matter may be.
-        steps: how finely rays are sampled.
+        field: what to look at.
+        grid: says where matter may be, and how finely rays are sampled.
         views: whose cameras are used.
         view: which.
     """
@@ -56,31 +54,30 @@ def rendered(
     parts = []
     for pixels in torch.arange(first, first + views.height * views.width, device=device).split(_RAYS):
         origins, directions = views.rays(pixels)
-        walk = walk_of(origins, directions, torch.full((len(pixels),), 0.5, device=device), steps)
-        needed = int(march(walk, grid.occupied, steps, 1).found.sum())
-        segments = march(walk, grid.occupied, steps, max(1, needed))
+        walk = walk_of(origins, directions, torch.full((len(pixels),), 0.5, device=device), grid.aabb, grid.steps)
+        needed = int(march(walk, grid.occupied, grid.steps, 1).found.sum())
+        segments = march(walk, grid.occupied, grid.steps, max(1, needed))
         seen = composite(field, origins, directions, segments, weight_threshold=_WEIGHT_THRESHOLD)
         parts.append(seen.rgb + torch.exp(-sums_along_rays(seen.thickness[:, None], segments.counts)))
     return torch.cat(parts).clamp(0.0, 1.0).view(views.height, views.width, 3)
 
 
-def measure(field: Radiance[Any], grid: FixedGrid, steps: Steps, views: Views) -> Quality:
+def measure(field: Radiance[Any], grid: FixedGrid, views: Views) -> Quality:
     """Return the mean quality of a field on views.
 
     Args:
-        field: over the box [-1, 1]^3.
-        grid: says where matter may be.
-        steps: how finely rays are sampled.
+        field: what to look at.
+        grid: says where matter may be, and how finely rays are sampled.
         views: what it should look like.
     """
     begin = time.perf_counter()
-    pixels = PixelRays(views, grid.occupied.device)
+    pixels = PixelRays.of_views(views, grid.occupied.device)
     numbers = torch.arange(pixels.pixels, device=grid.occupied.device).view(pixels.count, -1)
     psnr = ssim = 0.0
     for view in range(pixels.count):
-        rgb = rendered(field, grid, steps, pixels, view)
+        rgb = rendered(field, grid, pixels, view)
         color = pixels.colors(numbers[view])
-        image = (color[:, :3] * color[:, 3:] + 1.0 - color[:, 3:]).view(rgb.shape)
+        image = over_white(color).view(rgb.shape)
         psnr += float(metrics.psnr(rgb, image))
         ssim += float(metrics.ssim(rgb, image))
     return Quality(psnr / pixels.count, ssim / pixels.count, pixels.count, time.perf_counter() - begin)

@@ -18,20 +18,20 @@ import torch
 from finer_nerfstudio.errors import InputError, UsageError, argument
 from finer_nerfstudio.inr.description import scales_of
 from finer_nerfstudio.inr.methods import METHODS, PROTOCOLS, Preset, preset
-from finer_nerfstudio.nerf.captured.adam import AdamRules, FlatAdam
+from finer_nerfstudio.nerf.captured.adam import AdamRules
 from finer_nerfstudio.nerf.captured.grid import FixedGrid
 from finer_nerfstudio.nerf.captured.march import Steps
 from finer_nerfstudio.nerf.captured.quality import measure
-from finer_nerfstudio.nerf.captured.repeated import Repeated
 from finer_nerfstudio.nerf.captured.rooms import Rooms
-from finer_nerfstudio.nerf.captured.step import Drawn, Record, Room, Sent, TrainingStep
+from finer_nerfstudio.nerf.captured.training import CapturedTraining
 from finer_nerfstudio.nerf.captured.views import PixelRays, Views
-from finer_nerfstudio.nerf.radiance import Radiance, initial_networks
+from finer_nerfstudio.nerf.radiance import Diverged, Radiance, initial_networks
 from finer_nerfstudio.runs import metrics
 from finer_nerfstudio.runs.options import device_named
 
-# Training steps between updates of the grid; the room of steps is chosen as often.
-_BLOCK = 16
+_UPDATE_EVERY = 16
+_REPORT_EVERY = 100
+_FINAL_FRACTION = 0.1
 # Of the samples of a ray, those that are taken of the fog in the beginning.
 _OF_FOG = 1 / 3
 _NEAR_PLANE = 0.05
@@ -100,84 +100,37 @@ class FieldOptions:
         return chosen if self.learning_rate is None else chosen.overridden(learning_rate=self.learning_rate)
 
 
-class Trainer:
-    """A field, and all that its training needs, on one device.
+def training_of(views: Views, options: FieldOptions) -> CapturedTraining:
+    """Return a fresh field in training on views of the box [-1, 1]^3.
 
     Args:
         views: to train on.
         options: how.
+
+    Raises:
+        UsageError: for options out of range.
     """
-
-    def __init__(self, views: Views, options: FieldOptions) -> None:
-        options.require_possible()
-        chosen = options.hyper_parameters()
-        self.options, self.device = options, device_named(options.device)
-        weights = torch.Generator().manual_seed(options.seed)
-        networks = initial_networks(
-            chosen, width=options.width, density_depth=options.depth, color_depth=options.depth, generator=weights
-        )
-        box = torch.tensor([[-1.0] * 3, [1.0] * 3])
-        self.field: Radiance[Any] = Radiance(*networks, box).to(self.device)
-        self.averaged = copy.deepcopy(self.field)
-        self.optimizer = FlatAdam(self.field, self.averaged, AdamRules(chosen.learning_rate, options.steps))
-        self.steps = Steps(options.samples_per_ray, options.grid_resolution, _NEAR_PLANE)
-        self.grid = FixedGrid(options.grid_resolution, self.steps.length, self.device)
-        self.generator = torch.Generator(self.device).manual_seed(options.seed)
-        self.pixels = PixelRays(views, self.device)
-        self.drawn = Drawn(options.rays, self.device)
-        self.record = Record(self.device)
-        self._pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
-        self._repeated: dict[Room, Repeated] = {}
-        self._look = self._graph(lambda: self.grid.look(self.field.density_at))
-        self._look_everywhere = self._graph(lambda: self.grid.look_everywhere(self.field.density_at))
-        fog = max(1, round(_OF_FOG * options.samples_per_ray))
-        self.rooms = Rooms(options.most_samples, options.samples_per_ray, fog, options.fog_steps)
-        self.room = self.rooms.first()
-
-    def block(self, start: int, count: int) -> Sent:
-        """Update the grid and train some steps in the present room.
-
-        Args:
-            start: number of the first step.
-            count: of steps.
-
-        Returns:
-            What they needed, on its way.
-        """
-        self.grid.draw(self.generator)
-        # Cells that were never looked at are empty to the grid.
-        everywhere = start == 0 or start < self.options.fog_steps
-        (self._look_everywhere if everywhere else self._look)()
-        step = self._step_in(self.room)
-        for _ in range(count):
-            self.drawn.draw(self.generator)
-            step()
-        return self.record.send()
-
-    def _step_in(self, room: Room) -> Repeated:
-        if room not in self._repeated:
-            self._repeated[room] = self._graph(
-                TrainingStep(
-                    self.field,
-                    self.optimizer,
-                    self.grid,
-                    self.pixels,
-                    self.drawn,
-                    self.record,
-                    room=room,
-                    near_plane=_NEAR_PLANE,
-                    weight_threshold=_WEIGHT_THRESHOLD,
-                )
-            )
-        return self._repeated[room]
-
-    def _graph(self, function: Callable[[], None]) -> Repeated:
-        return Repeated(function, self.device, self._pool)
-
-    @property
-    def graphs(self) -> int:
-        """Return the number of steps of different size that were captured."""
-        return sum(repeated.is_captured for repeated in self._repeated.values())
+    options.require_possible()
+    chosen, device = options.hyper_parameters(), device_named(options.device)
+    weights = torch.Generator().manual_seed(options.seed)
+    networks = initial_networks(
+        chosen, width=options.width, density_depth=options.depth, color_depth=options.depth, generator=weights
+    )
+    box = torch.tensor([[-1.0] * 3, [1.0] * 3])
+    field: Radiance[Any] = Radiance(*networks, box).to(device)
+    columns = options.samples_per_ray
+    steps = Steps(columns, options.grid_resolution, float((box[1] - box[0]).norm()) / columns, _NEAR_PLANE)
+    return CapturedTraining(
+        field,
+        copy.deepcopy(field),
+        PixelRays.of_views(views, device),
+        FixedGrid.empty(box.to(device), steps),
+        adam=AdamRules(),
+        rooms=Rooms(options.most_samples, options.rays, columns, max(1, round(_OF_FOG * columns)), options.fog_steps),
+        weight_threshold=_WEIGHT_THRESHOLD,
+        update_every=_UPDATE_EVERY,
+        generator=torch.Generator(device).manual_seed(options.seed),
+    )
 
 
 def fit_views(
@@ -199,49 +152,34 @@ def fit_views(
         UsageError: for options out of range.
         InputError: when training diverges.
     """
-    trainer = Trainer(train, options)
+    training = training_of(train, options)
+    learning_rate = options.hyper_parameters().learning_rate
     begin = time.perf_counter()
-    rays = samples = 0.0
-    on_their_way: list[Sent] = []
-    for start in range(0, options.steps, _BLOCK):
-        count = min(_BLOCK, options.steps - start)
-        on_their_way.append(trainer.block(start, count))
-        needs = None
-        if len(on_their_way) > 1:  # of the block before, which is over or nearly so
-            needs = on_their_way.pop(0).take()
-            rays, samples = rays + needs.rays, samples + needs.trained_samples
-            _require_finite(needs.loss, options, start)
-            if report is not None:
-                report(start, options.steps, metrics.decibels(needs.loss))
-        trainer.room = trainer.rooms.next(trainer.room, needs, start + count)
-    last = on_their_way.pop().take()
-    _require_finite(last.loss, options, options.steps)
+    try:
+        for step in range(options.steps):
+            training.step(step, learning_rate * _FINAL_FRACTION ** (step / options.steps))
+            if report is not None and step % _REPORT_EVERY == 0 and not math.isnan(training.totals.loss):
+                report(step, options.steps, metrics.decibels(training.totals.loss))
+        totals = training.finish()
+    except Diverged as error:
+        raise InputError(
+            f"training of {options.method} diverged ({error}): lower {argument('learning_rate')}."
+        ) from None
     seconds = time.perf_counter() - begin
-    if not bool(trainer.grid.is_finite):
-        raise InputError(_diverged(options, options.steps))
     if report is not None:
-        report(options.steps, options.steps, metrics.decibels(last.loss))
-    quality = measure(trainer.averaged, trainer.grid, trainer.steps, test)
+        report(options.steps, options.steps, metrics.decibels(totals.loss))
+    quality = measure(training.averaged, training.grid, test)
     return {
         "psnr": quality.psnr,
         "ssim": quality.ssim,
         "views": quality.views,
         "seconds": seconds,
         "steps": options.steps,
-        "rays_per_second": (rays + last.rays) / seconds,
-        "samples_per_second": (samples + last.trained_samples) / seconds,
-        "trained_rays": (rays + last.rays) / (options.steps * options.rays),
-        "occupied_cells": float(trainer.grid.occupied.double().mean()),
-        "parameters": trainer.optimizer.values.numel(),
-        "graphs": trainer.graphs,
+        "rays_per_second": totals.rays / seconds,
+        "samples_per_second": totals.samples / seconds,
+        "trained_rays": totals.rays / (options.steps * options.rays),
+        "occupied_cells": float(training.grid.occupied.double().mean()),
+        "parameters": training.optimizer.values.numel(),
+        "graphs": training.graphs,
         "measuring_seconds": quality.seconds,
     }
-
-
-def _require_finite(loss: float, options: FieldOptions, step: int) -> None:
-    if not math.isfinite(loss):
-        raise InputError(_diverged(options, step))
-
-
-def _diverged(options: FieldOptions, step: int) -> str:
-    return f"training of {options.method} diverged before step {step:,}: lower {argument('learning_rate')}."

@@ -6,7 +6,8 @@ do not fit are masked, and how much was needed is written down for later, when s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,9 +15,10 @@ from torch import Tensor
 
 from finer_nerfstudio.nerf.captured.adam import FlatAdam
 from finer_nerfstudio.nerf.captured.grid import FixedGrid
-from finer_nerfstudio.nerf.captured.march import PaddedSegments, Steps, march, walk_of
+from finer_nerfstudio.nerf.captured.march import PaddedSegments, march, walk_of
 from finer_nerfstudio.nerf.captured.views import PixelRays
 from finer_nerfstudio.nerf.compositing import Composite, composite, sums_along_rays
+from finer_nerfstudio.nerf.data.alpha import over
 from finer_nerfstudio.nerf.radiance import Radiance
 
 
@@ -25,11 +27,13 @@ class Room:
     """How much a step holds.
 
     Attributes:
+        rays: that are drawn.
         samples: at which density is evaluated.
         colors: of these.
         columns: steps along the box's diagonal.
     """
 
+    rays: int
     samples: int
     colors: int
     columns: int
@@ -39,7 +43,7 @@ class Drawn:
     """The random numbers of a step, all drawn at once.
 
     Args:
-        rays: of a step.
+        rays: the most of a step.
         device: where they are drawn.
     """
 
@@ -53,19 +57,17 @@ class Drawn:
         self._pixels.uniform_(generator=generator)
         self._numbers.uniform_(generator=generator)
 
-    def pixels(self, count: int) -> Tensor:
-        """Return a pixel of ``count`` for each ray."""
-        return (self._pixels * count).long().clamp_(max=count - 1)
+    def pixels(self, rays: int, count: int) -> Tensor:
+        """Return a pixel of ``count`` for each of so many rays."""
+        return (self._pixels[:rays] * count).long().clamp_(max=count - 1)
 
-    @property
-    def offsets(self) -> Tensor:
-        """Return the place of samples within a step for each ray, in [0, 1)."""
-        return self._numbers[:, 0]
+    def offsets(self, rays: int) -> Tensor:
+        """Return the place of samples within a step for each of so many rays, in [0, 1)."""
+        return self._numbers[:rays, 0]
 
-    @property
-    def backgrounds(self) -> Tensor:
-        """Return a colour for each ray."""
-        return self._numbers[:, 1:]
+    def backgrounds(self, rays: int) -> Tensor:
+        """Return a colour for each of so many rays."""
+        return self._numbers[:rays, 1:]
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Needs:
         rays: that were trained, in all.
         trained_samples: of these rays.
         loss: of the last step, mean squared error.
+        finite: 1 where all densities were numbers, else 0.
     """
 
     samples: float
@@ -85,6 +88,12 @@ class Needs:
     rays: float
     trained_samples: float
     loss: float
+    finite: float = 1.0
+
+    @property
+    def are_numbers(self) -> bool:
+        """Whether nothing was NaN or infinite."""
+        return self.finite > 0 and math.isfinite(self.loss)
 
 
 class Record:
@@ -103,9 +112,13 @@ class Record:
         largest, total = torch.maximum(self._now, fresh), self._now + fresh
         self._now.copy_(torch.cat([largest[:2], total[2:4], fresh[4:]]))
 
-    def send(self) -> Sent:
-        """Send for what was noted, and begin anew."""
-        sent = Sent(self._now)
+    def send(self, is_finite: Tensor) -> Sent:
+        """Send for what was noted, and begin anew.
+
+        Args:
+            is_finite: whether all densities were numbers.
+        """
+        sent = Sent(torch.cat([self._now, is_finite.double().view(1)]))
         self._now.zero_()
         return sent
 
@@ -114,7 +127,7 @@ class Sent:
     """Numbers on their way from a device.
 
     Args:
-        numbers: float64, which may change as soon as this is made.
+        numbers: float64.
     """
 
     def __init__(self, numbers: Tensor) -> None:
@@ -125,7 +138,7 @@ class Sent:
             self._event = torch.cuda.Event()
             self._event.record()
         else:
-            self._numbers = numbers.clone()
+            self._numbers = numbers
 
     def take(self) -> Needs:
         """Return them once they are here; to ask long after they were sent is not to wait."""
@@ -138,14 +151,13 @@ class TrainingStep:
     """A training step, to be repeated with what :class:`Drawn` holds.
 
     Args:
-        field: what is trained, over the box [-1, 1]^3.
+        field: what is trained.
         optimizer: of its weights.
         grid: says where matter may be.
         views: to train on.
         drawn: random numbers.
         record: takes down what steps need.
         room: how much a step holds.
-        near_plane: nothing nearer to a camera is sampled, in the box's units.
         weight_threshold: samples of less rendering weight have no colour.
     """
 
@@ -159,18 +171,20 @@ class TrainingStep:
         record: Record,
         *,
         room: Room,
-        near_plane: float,
         weight_threshold: float,
     ) -> None:
         self._field, self._optimizer, self._grid, self._views = field, optimizer, grid, views
         self._drawn, self._record, self._room = drawn, record, room
-        self._steps = Steps(room.columns, grid.resolution, near_plane)
+        # Fewer and longer ones, while there is fog.
+        longer = grid.steps.columns / room.columns
+        self._steps = replace(grid.steps, columns=room.columns, length=longer * grid.steps.length)
         self._threshold = weight_threshold
 
     def __call__(self) -> None:
-        pixels = self._drawn.pixels(self._views.pixels)
+        rays = self._room.rays
+        pixels = self._drawn.pixels(rays, self._views.pixels)
         origins, directions = self._views.rays(pixels)
-        walk = walk_of(origins, directions, self._drawn.offsets, self._steps)
+        walk = walk_of(origins, directions, self._drawn.offsets(rays), self._grid.aabb, self._steps)
         segments = march(walk, self._grid.occupied, self._steps, self._room.samples)
         seen = composite(
             self._field,
@@ -181,11 +195,11 @@ class TrainingStep:
             most_colored=self._room.colors,
         )
         is_whole = self._fits(segments, seen)
-        rays = is_whole.sum()
-        loss = (self._errors(self._views.colors(pixels), segments, seen) * is_whole).sum() / (3 * rays).clamp(min=1)
+        whole = is_whole.sum()
+        loss = (self._errors(self._views.colors(pixels), segments, seen) * is_whole).sum() / (3 * whole).clamp(min=1)
         self._optimizer.update(torch.autograd.grad(loss, self._optimizer.parameters))
         trained = torch.where(is_whole, segments.counts, 0).sum()
-        self._record.note(segments.found.sum(), seen.colored.sum(), rays, trained, loss.detach())
+        self._record.note(segments.found.sum(), seen.colored.sum(), whole, trained, loss.detach())
 
     def _fits(self, segments: PaddedSegments, seen: Composite) -> Tensor:
         """Which rays had all their samples and all their colours."""
@@ -199,7 +213,5 @@ class TrainingStep:
         any background into the scene.
         """
         passed = torch.exp(-sums_along_rays(seen.thickness[:, None], segments.counts))
-        background = self._drawn.backgrounds
-        rgb, alpha = image[:, :3], image[:, 3:]
-        truth = rgb * alpha + background * (1.0 - alpha)
-        return (seen.rgb + passed * background - truth).square().sum(dim=1)
+        background = self._drawn.backgrounds(self._room.rays)
+        return (seen.rgb + passed * background - over(image, background)).square().sum(dim=1)

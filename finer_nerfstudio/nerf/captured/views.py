@@ -12,11 +12,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Views:
-    """Pictures of one pinhole camera that moves around the box [-1, 1]^3.
+    """Pictures of one pinhole camera that moves around a scene.
 
     Attributes:
         images: ``[views, height, width, 4]`` uint8, straight alpha.
-        poses: ``[views, 3, 4]`` float32, camera to box: it looks along -z, y is up.
+        poses: ``[views, 3, 4]`` float32, camera to world: it looks along -z, y is up.
         focal: in pixels; the axis meets the middle of the picture.
     """
 
@@ -33,36 +33,61 @@ class Views:
 
 
 class PixelRays:
-    """Colours and rays of pixels, on a device.
+    """Colours and rays of the pixels of pinhole cameras whose pictures have one size.
+
+    Pixels are numbered view by view and row by row.
 
     Args:
-        views: of a scene.
-        device: where they are kept.
+        colors: ``[views, height, width, channels]``, RGB or RGBA with straight alpha; uint8, or float in [0, 1].
+        poses: ``[views, 3, 4]`` camera to world: cameras look along -z, y is up.
+        focal: ``[views, 2]`` in pixels, of columns and of rows.
+        center: ``[views, 2]`` column and row where the axis meets the picture, in pixels from its corner.
     """
 
-    def __init__(self, views: Views, device: torch.device) -> None:
-        self.count, self.height, self.width = views.images.shape[:3]
-        self._colors = torch.from_numpy(views.images.reshape(-1, 4)).to(device)
+    def __init__(
+        self,
+        colors: Tensor,
+        poses: Float[Tensor, "views 3 4"],
+        focal: Float[Tensor, "views 2"],
+        center: Float[Tensor, "views 2"],
+    ) -> None:
+        self.count, self.height, self.width = colors.shape[:3]
+        self._colors = colors.reshape(-1, colors.shape[3])
+        self._rotations, self._centers = poses[:, :, :3].contiguous(), poses[:, :, 3].contiguous()
+        # The middle of pixel (row, column) is half a pixel further; rows count downwards.
+        sign = torch.tensor([1.0, -1.0], device=poses.device)
+        self._scale = sign / focal
+        self._shift = sign * (0.5 - center) / focal
+
+    @classmethod
+    def of_views(cls, views: Views, device: torch.device) -> PixelRays:
+        """Return the rays of views, on a device."""
+        count, height, width, _ = views.images.shape
         poses = torch.from_numpy(np.ascontiguousarray(views.poses, np.float32)).to(device)
-        self._rotations, self._centers = poses[:, :, :3], poses[:, :, 3]
-        self._focal = views.focal
+        focal = torch.full((count, 2), views.focal, device=device)
+        center = torch.tensor([0.5 * width, 0.5 * height], device=device).expand(count, 2)
+        return cls(torch.from_numpy(views.images).to(device), poses, focal, center)
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self._colors.device
 
     @property
     def pixels(self) -> int:
         """Return the number of pixels of all views."""
         return self.count * self.height * self.width
 
-    def colors(self, pixels: Int[Tensor, " rays"]) -> Float[Tensor, "rays 4"]:
-        """Return colours with straight alpha in [0, 1]; pixels are numbered view by view and row by row."""
-        return self._colors.index_select(0, pixels).float() / 255.0
+    def colors(self, pixels: Int[Tensor, " rays"]) -> Float[Tensor, "rays channels"]:
+        """Return colours in [0, 1], with straight alpha if there is any."""
+        chosen = self._colors.index_select(0, pixels)
+        return chosen.float() / 255.0 if chosen.dtype == torch.uint8 else chosen
 
     def rays(self, pixels: Int[Tensor, " rays"]) -> tuple[Float[Tensor, "rays 3"], Float[Tensor, "rays 3"]]:
-        """Return origins in the box's units and unit directions through the middles of pixels."""
-        column, row = pixels % self.width, pixels // self.width % self.height
+        """Return origins in world units and unit directions through the middles of pixels."""
         view = pixels // (self.width * self.height)
-        right = (column + 0.5 - 0.5 * self.width) / self._focal
-        up = (0.5 * self.height - 0.5 - row) / self._focal
-        local = torch.stack([right, up, torch.full_like(right, -1.0)], dim=-1)
+        place = torch.stack([pixels % self.width, pixels // self.width % self.height], dim=1)
+        across = torch.addcmul(self._shift.index_select(0, view), self._scale.index_select(0, view), place)
         rotation = self._rotations.index_select(0, view)
-        directions = torch.nn.functional.normalize((rotation @ local[:, :, None]).squeeze(-1), dim=-1)
-        return self._centers.index_select(0, view), directions
+        along = torch.baddbmm(rotation[:, :, 2:], rotation[:, :, :2], across[:, :, None], beta=-1.0).squeeze(-1)
+        return self._centers.index_select(0, view), torch.nn.functional.normalize(along, dim=-1)

@@ -16,15 +16,10 @@ from nerfstudio.utils import comms
 from nerfstudio.utils.math import intersect_aabb
 from torch import Tensor, nn
 
-from finer_nerfstudio.errors import InputError
-from finer_nerfstudio.nerf.radiance import box_to_world, world_to_box
+from finer_nerfstudio.nerf.radiance import Diverged, box_to_world, world_to_box
 from finer_nerfstudio.nerf.sampling import marching
 from finer_nerfstudio.nerf.sampling.segments import RaySegments
 from finer_nerfstudio.nerf.training import distributed
-
-
-class Diverged(InputError):
-    """The field no longer gives numbers; the trainer knows which settings to name."""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 
+from finer_nerfstudio.nerf.radiance import Diverged
 from finer_nerfstudio.nerf.sampling.proposal import ProposalSampler
-from finer_nerfstudio.nerf.sampling.sampler import Diverged, OccupancyGrid
+from finer_nerfstudio.nerf.sampling.sampler import OccupancyGrid
 
 if TYPE_CHECKING:
     from finer_nerfstudio.nerf.model import FinerModel

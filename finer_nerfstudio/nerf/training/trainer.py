@@ -31,7 +31,7 @@ from finer_nerfstudio._version import __version__
 from finer_nerfstudio.errors import InputError, UsageError, in_one_line
 from finer_nerfstudio.files.atomic import move_in, write_json
 from finer_nerfstudio.nerf.model import FinerModel
-from finer_nerfstudio.nerf.sampling.sampler import Diverged
+from finer_nerfstudio.nerf.radiance import Diverged
 from finer_nerfstudio.nerf.streaming.growing_field import GrowingField
 from finer_nerfstudio.nerf.training import distributed, terminal
 from finer_nerfstudio.nerf.training.checkpoint_loading import damaged_checkpoint

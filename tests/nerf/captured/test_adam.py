@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from finer_nerfstudio.nerf.captured.adam import AdamRules, FlatAdam
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-RULES = AdamRules(1e-2, steps=40, final_fraction=0.1, ema_decay=0.9)
+RULES = AdamRules(ema_decay=0.9)
 
 
 def network() -> nn.Module:
@@ -41,12 +41,17 @@ def test_steps_and_average_are_those_of_torch() -> None:
         adam.step()
         decay.step()
         mean.update_parameters(theirs)
+        optimizer.learning_rate.fill_(1e-2 * 0.1 ** (step / 40))
         optimizer.update([gradient.float().to(DEVICE) for gradient in wanted])
     for own, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(own.double().cpu(), other.detach(), rtol=1e-5, atol=1e-6)
     for own, other in zip(averaged.parameters(), mean.module.parameters(), strict=True):
         torch.testing.assert_close(own.double().cpu(), other.detach(), rtol=1e-5, atol=1e-6)
     assert float(optimizer.step) == 12
+    for (first, second), parameter in zip(optimizer.moments(), theirs.parameters(), strict=True):
+        state = adam.state[parameter]
+        torch.testing.assert_close(first.double().cpu(), state["exp_avg"], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(second.double().cpu(), state["exp_avg_sq"], rtol=1e-5, atol=1e-6)
 
 
 def test_parameters_are_views_of_one_buffer_and_the_module_stays_itself() -> None:

@@ -6,8 +6,13 @@ import torch
 from torch import Tensor
 
 from finer_nerfstudio.nerf.captured.grid import FixedGrid, GridRules
+from finer_nerfstudio.nerf.captured.march import Steps
 
-CPU = torch.device("cpu")
+BOX = torch.tensor([[-1.0] * 3, [1.0] * 3])
+
+
+def fresh_grid(resolution: int, rules: GridRules | None = None) -> FixedGrid:
+    return FixedGrid.empty(BOX, Steps(96, resolution, length=0.02, near_plane=0.0), rules)
 
 
 def ball(positions: Tensor) -> Tensor:
@@ -25,7 +30,7 @@ def distance_to_ball(resolution: int) -> Tensor:
 
 
 def test_cells_in_matter_are_occupied_and_those_far_from_it_are_not() -> None:
-    grid, generator = FixedGrid(24, 0.02, CPU), torch.Generator().manual_seed(0)
+    grid, generator = fresh_grid(24), torch.Generator().manual_seed(0)
     for update in range(40):
         grid.draw(generator)
         (grid.look_everywhere if update < 10 else grid.look)(ball)
@@ -37,7 +42,7 @@ def test_cells_in_matter_are_occupied_and_those_far_from_it_are_not() -> None:
 
 
 def test_matter_that_comes_and_goes_is_noticed() -> None:
-    grid, generator = FixedGrid(16, 0.02, CPU), torch.Generator().manual_seed(0)
+    grid, generator = fresh_grid(16), torch.Generator().manual_seed(0)
     for update in range(120):
         grid.draw(generator)
         grid.look(ball if update < 60 else lambda positions: ball(-positions))
@@ -47,7 +52,7 @@ def test_matter_that_comes_and_goes_is_noticed() -> None:
 
 
 def test_occupied_cells_that_an_update_has_no_room_for_are_not_forgotten() -> None:
-    grid, generator = FixedGrid(8, 0.02, CPU, GridRules(decay=0.01)), torch.Generator().manual_seed(0)
+    grid, generator = fresh_grid(8, GridRules(decay=0.01)), torch.Generator().manual_seed(0)
     grid.draw(generator)
     grid.look_everywhere(lambda positions: torch.full((len(positions),), 50.0))
     assert bool(grid.occupied.all())
@@ -58,7 +63,7 @@ def test_occupied_cells_that_an_update_has_no_room_for_are_not_forgotten() -> No
 
 
 def test_every_cell_is_looked_at_in_time() -> None:
-    grid, generator = FixedGrid(8, 0.02, CPU), torch.Generator().manual_seed(0)
+    grid, generator = fresh_grid(8), torch.Generator().manual_seed(0)
     seen = torch.zeros(8**3, dtype=torch.bool)
 
     def density_at(positions: Tensor) -> Tensor:
@@ -76,7 +81,7 @@ def test_every_cell_is_looked_at_in_time() -> None:
 
 
 def test_a_density_that_is_no_number_is_kept_in_mind() -> None:
-    grid = FixedGrid(8, 0.02, CPU)
+    grid = fresh_grid(8)
     grid.draw(torch.Generator().manual_seed(0))
     grid.look(lambda positions: positions[:, 0] / 0.0)
     grid.look(ball)

@@ -40,11 +40,12 @@ from finer_nerfstudio.nerf.captured import triton_adam, triton_march
 from finer_nerfstudio.nerf.captured.adam import AdamRules
 from finer_nerfstudio.nerf.captured.march import Steps, walk_of
 
-steps = Steps(1024, 128, 0.05)
-walk = walk_of(torch.zeros(64, 3), torch.ones(64, 3), torch.zeros(64), steps)
+steps = Steps(1024, 128, 0.003, 0.05)
+box = torch.tensor([[-1.0] * 3, [1.0] * 3])
+walk = walk_of(torch.zeros(64, 3), torch.ones(64, 3), torch.zeros(64), box, steps)
 occupied = torch.ones(128**3, dtype=torch.bool)
 triton_march.places(walk, occupied, steps, triton_march.counts(walk, occupied, steps), 4096)
-triton_adam.update(*torch.zeros(5, 4000), torch.ones(3), AdamRules(1e-3, 10))
+triton_adam.update(*torch.zeros(5, 4000), torch.ones(3), AdamRules())
 """
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from finer_nerfstudio.nerf.captured.march import Steps, march, walk_of
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-STEPS = Steps(columns=96, resolution=16, near_plane=0.05)
+BOX = torch.tensor([[-1.0, -2.0, -0.5], [1.0, 1.0, 1.5]], device=DEVICE)
+STEPS = Steps(columns=96, resolution=16, length=float((BOX[1] - BOX[0]).norm()) / 96, near_plane=0.05)
 WITH_KERNELS = DEVICE == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -22,7 +23,7 @@ def rays(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     directions = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
     directions[::7] = torch.tensor([0.0, 0.0, 1.0])
-    targets = torch.rand(count, 3, generator=generator) * 2.4 - 1.2
+    targets = BOX[0].cpu() + (torch.rand(count, 3, generator=generator) * 1.2 - 0.1) * (BOX[1] - BOX[0]).cpu()
     distances = 4.0 * torch.rand(count, 1, generator=generator)
     return (targets - distances * directions).to(DEVICE), directions.to(DEVICE)
 
@@ -40,7 +41,7 @@ def offsets(count: int, seed: int = 2) -> Tensor:
 def test_segments_are_those_of_steps_in_occupied_cells(seed: int, count: int, share: float) -> None:
     origins, directions = (tensor.cpu() for tensor in rays(count, seed))
     occupied, offset = cells(seed, share).cpu(), offsets(count, seed).cpu()
-    walk = walk_of(origins, directions, offset, STEPS)
+    walk = walk_of(origins, directions, offset, BOX.cpu(), STEPS)
     found = march(walk, occupied, STEPS, 96 * count)
     wide_origins, wide_directions = origins.double(), directions.double()
     expected = []
@@ -50,10 +51,12 @@ def test_segments_are_those_of_steps_in_occupied_cells(seed: int, count: int, sh
             if along < walk.length[ray].double():
                 distance = walk.nearest[ray].double() + along
                 place = wide_origins[ray] + distance * wide_directions[ray]
-                assert bool((place.abs() <= 1.0 + 1e-5).all())
+                in_cells = (place - BOX[0].cpu()) / (BOX[1] - BOX[0]).cpu() * 16.0
+                assert bool((in_cells >= -1e-4).all())
+                assert bool((in_cells <= 16.0 + 1e-4).all())
                 assert distance >= 0.05
-                cell = ((place + 1.0) * 8.0).long().clamp(0, 15)
-                border = float(((place + 1.0) * 8.0 - ((place + 1.0) * 8.0).round()).abs().min())
+                cell = in_cells.long().clamp(0, 15)
+                border = float((in_cells - in_cells.round()).abs().min())
                 hit = bool(occupied[(cell[0] * 16 + cell[1]) * 16 + cell[2]])
                 expected.append((ray, float(distance), hit, border))
     wanted = [(ray, distance) for ray, distance, hit, border in expected if hit and border > 1e-4]
@@ -69,7 +72,7 @@ def test_segments_are_those_of_steps_in_occupied_cells(seed: int, count: int, sh
 
 
 def test_the_leading_rays_that_fit_are_kept_and_the_rest_is_padding() -> None:
-    walk = walk_of(*rays(50), offsets(50), STEPS)
+    walk = walk_of(*rays(50), offsets(50), BOX, STEPS)
     everything = march(walk, cells(), STEPS, 50 * 96)
     room = int(everything.found[:20].sum()) + 3
     found = march(walk, cells(), STEPS, room)
@@ -95,7 +98,7 @@ def test_the_kernels_march_alike(count: int, share: float) -> None:
     from finer_nerfstudio.nerf.captured import triton_march
     from finer_nerfstudio.nerf.captured.march import fitting
 
-    walk = walk_of(*rays(count), offsets(count), STEPS)
+    walk = walk_of(*rays(count), offsets(count), BOX, STEPS)
     occupied = cells(share=share)
     on_processor = type(walk)(*(getattr(walk, name).cpu() for name in walk.__dataclass_fields__))
     for room in (96 * count, 96 * count // 3 + 96):

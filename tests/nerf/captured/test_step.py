@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from finer_nerfstudio import METHODS
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.nerf.captured.rooms import Rooms, rung
-from finer_nerfstudio.nerf.captured.run import FieldOptions, Trainer, fit_views
+from finer_nerfstudio.nerf.captured.run import FieldOptions, fit_views, training_of
 from finer_nerfstudio.nerf.captured.step import Needs, Room
 from finer_nerfstudio.nerf.captured.views import Views
 
@@ -58,17 +58,19 @@ class Operations(TorchDispatchMode):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_steps_wait_for_nothing_and_are_all_of_one_shape(method: str, ball: Ball) -> None:
-    trainer = Trainer(ball(4), FieldOptions(method=method, steps=100, **SMALL))
-    needs = trainer.block(0, 16).take()  # kernels are made in the first one
-    trainer.room = trainer.rooms.next(trainer.room, needs, 16)
+    training = training_of(ball(4), FieldOptions(method=method, steps=100, **SMALL))
+    for step in range(3 * 16):  # kernels are made in the first one, and the room settles
+        training.step(step, 1e-3)
     recorded = []
-    for start in (16, 32):
+    for step in (48, 49, 64, 65):  # with a look into the grid and without, twice
+        training.room = training._rooms.first(step)
         with Operations() as operations:
-            trainer.block(start, 2)
+            training.step(step, 1e-3)
         recorded.append(operations.met)
-        names = {name for name, *_ in operations.met}
-        assert not names & WAITS
-    assert recorded[0] == recorded[1]
+        assert not {name for name, *_ in operations.met} & WAITS
+        for later in range(step + 1, step + 15 if step == 49 else step + 1):
+            training.step(later, 1e-3)
+    assert recorded[1] == recorded[3]
 
 
 def test_a_ball_is_learned_and_the_same_seed_gives_the_same(ball: Ball) -> None:
@@ -94,7 +96,7 @@ def test_rays_that_do_not_fit_are_left_out_of_the_loss(ball: Ball) -> None:
 
 
 def test_divergence_is_a_sentence(ball: Ball) -> None:
-    with pytest.raises(InputError, match="finer-sine diverged before step"):
+    with pytest.raises(InputError, match="training of finer-sine diverged"):
         fit_views(ball(4), ball(1, seed=1), FieldOptions(steps=64, learning_rate=1e30, **SMALL))
 
 
@@ -112,7 +114,7 @@ def test_divergence_is_a_sentence(ball: Ball) -> None:
 )
 def test_impossible_options_are_named(changed: dict[str, Any], named: str, ball: Ball) -> None:
     with pytest.raises(UsageError, match=named):
-        Trainer(ball(1), FieldOptions(**{**SMALL, "steps": 10, **changed}))
+        training_of(ball(1), FieldOptions(**{**SMALL, "steps": 10, **changed}))
 
 
 def test_scales_that_were_published_for_images_only_are_replaced() -> None:
@@ -125,17 +127,32 @@ def test_scales_that_were_published_for_images_only_are_replaced() -> None:
 
 
 def test_rooms_hold_what_was_needed_and_change_seldom() -> None:
-    rooms = Rooms(most_samples=1 << 16, columns=96, fog_columns=32, fog_steps=32)
+    rooms = Rooms(most_samples=1 << 16, most_rays=512, columns=96, fog_columns=32, fog_steps=32)
     room = rooms.first()
-    assert room == Room(1 << 16, 1 << 16, 32)
+    assert room == Room(512, 1 << 16, 1 << 16, 32)
     assert rooms.next(room, None, 16) == room
     room = rooms.next(room, Needs(8000, 900, 0, 0, 0), 16)
-    assert room == Room(12288, 1536, 32)
+    assert room == Room(512, 12288, 1536, 32)
     # A little less than before is no reason for another shape; a little more than fits is one.
     assert rooms.next(room, Needs(7800, 1000, 0, 0, 0), 16) == room
-    assert rooms.next(room, Needs(10_500, 1400, 0, 0, 0), 16) == Room(16384, 2048, 32)
-    assert rooms.next(room, Needs(1e9, 1e9, 0, 0, 0), 16) == Room(1 << 16, 1 << 16, 32)
-    assert rooms.next(room, Needs(8000, 900, 0, 0, 0), 32) == Room(1 << 16, 1 << 16, 96)
+    assert rooms.next(room, Needs(10_500, 1400, 0, 0, 0), 16) == Room(512, 16384, 2048, 32)
+    assert rooms.next(room, Needs(1e9, 1e9, 0, 0, 0), 16) == Room(512, 1 << 16, 1 << 16, 32)
+    assert rooms.next(room, Needs(8000, 900, 0, 0, 0), 32) == Room(512, 1 << 16, 1 << 16, 96)
+
+
+def test_rays_follow_from_the_samples_that_are_aimed_at() -> None:
+    rooms = Rooms(1 << 16, most_rays=4096, columns=96, fog_columns=32, fog_steps=0, target_samples=12_288)
+    room = rooms.first()
+    assert room.rays == 12_288 // 96
+    many = rooms.next(room, Needs(100, 100, 0, 0, 0), 16)
+    assert 128 < many.rays <= 4 * 128, "no flood of rays after a look at empty sky"
+    for _ in range(20):  # forty samples on each ray
+        room = rooms.next(room, Needs(40 * room.rays, 10 * room.rays, 0, 0, 0), 16)
+    assert 0.7 * 12_288 <= 40 * room.rays <= 1.4 * 12_288
+    assert room.samples >= 40 * room.rays
+    assert room.colors >= 10 * room.rays
+    assert rooms.next(room, Needs(40 * room.rays, 10 * room.rays, 0, 0, 0), 16) == room
+    assert rooms.next(room, Needs(1e9, 1e9, 0, 0, 0), 16).rays >= 16
 
 
 def test_the_ladder_has_two_rungs_for_each_power_of_two() -> None:

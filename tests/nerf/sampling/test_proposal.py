@@ -14,10 +14,10 @@ from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf.compositing import ray_weights
 from finer_nerfstudio.nerf.field import FinerFieldConfig
 from finer_nerfstudio.nerf.model import FinerModel, FinerModelConfig
-from finer_nerfstudio.nerf.radiance import world_to_box
+from finer_nerfstudio.nerf.radiance import Diverged, world_to_box
 from finer_nerfstudio.nerf.sampling.contraction import far_away, shrinkage
 from finer_nerfstudio.nerf.sampling.proposal import ProposalSampler
-from finer_nerfstudio.nerf.sampling.sampler import Diverged, RayLimits
+from finer_nerfstudio.nerf.sampling.sampler import RayLimits
 
 BOX = torch.tensor([[-1.0, -2.0, -0.5], [1.0, 1.0, 1.5]])
 
