@@ -151,6 +151,8 @@ class FinerModel(Model):
         else:
             grid = UnboundedGrid if self.unbounded else OccupancyGrid
             self.grid = grid(aabb, resolution=config.grid_resolution, steps=config.samples_per_ray)
+        # Average and grid are then looked after by what captured them.
+        self.steps_are_captured = False
         self.panel = ViewerPanel(self.field, steps=config.samples_per_ray)
         self.live_view = LiveView()
 

@@ -25,7 +25,8 @@ def training_callbacks(model: FinerModel) -> list[TrainingCallback]:
     """Return what a model has done around its training steps."""
 
     def update_average(step: int) -> None:
-        model.averaged_field.follow(model.field)
+        if not model.steps_are_captured:
+            model.averaged_field.follow(model.field)
 
     callbacks = [TrainingCallback([_AFTER], update_average)]
     if model.grid is not None:
@@ -35,14 +36,25 @@ def training_callbacks(model: FinerModel) -> list[TrainingCallback]:
     return callbacks
 
 
+def columns_in_fog(samples_per_ray: int) -> int:
+    """Return how many samples of a ray are taken of the fog in the beginning.
+
+    Args:
+        samples_per_ray: that are taken later.
+    """
+    return max(1, round(_OF_FOG * samples_per_ray))
+
+
 def _of_grid(model: FinerModel, grid: OccupancyGrid) -> list[TrainingCallback]:
     config = model.config
 
     def sample_fog(step: int) -> None:
-        share = _OF_FOG if step < config.grid_warmup_steps else 1.0
-        model.training_samples_per_ray = max(1, round(share * config.samples_per_ray))
+        steps = config.samples_per_ray
+        model.training_samples_per_ray = columns_in_fog(steps) if step < config.grid_warmup_steps else steps
 
     def update_grid(step: int) -> None:
+        if model.steps_are_captured:
+            return
         everywhere = step < config.grid_warmup_steps
         grid.update(model.field.density_at, everywhere=everywhere, generator=model.generator(model.device))
 

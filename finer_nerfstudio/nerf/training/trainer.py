@@ -34,6 +34,7 @@ from finer_nerfstudio.nerf.model import FinerModel
 from finer_nerfstudio.nerf.radiance import Diverged
 from finer_nerfstudio.nerf.streaming.growing_field import GrowingField
 from finer_nerfstudio.nerf.training import distributed, terminal
+from finer_nerfstudio.nerf.training.captured_steps import CapturedSteps, reason_against
 from finer_nerfstudio.nerf.training.checkpoint_loading import damaged_checkpoint
 from finer_nerfstudio.nerf.training.pipeline import CountedPipeline, FinerPipeline
 from finer_nerfstudio.nerf.training.turns import Turns
@@ -139,6 +140,9 @@ class FinerTrainerConfig(TrainerConfig):
     max_minutes: float | None = None
     """Stop after this many minutes of training, if that comes before --max-num-iterations; the learning rate then
     decays over this time. Runs that end by the clock are not reproducible to the bit."""
+    captured_steps: Literal["auto", "yes", "no"] = "auto"
+    """Train in steps of one shape, which a GPU repeats as one graph without being waited for: "auto" on a GPU, in
+    bounded scenes of pinhole views of one size. "yes" says why where a scene or another option is against it."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         # ns-viewer puts a configuration of its own in the place of a run's, and that listens on every interface.
@@ -286,6 +290,7 @@ class FinerTrainer(Trainer):
     _claim: FileLock | None = None
     _progress: terminal.TrainingProgress | None = None
     _failed_write: OSError | None = None
+    _captured: CapturedSteps | None = None
     _is_over: bool = False
     """Whether all is done but to show the viewer."""
 
@@ -307,6 +312,7 @@ class FinerTrainer(Trainer):
                 self._require_possible_options()
                 with terminal.silence():
                     super().setup(*args, **kwargs)
+                self._capture_steps()
                 self._say_what_is_trained()
             except KeyboardInterrupt:  # of which Nerfstudio would show a traceback, and end with 0
                 self._discard_folder()
@@ -315,6 +321,16 @@ class FinerTrainer(Trainer):
             except BaseException:
                 self._discard_folder()
                 raise
+
+    def _capture_steps(self) -> None:
+        wanted = self.config.captured_steps
+        if wanted == "no" or (wanted == "auto" and not self.device.startswith("cuda")):
+            return
+        reason = reason_against(self)
+        if reason is None:
+            self._captured = CapturedSteps(self)
+        elif wanted == "yes":
+            raise UsageError(f"--captured-steps yes is not possible here: {reason}. Leave it out.")
 
     def _require_possible_options(self) -> None:
         config = self.config
@@ -498,9 +514,9 @@ class FinerTrainer(Trainer):
         for decay in self._decays():
             decay.restarts = model.growth_times if growing else ()
             decay.progress = progress
-        result = super().train_iteration(step)
+        result = super().train_iteration(step) if self._captured is None else self._captured.step(step)
         self._trained_steps += 1
-        if self._progress is not None and self._progress.is_due():
+        if self._progress is not None and self._progress.is_due() and (self._captured is None or result[2]):
             psnr = float(result[2]["psnr"]) if "psnr" in result[2] else math.nan
             assert isinstance(self.pipeline, (FinerPipeline, CountedPipeline))
             rays_per_second = self.pipeline.trained_rays / max(self._clock.seconds(), 1e-9)
@@ -533,6 +549,8 @@ class FinerTrainer(Trainer):
         if self._progress is not None:
             self._progress.close()
         self.step = self._last_step()
+        if self._captured is not None:
+            self._captured.settle()
         seconds = self._clock.seconds()
         self._save_summary(seconds)
         # Nerfstudio's method goes on to wait for the end of the viewer, and says things of its own before.
@@ -623,6 +641,8 @@ class FinerTrainer(Trainer):
     @check_main_thread
     def save_checkpoint(self, step: int) -> None:
         """Write beside the checkpoints first and move the finished file in: the last one stays whole meanwhile."""
+        if self._captured is not None:
+            self._captured.settle()
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self.pipeline.parameters()):
             raise Diverged("weights are NaN or infinite")
         try:

@@ -212,8 +212,8 @@ def test_a_decay_out_of_range_is_refused(
     option: str, value: float, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Trainer, "setup", lambda self: None)
-    monkeypatch.setattr(FinerTrainer, "_claim_folder", lambda self: None)
-    monkeypatch.setattr(FinerTrainer, "_say_what_is_trained", lambda self: None)
+    for method in ("_claim_folder", "_capture_steps", "_say_what_is_trained"):
+        monkeypatch.setattr(FinerTrainer, method, lambda self: None)
     parts = {"optimizer": AdamConfig(), "scheduler": DecayOverTrainingConfig()}
     trainer = make_trainer(optimizers={"fields": parts})
     trainer.setup()
