@@ -6,6 +6,7 @@ Needs PyTorch alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -120,12 +121,23 @@ def sums_along_rays(
     return torch.segment_reduce(values, "sum", offsets=offsets, axis=0, unsafe=True, initial=0)
 
 
+def _has_kernel(thickness: Tensor) -> bool:
+    return thickness.is_cuda and thickness.dtype == torch.float32 and find_spec("triton") is not None
+
+
 class _RayWeights(torch.autograd.Function):
     """The derivative of a segment's weight by its own thickness is what passes through it; by an earlier one's, the
     weight itself taken away."""
 
     @staticmethod
     def forward(ctx: Any, thickness: Tensor, ray_indices: Tensor, counts: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.by_kernel = _has_kernel(thickness)
+        if ctx.by_kernel:
+            from finer_nerfstudio.nerf import triton_compositing
+
+            weights, behind = triton_compositing.weights(thickness, counts)
+            ctx.save_for_backward(behind, weights, counts)
+            return weights
         # Padding counts to the last ray, which may have no segment, and none before it either.
         last = (counts.cumsum(0) - 1).clamp(min=0)
         # Sums run over all rays, of which each takes the difference: twice the precision keeps what is left of it.
@@ -139,6 +151,11 @@ class _RayWeights(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if ctx.by_kernel:
+            from finer_nerfstudio.nerf import triton_compositing
+
+            behind, weights, counts = ctx.saved_tensors
+            return triton_compositing.gradient(grad, weights, behind, counts), None, None
         behind, weights, last = ctx.saved_tensors
         through = (grad * weights).double().cumsum(0)
         later = (through.index_select(0, last) - through).to(grad.dtype)

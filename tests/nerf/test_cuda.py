@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -93,8 +94,8 @@ def test_pixels_may_be_drawn_on_the_processor() -> None:
 
 def test_batches_are_sent_and_trained_without_waiting_but_for_three_counts(lego: Path, tmp_path: Path) -> None:
     """See the test of the model's own part, which needs no GPU."""
-    config = copy.deepcopy(finer_sine.config)
-    config.output_dir, config.vis = tmp_path, "tensorboard"
+    config: Any = copy.deepcopy(finer_sine.config)
+    config.output_dir, config.vis, config.captured_steps = tmp_path, "tensorboard", "no"
     config.pipeline.datamanager = VanillaDataManagerConfig(
         _target=SceneBatches, data=lego, dataparser=BlenderViewsDataParserConfig(train_view_stride=25)
     )

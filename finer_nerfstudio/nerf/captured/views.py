@@ -86,7 +86,7 @@ class PixelRays:
     def rays(self, pixels: Int[Tensor, " rays"]) -> tuple[Float[Tensor, "rays 3"], Float[Tensor, "rays 3"]]:
         """Return origins in world units and unit directions through the middles of pixels."""
         view = pixels // (self.width * self.height)
-        place = torch.stack([pixels % self.width, pixels // self.width % self.height], dim=1)
+        place = torch.stack([pixels % self.width, pixels // self.width % self.height], dim=1).float()
         across = torch.addcmul(self._shift.index_select(0, view), self._scale.index_select(0, view), place)
         rotation = self._rotations.index_select(0, view)
         along = torch.baddbmm(rotation[:, :, 2:], rotation[:, :, :2], across[:, :, None], beta=-1.0).squeeze(-1)

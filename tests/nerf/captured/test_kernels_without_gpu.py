@@ -36,6 +36,7 @@ def compile_only(self, *arguments, grid, warmup, **options):
     print(self.fn.__name__, compiled.metadata.shared, len(compiled.asm["cubin"]))
 JITFunction.run = compile_only
 
+from finer_nerfstudio.nerf import triton_compositing
 from finer_nerfstudio.nerf.captured import triton_adam, triton_march
 from finer_nerfstudio.nerf.captured.adam import AdamRules
 from finer_nerfstudio.nerf.captured.march import Steps, walk_of
@@ -45,13 +46,16 @@ box = torch.tensor([[-1.0] * 3, [1.0] * 3])
 walk = walk_of(torch.zeros(64, 3), torch.ones(64, 3), torch.zeros(64), box, steps)
 occupied = torch.ones(128**3, dtype=torch.bool)
 triton_march.places(walk, occupied, steps, triton_march.counts(walk, occupied, steps), 4096)
+counts = torch.full((64,), 3)
+weight, behind = triton_compositing.weights(torch.zeros(200), counts)
+triton_compositing.gradient(weight, weight, behind, counts)
 triton_adam.update(*torch.zeros(5, 4000), torch.ones(3), AdamRules())
 """
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU runs these tests itself")
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="this is the interpreter's process")
-@pytest.mark.parametrize("file", ["test_march.py", "test_adam.py"])
+@pytest.mark.parametrize("file", ["test_march.py", "test_adam.py", "../test_ray_weights.py"])
 def test_kernels_are_right_in_the_interpreter(file: str) -> None:
     """In a process of their own: Triton must learn of the interpreter before anything imports it."""
     process = subprocess.run(
@@ -79,4 +83,4 @@ def test_kernels_compile_to_machine_code(capability: int, tmp_path: Path) -> Non
     )
     assert process.returncode == 0, process.stderr[-4000:]
     names = [line.split()[0] for line in process.stdout.splitlines()]
-    assert names == ["_march_kernel", "_march_kernel", "_adam_kernel"]
+    assert names == ["_march_kernel", "_march_kernel", "_weights_kernel", "_gradient_kernel", "_adam_kernel"]

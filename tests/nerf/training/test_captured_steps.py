@@ -26,7 +26,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trainer_of(scene: Path, folder: Path, *, method: str = "finer-sine", **changes: Any) -> FinerTrainer:
     """A small run that is set up; changes of the configuration by their dotted names."""
-    config = copy.deepcopy(SPECIFICATIONS[method].config)
+    config: Any = copy.deepcopy(SPECIFICATIONS[method].config)
     config.output_dir, config.timestamp, config.vis, config.data = folder, "run", "tensorboard", scene
     config.pipeline.datamanager.data = scene
     config.max_num_iterations = 40
@@ -53,7 +53,8 @@ def training_of(trainer: FinerTrainer) -> CapturedTraining:
 
 def test_steps_train_the_runs_own_weights_average_and_grid(scene: Path, tmp_path: Path) -> None:
     trainer = trainer_of(scene, tmp_path)
-    model = trainer.pipeline.model
+    pipeline: Any = trainer.pipeline
+    model = pipeline.model
     before = [parameter.detach().clone() for parameter in model.field.parameters()]
     for step in range(33):
         loss, losses, _ = trainer.train_iteration(step)
@@ -67,8 +68,8 @@ def test_steps_train_the_runs_own_weights_average_and_grid(scene: Path, tmp_path
     assert int(model.averaged_field.n_averaged) == 33
     assert torch.isfinite(loss)
     assert losses.keys() == {"rgb_loss"}
-    assert trainer.pipeline.trained_rays > 33 * 16
-    assert trainer.pipeline.trained_samples > 0
+    assert pipeline.trained_rays > 33 * 16
+    assert pipeline.trained_samples > 0
     rates = trainer.optimizers.optimizers["fields"].param_groups[0]["lr"]
     assert float(training_of(trainer).optimizer.learning_rate) != rates, "the next step's rate is already chosen"
 
@@ -137,7 +138,8 @@ def test_what_is_against_it_is_said(
 
 def test_pictures_of_several_sizes_and_masks_are_against_it(scene: Path, tmp_path: Path) -> None:
     trainer = trainer_of(scene, tmp_path, captured_steps="no")
-    pictures = trainer.pipeline.datamanager.training_pictures()
+    datamanager: Any = trainer.pipeline.datamanager
+    pictures = datamanager.training_pictures()
     for changed, reason in (({"image": list(pictures["image"])}, "several sizes"), ({"mask": None}, "masks")):
-        trainer.pipeline.datamanager.training_pictures = lambda changed=changed: {**pictures, **changed}
+        datamanager.training_pictures = lambda changed=changed: {**pictures, **changed}
         assert reason in str(reason_against(trainer))
