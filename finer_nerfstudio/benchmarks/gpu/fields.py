@@ -34,7 +34,7 @@ def fit_and_measure(
     Raises:
         OutOfTime: at the deadline.
     """
-    from finer_nerfstudio.nerf.captured.run import FieldOptions, Views, fit_views
+    from finer_nerfstudio.nerf.captured.run import FieldOptions, Views, fit_views  # pyright: ignore[reportMissingImports]
 
     views = [Views(each.images, each.poses, each.focal) for each in (train, test)]
     with training_progress(name, "{:.2f} dB".format) as report:

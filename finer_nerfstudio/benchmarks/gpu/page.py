@@ -81,7 +81,7 @@ def _mean(records: Sequence[Record], quantity: str) -> float | None:
 
 
 def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
+    return "" if value is None else format(value, form).replace("e-0", "e-")
 
 
 def _machine(records: Sequence[Record]) -> list[str]:

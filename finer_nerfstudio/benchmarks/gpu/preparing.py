@@ -117,8 +117,7 @@ def prepare_shape(mesh: Shape, sizes: BundleSizes, *, seed: int, report: Stage |
         report: progress callback.
     """
     unit, _ = in_unit_frame(mesh)
-    # The frame of a shape that is in its unit frame is that frame, but for rounding: the masks are of this very one.
     generator = torch.Generator().manual_seed(seed)
-    pool = make_pool(SurfaceSampler(unit), distance_to(unit), sizes.points, generator)
+    pool = make_pool(SurfaceSampler(unit), distance_to(unit), sizes.points, generator, report=report)
     inside = true_inside(unit, sizes.inside_resolution, report=report)
     return PreparedShape(unit, pool, inside, sizes.inside_resolution)

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from finer_nerfstudio.runs.progress import Stage
 from finer_nerfstudio.tasks.sdf.distance import SignedDistance
 from finer_nerfstudio.tasks.sdf.loss import WeightedDraws
 from finer_nerfstudio.tasks.sdf.sampling import SurfaceSampler, training_points
@@ -54,7 +55,14 @@ def places_of(positions: np.ndarray) -> Float[Tensor, "*batch 3"]:
     return torch.from_numpy(positions.astype(np.float32) / _STEPS - np.float32(0.5))
 
 
-def make_pool(surface: SurfaceSampler, distance: SignedDistance, count: int, generator: torch.Generator) -> PointPool:
+def make_pool(
+    surface: SurfaceSampler,
+    distance: SignedDistance,
+    count: int,
+    generator: torch.Generator,
+    *,
+    report: Stage | None = None,
+) -> PointPool:
     """Draw points by the paper's noise and compute their distances.
 
     Args:
@@ -62,6 +70,7 @@ def make_pool(surface: SurfaceSampler, distance: SignedDistance, count: int, gen
         distance: the truth, there.
         count: points of either kind.
         generator: source of randomness.
+        report: progress callback.
     """
     positions = np.empty((2, count, 3), np.uint16)
     distances = np.empty((2, count), np.float16)
@@ -74,6 +83,8 @@ def make_pool(surface: SurfaceSampler, distance: SignedDistance, count: int, gen
         for kind in range(2):
             positions[kind, part] = steps[kind::2].numpy().astype(np.uint16)
             distances[kind, part] = distance(places_of(positions[kind, part])).numpy().astype(np.float16)
+        if report is not None:
+            report("training points", part.stop, count)
     return PointPool(positions, distances)
 
 
