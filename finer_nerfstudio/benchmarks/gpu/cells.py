@@ -45,7 +45,7 @@ class Lengths:
         points: coordinates per step of the kernels' cells.
         repeats: of their rounds.
         ceilings: of the card.
-        field: steps, rays and width of radiance fields.
+        field: options of radiance fields, beside the method, the seed and the device.
         image: options of images.
         shape: options of shapes.
         effort: of measuring shapes.
@@ -54,7 +54,7 @@ class Lengths:
     points: tuple[int, ...]
     repeats: int
     ceilings: kernels.CeilingSizes
-    field: tuple[int, int, int]
+    field: dict[str, int]
     image: ImageOptions
     shape: ShapeOptions
     effort: Effort
@@ -64,7 +64,11 @@ _PAPER = Lengths(
     points=(65_536, 262_144),
     repeats=7,
     ceilings=kernels.CeilingSizes(),
-    field=(PROTOCOLS["nerf"].steps, PROTOCOLS["nerf"].batch_size or 0, PROTOCOLS["nerf"].width),
+    field={
+        "steps": PROTOCOLS["nerf"].steps,
+        "rays": PROTOCOLS["nerf"].batch_size or 0,
+        "width": PROTOCOLS["nerf"].width,
+    },
     image=ImageOptions(),
     shape=ShapeOptions(),
     effort=Effort(resolution=512),
@@ -74,7 +78,15 @@ _TOY = Lengths(
     points=(64, 128),
     repeats=1,
     ceilings=kernels.CeilingSizes(1 << 16, 64, 2),
-    field=(5, 64, 16),
+    field={
+        "steps": 20,
+        "rays": 64,
+        "width": 16,
+        "samples_per_ray": 64,
+        "most_samples": 4096,
+        "grid_resolution": 16,
+        "fog_steps": 16,
+    },
     image=ImageOptions(steps=4, width=16),
     shape=ShapeOptions(steps=60, width=16, batch_size=500, learning_rate=2e-3),
     effort=Effort(resolution=24, iou_resolution=24, samples=500),
@@ -157,8 +169,7 @@ def _fields(bundle: Bundle | None, lengths: Lengths, quick: bool) -> list[QueueC
     scene = _SCENE if bundle is None else bundle.scene
     cells = []
     for method in FIELD_METHODS:
-        steps, rays, width = lengths.field
-        options = {"method": method, "steps": steps, "rays": rays, "width": width, "seed": 0}
+        options = {"method": method, "seed": 0, **lengths.field}
         name = f"{scene}-{method}"
 
         def work(place: Place, name: str = name, options: dict[str, Any] = options) -> dict[str, Any]:
@@ -249,6 +260,8 @@ def _deciding(options: FitOptions) -> dict[str, Any]:
 def _programs(bundle: Bundle | None, quick: bool, trainers: Trainers | None) -> list[QueueCell]:
     scene = _SCENE if bundle is None else bundle.scene
     ours = [f"{'quick-' if quick else ''}{scene}-{method}" for method in FIELD_METHODS]
+    # A field bakes only where it has opaque matter.
+    least = 30.0 if quick else 0.0
     cells = []
     for program in cast("tuple[Literal['nerfacto', 'splats'], ...]", ("nerfacto", "splats")):
 
@@ -262,7 +275,7 @@ def _programs(bundle: Bundle | None, quick: bool, trainers: Trainers | None) -> 
             assert trainers is not None
             assert bundle is not None
             trainer: fields.Trainer = getattr(trainers, program)
-            return fields.train_elsewhere(trainer, bundle.views["train"], bundle.views["test"], ours, place)
+            return fields.train_elsewhere(trainer, bundle.views["train"], bundle.views["test"], ours, least, place)
 
         cells.append(
             QueueCell(

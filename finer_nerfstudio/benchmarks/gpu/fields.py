@@ -86,7 +86,7 @@ def best_seconds(place: Place, names: Sequence[str]) -> float | None:
 
 
 def train_elsewhere(
-    trainer: Trainer, train: SceneViews, test: SceneViews, names: Sequence[str], place: Place
+    trainer: Trainer, train: SceneViews, test: SceneViews, names: Sequence[str], least: float, place: Place
 ) -> dict[str, Any]:
     """Train another program on the same views, for as long as the best of our fields took.
 
@@ -95,9 +95,11 @@ def train_elsewhere(
         train: views to train on.
         test: views to measure on.
         names: of the cells of our fields.
+        least: seconds in any case, for toys.
         place: where it runs.
     """
-    seconds = best_seconds(place, names)
-    assert seconds is not None, "the cell waits for one of them"
+    best = best_seconds(place, names)
+    assert best is not None, "the cell waits for one of them"
+    seconds = max(best, least)
     write_scene(place.scratch / "scene", train, test)
     return {**trainer(place.scratch / "scene", seconds, place), "allowed_seconds": seconds}

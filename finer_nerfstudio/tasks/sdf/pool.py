@@ -52,7 +52,7 @@ def places_of(positions: np.ndarray) -> Float[Tensor, "*batch 3"]:
     Args:
         positions: ``[*batch, 3]`` uint16.
     """
-    return torch.from_numpy(positions.astype(np.float32) / _STEPS - np.float32(0.5))
+    return torch.from_numpy(positions.astype(np.float32)) / _STEPS - 0.5
 
 
 def make_pool(
