@@ -115,7 +115,6 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Bare:
         for top in {path.parts[0] for path in found.files} - {"..", "__pycache__"}:
             if not (folder / top).exists():
                 (folder / top).symlink_to(Path(str(found.locate_file(top))))
-    standard = Path(sysconfig.get_path("platstdlib"))
-    paths = [sysconfig.get_path("stdlib"), standard, standard / "lib-dynload", folder, ROOT]
+    paths = [sysconfig.get_path("stdlib"), sysconfig.get_config_var("DESTSHARED"), folder, ROOT]
     code = f"import sys; sys.path[:] = {[str(path) for path in paths]!r}; exec(sys.argv.pop(1))"
     return Bare([sys.executable, "-I", "-S", "-c", code], set(present))
