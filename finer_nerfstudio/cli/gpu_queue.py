@@ -161,9 +161,12 @@ def _summarise(cells: Sequence[QueueCell], outcome: Outcome) -> None:
     for name in outcome.measured:
         record = outcome.records[name]
         print(f"{name:<{width}} {record['seconds']:>8.1f} s  {figure_of(record)}")
-    for what, sentences in (("failed", outcome.failed), ("left out", outcome.left_out)):
-        for name, sentence in sentences.items():
-            print(f"{name:<{width}} {what:>10}  {printable(sentence)}")
+    for name, reason in outcome.failed.items():
+        print(f"{name:<{width}} {'failed':>10}  {printable(reason)}")
+    for sentence in dict.fromkeys(outcome.left_out.values()):
+        names = [name for name, other in outcome.left_out.items() if other == sentence]
+        who = ", ".join(names) if len(names) < 4 else f"{len(names)} measurements, {names[0]} the first of them,"
+        print(f"{who} left out: {sentence}")
     print(f"\n{'':<10} {'measured':>10} {'failed':>8} {'left out':>9} {'waiting':>8}")
     for group in dict.fromkeys(cell.group for cell in cells):
         mine = [cell for cell in cells if cell.group == group]

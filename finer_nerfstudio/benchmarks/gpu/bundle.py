@@ -149,10 +149,12 @@ class Bundle:
             known = self._manifest["format"] == _FORMAT
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{option} {folder} is no bundle ({in_one_line(error)}): make one with finer gpu-queue --prepare."
+                f"{option} {folder} is no bundle ({in_one_line(error)}): make one, {argument('prepare')} does."
             ) from error
         if not known:
-            raise InputError(f"{option} {folder} was written by another version: make it anew with --prepare.")
+            raise InputError(
+                f"{option} {folder} was written by another version: make it anew, {argument('prepare')} does."
+            )
 
     @property
     def quick(self) -> bool:

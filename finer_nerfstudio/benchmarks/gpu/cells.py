@@ -10,7 +10,6 @@ from typing import Any, Literal, cast
 from finer_nerfstudio.benchmarks.gpu import fields, images, kernels, shapes
 from finer_nerfstudio.benchmarks.gpu.bundle import Bundle
 from finer_nerfstudio.benchmarks.gpu.cell import Place, QueueCell
-from finer_nerfstudio.errors import argument
 from finer_nerfstudio.inr.methods import PROTOCOLS
 from finer_nerfstudio.runs.options import FitOptions
 from finer_nerfstudio.tasks.image.fit import ImageOptions
@@ -132,7 +131,7 @@ def _seconds(method: str, real: float, toy: float, quick: bool) -> float:
 
 
 def _missing_bundle(bundle: Bundle | None) -> Callable[[Place], str | None]:
-    sentence = f"it takes a bundle, which {argument('bundle')} names." if bundle is None else None
+    sentence = "no bundle was given, which holds what it reads." if bundle is None else None
     return lambda _: sentence
 
 

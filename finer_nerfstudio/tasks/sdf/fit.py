@@ -244,8 +244,14 @@ def measure_shape(
         report("comparing surfaces", 1, 2)
     least = metrics.chamfer(again, true_points)
     field, size = field_of(network), effort.iou_resolution
-    inside = true_inside(shape, size, report=report) if inside is None else inside
-    tight, paper = (metrics.iou(inside_of_field(field, half, size, report=report), inside[half]) for half in HALVES)
+    truth = distance_to(unit) if inside is None else None
+    tight, paper = (
+        metrics.iou(
+            inside_of_field(field, half, size, report=report),
+            inside_of_distance(truth, half, size, closed=shape.watertight, report=report) if truth else inside[half],  # pyright: ignore[reportOptionalSubscript]
+        )
+        for half in HALVES
+    )
     return {
         "chamfer": distance / normalization.scale**2,
         "iou": tight,
