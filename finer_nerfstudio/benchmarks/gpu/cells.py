@@ -143,7 +143,7 @@ def _kernels(lengths: Lengths, quick: bool) -> list[QueueCell]:
         "",
         asdict(lengths.ceilings),
         _seconds("", 5.0, 0.5, quick),
-        lambda place: kernels.ceilings(lengths.ceilings, place.device),
+        lambda place: dict(kernels.ceilings(lengths.ceilings, place.device)),
     )
     cells = [ceiling]
     for points in lengths.points:

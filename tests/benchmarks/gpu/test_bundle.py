@@ -13,6 +13,7 @@ import torch
 from finer_nerfstudio.benchmarks.gpu.bundle import Bundle, sizes_of
 from finer_nerfstudio.benchmarks.gpu.fields import write_scene
 from finer_nerfstudio.benchmarks.gpu.preparing import TOY, BundleSizes, scene_views
+from finer_nerfstudio.cli.main import main
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.files.images import read_stored_image
 from finer_nerfstudio.inr.methods import preset
@@ -139,6 +140,16 @@ def test_a_shape_is_fitted_and_measured_without_its_distance(bundle: Bundle, mon
     fitted = fit_shape(found.shape, options, pool=found.pool)
     assert fitted.training.curve[-1][1] < 0.1 * fitted.training.curve[0][1]
     surface_of(fitted.network, 24)
+
+
+def test_the_command_makes_the_same_bundle(toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = map(str, toy.images)
+    options = ["--scene", str(toy.scene), "--images", *images, "--shape", str(toy.shape), "--quick"]
+    main(["gpu-queue", "--prepare", str(tmp_path / "b"), *options])
+    sizes = sizes_of(tmp_path / "b")
+    printed = capsys.readouterr().out
+    assert all(f"{size:,} bytes" in printed for size in (*sizes.values(), sum(sizes.values())))
+    assert Bundle(tmp_path / "b").descriptions == Bundle(toy.folder).descriptions
 
 
 def test_a_damaged_bundle_gets_a_sentence(bundle: Bundle, tmp_path: Path) -> None:
