@@ -142,10 +142,12 @@ class _Run:
             shutil.rmtree(place.scratch, ignore_errors=True)
             say(f"  measured in {in_words(time.monotonic() - began)}")
         except OutOfTime:
-            seconds = time.monotonic() - began
-            if cell.remaining(place) is None:  # what has a checkpoint goes on from there
+            seconds, remaining = time.monotonic() - began, cell.remaining(place)
+            if remaining is None:
                 self._keep(cell, seconds, error=f"it was stopped: it had not ended after {in_words(seconds)}.")
-            self.outcome.failed[cell.name] = "the time was over before it ended"
+                self.outcome.failed[cell.name] = "the time was over before it ended"
+            else:  # it goes on from its checkpoint
+                self.outcome.waiting[cell.name] = remaining
             say("  stopped: the time is over")
         except Exception as error:
             if came_from_interruption(error):

@@ -180,7 +180,8 @@ def test_a_cell_that_is_at_work_when_the_time_is_over_is_stopped(queue: Queue, t
     assert outcome.failed == {"endless": "the time was over before it ended"}
     assert read_records(queue.folder)["endless"]["stopped_after"] >= 0.2
     resumable = cell_named("resumable", work, estimate=0.1, remaining=lambda _: 0.1)
-    run_queue([resumable], short)
+    outcome = run_queue([resumable], short)
+    assert (outcome.waiting, outcome.failed) == ({"resumable": 0.1}, {})
     assert "resumable" not in read_records(queue.folder), "it goes on from its checkpoint"
 
 
