@@ -5,7 +5,7 @@
 
 Every docs/templates/PAGE.md is a template of jinja, and docs/PAGE.md what it gives. In it, ``results["NAME"]`` is the
 content of docs/results/NAME.json, ``numbers(verb, name)`` what an analysis found, ``published`` the paper's numbers,
-``methods`` the registry and ``claims`` the functions that judge:
+``methods`` the registry, ``gpu_tables()`` what ``finer gpu-queue`` measured, and ``claims`` the functions that judge:
 
     The best of them reached {{ results["nerf_lego_15_minutes"]["finer-sine"].psnr | decimals(2) }} dB.
 
@@ -28,6 +28,7 @@ from typing import Any
 from PIL import Image
 
 from finer_nerfstudio.analysis.outcome import Outcome, Table, read_outcome, save_figure
+from finer_nerfstudio.benchmarks.gpu.page import tables
 from finer_nerfstudio.cli.command import run_command
 from finer_nerfstudio.errors import InputError, in_one_line
 from finer_nerfstudio.files.atomic import replacing, write_text
@@ -79,6 +80,10 @@ class Results(Mapping[str, Any]):
         """Return what an analysis of a method or a family found, in few numbers."""
         return self[f"analysis/{verb}-{name}/{verb}"]["numbers"]
 
+    def below(self, folder: str) -> dict[str, Any]:
+        """Return the contents of the files of a folder, by their names without it."""
+        return {name.removeprefix(f"{folder}/"): self[name] for name in self if name.startswith(f"{folder}/")}
+
     def by_method(self, verb: str, names: list[str]) -> dict[str, dict[str, Any]]:
         """Return the same of several."""
         return {name: self.numbers(verb, name) for name in names}
@@ -110,6 +115,7 @@ def rendered(template: Path, results: Results) -> str:
         "claims": claims,
         "published": published,
         "methods": METHODS,
+        "gpu_tables": lambda: tables(results.below("gpu"), published),
     }
     try:
         text = environment.get_template(template.name).render()

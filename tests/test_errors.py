@@ -35,8 +35,10 @@ _SPOKEN_TO_BY_COMMANDS = (
 )
 # Other strings with options in them.
 _ALLOWED = {
+    "benchmarks/gpu/wheels.py": "prints a command for pip",
     "errors.py": "makes them",
     "inr/kernels/building.py": "asks a compiler for its version",
+    "reproduction/radiance/baselines.py": "calls ns-train and finer export",
     "reproduction/radiance/cells.py": "calls ns-train",
     "reproduction/radiance/pictures.py": "calls ns-render",
     "reproduction/radiance/programs.py": "calls ns-train and ns-eval",

@@ -131,6 +131,8 @@ def shortened(command: str) -> str:
             "16",
         ]
         arguments += ["--output-dir", f"outputs/{place_of(command)}"]
+    elif command.startswith("finer gpu-queue"):
+        arguments += ["--quick", "--only", "quick-kernels-*-64", "--output-dir", f"outputs/{place_of(command)}"]
     elif command.startswith("finer stream") and arguments[1] in ("encode", "compare"):
         for option in ("--size", "--steps"):
             if option in arguments:

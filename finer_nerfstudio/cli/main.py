@@ -20,6 +20,7 @@ VERBS: dict[str, str] = {
     "reproduce": "repeat the tables of the paper",
     "compare": "train radiance fields with several methods for the same time",
     "benchmark": "measure speed and memory beside plain PyTorch",
+    "gpu-queue": "measure the paper's tables on a GPU, a few minutes at a time",
     "demo-scene": "make a small Blender scene to train on",
     "demo-capture": "make a capture with a distorting lens to train on",
 }

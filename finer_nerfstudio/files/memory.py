@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import psutil
-
 # Limits of containers and batch systems, where Linux keeps them: version 2 of control groups, and version 1.
 _LIMITS = (
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
@@ -15,6 +13,8 @@ _LIMITS = (
 
 def available_memory() -> int:
     """Return the bytes that this process can still take, of the machine's memory and of its container's."""
+    import psutil  # late: programs that read no pictures do without it
+
     available = psutil.virtual_memory().available
     for limit, used in _LIMITS:
         try:

@@ -116,7 +116,7 @@ def train_and_evaluate(run: RadianceRun) -> dict[str, Any]:
             attempt,
             log=log,
             watch=lambda: stage(f"{run.name}: test views", len(view_pictures(attempt)), expected),
-            environment=_environment(run.method),
+            environment=environment_of(run.method),
         )
     result = {
         "psnr": test["psnr"],
@@ -200,7 +200,7 @@ def _trained(run: RadianceRun, attempt: Path) -> Path:
             parser_options=run.protocol.parser_options(run.scene),
             log=log,
             watch=RunProgress(attempt / "run", run.protocol.steps, report).look,
-            environment=_environment(run.method),
+            environment=environment_of(run.method),
         )
         done = finished_training(attempt, run.protocol)
         if done is None:
@@ -208,7 +208,8 @@ def _trained(run: RadianceRun, attempt: Path) -> Path:
     return done
 
 
-def _environment(method: str) -> dict[str, str]:
+def environment_of(method: str) -> dict[str, str]:
+    """Return the environment in which Nerfstudio's commands know a method."""
     if method != NERFACTO:
         return environment_of_programs()
     return {**environment_of_programs(), "NERFSTUDIO_METHOD_CONFIGS": f"{NERFACTO}={_NERFACTO_SPECIFICATION}"}

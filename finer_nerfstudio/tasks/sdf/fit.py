@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -21,7 +22,8 @@ from finer_nerfstudio.runs.training import Backward, Report, Schedule, Training,
 from finer_nerfstudio.tasks.sdf.distance import SignedDistance, cloud_distance, mesh_distance
 from finer_nerfstudio.tasks.sdf.effort import Effort
 from finer_nerfstudio.tasks.sdf.extraction import Field, affordable_resolution, extract_surface
-from finer_nerfstudio.tasks.sdf.loss import DistanceLoss
+from finer_nerfstudio.tasks.sdf.loss import DistanceLoss, WeightedDraws
+from finer_nerfstudio.tasks.sdf.pool import PointPool, PooledDraws
 from finer_nerfstudio.tasks.sdf.sampling import SurfaceSampler
 from finer_nerfstudio.tasks.sdf.shape import Normalization, Shape, normalization_of
 
@@ -29,6 +31,13 @@ from finer_nerfstudio.tasks.sdf.shape import Normalization, Shape, normalization
 # finer-wavelet on two processor cores for one and a half and for ten minutes.
 _SHORT_RUN_LEARNING_RATE = 3e-4
 _SHORT_RUN_BATCH = 3_000
+
+HALVES = (0.5, 1.0)
+"""Half the sides of the grids of the two IoUs: the tight one and the paper's, in the unit frame."""
+
+TrueInside = Mapping[float, np.ndarray]
+"""For either of :data:`HALVES`, which points of its grid are inside the shape."""
+
 # Points per side of the blocks in which a true distance is looked at.
 _BLOCK = 8
 
@@ -91,6 +100,7 @@ def fit_shape(
     shape: Shape,
     options: ShapeOptions,
     *,
+    pool: PointPool | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
     report: Report | None = None,
@@ -100,6 +110,7 @@ def fit_shape(
     Args:
         shape: in its own units.
         options: method, length and hyper-parameters.
+        pool: of the shape, to draw training points from; new ones are made at every step unless given.
         checkpoint: where the state of the run is kept.
         resume: go on from there.
         report: progress callback.
@@ -125,9 +136,14 @@ def fit_shape(
     generator = torch.Generator().manual_seed(options.seed)
     network = chosen.network(3, 1, width=protocol.width, depth=protocol.depth, generator=generator).to(device)
     settings = {**settings_of(options, chosen, protocol), "batch_size": batch_size, "shape": shape.description}
+    if pool is None:
+        draws = DistanceLoss(SurfaceSampler(unit), distance_to(unit), batch_size, device)
+    else:
+        draws = PooledDraws(pool, batch_size, device)
+        settings["pool"] = pool.description
     training = train(
         network,
-        distance_error(network, SurfaceSampler(unit), distance_to(unit), batch_size),
+        distance_error(network, draws),
         schedule,
         generator=generator,
         checkpoint=checkpoint,
@@ -138,14 +154,11 @@ def fit_shape(
     return FittedShape(network, normalization, training, settings)
 
 
-def distance_error(
-    network: CoordinateNetwork, surface: SurfaceSampler, distance: SignedDistance, batch_size: int
-) -> Backward:
+def distance_error(network: CoordinateNetwork, draws: WeightedDraws) -> Backward:
     """Return the backward pass of a draw's loss."""
-    distances = DistanceLoss(surface, distance, batch_size, network.device)
 
     def backward(generator: torch.Generator) -> Tensor:
-        loss = distances.weighted(lambda points: network(points)[:, 0], *distances.draw(generator)).sum()
+        loss = draws.weighted(lambda points: network(points)[:, 0], *draws.draw(generator)).sum()
         loss.backward()
         return loss.detach()
 
@@ -199,6 +212,7 @@ def measure_shape(
     *,
     seed: int = 0,
     effort: Effort | None = None,
+    inside: TrueInside | None = None,
     report: Stage | None = None,
 ) -> dict[str, float]:
     """Quality of an extracted surface.
@@ -214,6 +228,7 @@ def measure_shape(
         faces: of the extracted surface.
         seed: of the random points.
         effort: fewer points and a coarser grid than those.
+        inside: what is inside the shape on either grid, where it is known already (:func:`true_inside`).
         report: progress callback.
     """
     effort = Effort() if effort is None else effort
@@ -228,13 +243,14 @@ def measure_shape(
     if report is not None:
         report("comparing surfaces", 1, 2)
     least = metrics.chamfer(again, true_points)
-    field, truth, size = field_of(network), distance_to(unit), effort.iou_resolution
+    field, size = field_of(network), effort.iou_resolution
+    truth = distance_to(unit) if inside is None else None
     tight, paper = (
         metrics.iou(
             inside_of_field(field, half, size, report=report),
-            inside_of_distance(truth, half, size, closed=shape.watertight, report=report),
+            inside_of_distance(truth, half, size, closed=shape.watertight, report=report) if truth else inside[half],  # pyright: ignore[reportOptionalSubscript]
         )
-        for half in (0.5, 1.0)
+        for half in HALVES
     )
     return {
         "chamfer": distance / normalization.scale**2,
@@ -249,6 +265,20 @@ def measure_shape(
 def _samples(shape: Shape, count: int, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
     points, normals = SurfaceSampler(shape).points_and_normals(count, generator)
     return points.double().numpy(), normals.double().numpy()
+
+
+def true_inside(shape: Shape, resolution: int = Effort.iou_resolution, *, report: Stage | None = None) -> TrueInside:
+    """Return what is inside a shape on the grids of both IoUs, ``[n, n, n]`` each.
+
+    Args:
+        shape: in its own units.
+        resolution: grid points per axis.
+        report: progress callback.
+    """
+    truth = distance_to(in_unit_frame(shape)[0])
+    return {
+        half: inside_of_distance(truth, half, resolution, closed=shape.watertight, report=report) for half in HALVES
+    }
 
 
 def inside_of_field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -15,26 +16,21 @@ from finer_nerfstudio.tasks.sdf.sampling import SurfaceSampler, training_points
 _COARSE_WEIGHT = 0.01
 
 
-class DistanceLoss:
-    """Draws training points and weighs their errors.
+class WeightedDraws(ABC):
+    """Draws training points, wherever they come from, and weighs their errors.
 
     Args:
-        surface: where points are drawn around.
-        distance: the truth.
         points: of a draw; even rows are coarse, odd rows fine.
         device: of the network.
     """
 
-    def __init__(self, surface: SurfaceSampler, distance: SignedDistance, points: int, device: torch.device) -> None:
-        self._surface, self._distance = surface, distance
+    def __init__(self, points: int, device: torch.device) -> None:
         self._weights = torch.ones(points, device=device)
         self._weights[0::2] = _COARSE_WEIGHT
 
+    @abstractmethod
     def draw(self, generator: torch.Generator) -> tuple[Float[Tensor, "points 3"], Float[Tensor, " points"]]:
         """Return points of the unit frame and their signed distances, on the network's device."""
-        points = training_points(self._surface.points_and_normals(len(self._weights), generator)[0], generator)
-        truth = self._distance(points)
-        return points.to(self._weights.device), truth.to(self._weights.device)
 
     def weighted(
         self,
@@ -44,3 +40,24 @@ class DistanceLoss:
     ) -> Float[Tensor, " points"]:
         """Return each point's share of the loss, which is their sum."""
         return self._weights * (field(points) - truth).square()
+
+
+class DistanceLoss(WeightedDraws):
+    """Draws points around a surface, and measures their distances to it.
+
+    Args:
+        surface: where points are drawn around.
+        distance: the truth.
+        points: of a draw; even rows are coarse, odd rows fine.
+        device: of the network.
+    """
+
+    def __init__(self, surface: SurfaceSampler, distance: SignedDistance, points: int, device: torch.device) -> None:
+        super().__init__(points, device)
+        self._surface, self._distance = surface, distance
+
+    def draw(self, generator: torch.Generator) -> tuple[Float[Tensor, "points 3"], Float[Tensor, " points"]]:
+        """Return points of the unit frame and their signed distances, on the network's device."""
+        points = training_points(self._surface.points_and_normals(len(self._weights), generator)[0], generator)
+        truth = self._distance(points)
+        return points.to(self._weights.device), truth.to(self._weights.device)
