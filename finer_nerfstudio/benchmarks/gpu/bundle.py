@@ -22,6 +22,7 @@ from PIL import Image
 from finer_nerfstudio.benchmarks.gpu.shapes import PreparedShape
 from finer_nerfstudio.errors import InputError, argument, in_one_line
 from finer_nerfstudio.files.atomic import replacing, write_json
+from finer_nerfstudio.nerf.captured.views import Views
 from finer_nerfstudio.tasks.image.files import SourceImage
 from finer_nerfstudio.tasks.sdf.fit import HALVES
 from finer_nerfstudio.tasks.sdf.pool import PointPool
@@ -33,35 +34,12 @@ _SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
-class SceneViews:
-    """Views of a scene.
-
-    Attributes:
-        images: ``[n, height, width, 4]`` uint8, straight alpha.
-        poses: ``[n, 3, 4]`` float32, camera to world, where the scene fills [-1, 1]^3.
-        focal: pixels.
-    """
-
-    images: np.ndarray
-    poses: np.ndarray
-    focal: float
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """Return the number of views, their size and a digest."""
-        digest = hashlib.blake2b(np.ascontiguousarray(self.images).tobytes(), digest_size=16)
-        digest.update(np.ascontiguousarray(self.poses).tobytes())
-        count, height, width, _ = self.images.shape
-        return {"views": count, "height": height, "width": width, "blake2": digest.hexdigest()}
-
-
-@dataclass(frozen=True)
 class Contents:
     """All that a bundle holds.
 
     Attributes:
         scene: its name.
-        views: of the scene, "train" and "test".
+        views: of the scene, which fills [-1, 1]^3: "train" and "test".
         images: by name.
         shape_name: of the shape.
         shape: the shape.
@@ -69,7 +47,7 @@ class Contents:
     """
 
     scene: str
-    views: Mapping[str, SceneViews]
+    views: Mapping[str, Views]
     images: Mapping[str, SourceImage]
     shape_name: str
     shape: PreparedShape
@@ -182,11 +160,11 @@ class Bundle:
         return self._manifest["contents"]
 
     @cached_property
-    def views(self) -> dict[str, SceneViews]:
+    def views(self) -> dict[str, Views]:
         """The scene's views, "train" and "test"."""
         arrays = self._arrays(_VIEWS)
         return {
-            split: SceneViews(
+            split: Views(
                 np.stack(_unpacked(arrays[f"{split}_bytes"], arrays[f"{split}_lengths"])),
                 arrays[f"{split}_poses"],
                 float(arrays[f"{split}_focal"]),

@@ -10,18 +10,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from finer_nerfstudio.benchmarks.gpu.bundle import SceneViews
 from finer_nerfstudio.benchmarks.gpu.cell import Place
 from finer_nerfstudio.files.atomic import replacing, write_json
+from finer_nerfstudio.nerf.captured.run import FieldOptions, fit_views
+from finer_nerfstudio.nerf.captured.views import Views
 from finer_nerfstudio.runs.progress import training_progress
 
 POSITION_SCALE = 0.8
 """The paper's factor from a synthetic scene's camera positions to the field's box [-1, 1]^3."""
 
 
-def fit_and_measure(
-    name: str, train: SceneViews, test: SceneViews, options: dict[str, Any], place: Place
-) -> dict[str, Any]:
+def fit_and_measure(name: str, train: Views, test: Views, options: dict[str, Any], place: Place) -> dict[str, Any]:
     """Train a radiance field and measure it on the test views.
 
     Args:
@@ -34,22 +33,20 @@ def fit_and_measure(
     Raises:
         OutOfTime: at the deadline.
     """
-    from finer_nerfstudio.nerf.captured.run import FieldOptions, Views, fit_views  # pyright: ignore[reportMissingImports]
-
-    views = [Views(each.images, each.poses, each.focal) for each in (train, test)]
     with training_progress(name, "{:.2f} dB".format) as report:
 
         def passed_on(step: int, steps: int, psnr: float) -> None:
             report(step / max(1, steps), step, psnr)
 
         return fit_views(
-            *views,
+            train,
+            test,
             FieldOptions(**options, device=str(place.device)),
             report=place.while_there_is_time(passed_on),
         )
 
 
-def write_scene(folder: Path, train: SceneViews, test: SceneViews) -> None:
+def write_scene(folder: Path, train: Views, test: Views) -> None:
     """Write views as a scene in Blender format, for Nerfstudio's own methods.
 
     Args:
@@ -86,7 +83,7 @@ def best_seconds(place: Place, names: Sequence[str]) -> float | None:
 
 
 def train_elsewhere(
-    trainer: Trainer, train: SceneViews, test: SceneViews, names: Sequence[str], least: float, place: Place
+    trainer: Trainer, train: Views, test: Views, names: Sequence[str], least: float, place: Place
 ) -> dict[str, Any]:
     """Train another program on the same views, for as long as the best of our fields took.
 

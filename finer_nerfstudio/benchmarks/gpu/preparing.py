@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from finer_nerfstudio.benchmarks.gpu.bundle import Contents, SceneViews
+from finer_nerfstudio.benchmarks.gpu.bundle import Contents
 from finer_nerfstudio.benchmarks.gpu.shapes import PreparedShape
 from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.nerf.captured.views import Views
 from finer_nerfstudio.runs.progress import Stage
 from finer_nerfstudio.tasks.image.files import SourceImage, read_image
 from finer_nerfstudio.tasks.sdf.fit import distance_to, in_unit_frame, true_inside
@@ -78,7 +79,7 @@ def _image(path: Path, side: int | None) -> SourceImage:
     return image if side is None or max(image.height, image.width) <= side else read_image(path, size=side)
 
 
-def scene_views(scene: Path, split: str, sizes: BundleSizes) -> SceneViews:
+def scene_views(scene: Path, split: str, sizes: BundleSizes) -> Views:
     """Read views as ``ns-train`` and ``ns-eval`` see them.
 
     Args:
@@ -104,7 +105,7 @@ def scene_views(scene: Path, split: str, sizes: BundleSizes) -> SceneViews:
     focal = float(cameras.fx[0])
     if not torch.allclose(cameras.fx, cameras.fy) or not torch.allclose(cameras.fx, cameras.fx[0]):
         raise InputError(f"{scene}: the views differ in their focal lengths: the queue takes scenes with one.")
-    return SceneViews(np.stack(images), cameras.camera_to_worlds[:count].numpy().astype(np.float32), focal)
+    return Views(np.stack(images), cameras.camera_to_worlds[:count].numpy().astype(np.float32), focal)
 
 
 def prepare_shape(mesh: Shape, sizes: BundleSizes, *, seed: int, report: Stage | None = None) -> PreparedShape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,14 @@ class Views:
     images: UInt8[np.ndarray, "views height width 4"]
     poses: Float[np.ndarray, "views 3 4"]
     focal: float
+
+    @property
+    def description(self) -> dict[str, int | str]:
+        """Return the number of views, their size and a digest: enough to tell whether two runs saw the same."""
+        digest = hashlib.blake2b(np.ascontiguousarray(self.images).tobytes(), digest_size=16)
+        digest.update(np.ascontiguousarray(self.poses).tobytes())
+        count, height, width, _ = self.images.shape
+        return {"views": count, "height": height, "width": width, "blake2": digest.hexdigest()}
 
     def __post_init__(self) -> None:
         views, height, width, channels = self.images.shape
