@@ -3,14 +3,26 @@
 A small network spends its time on memory traffic: every layer of a batch is written and read several times. Here one
 program takes a tile of rows through all layers. Its activations stay in registers, split along the features into
 chunks of at most 64 that products can take as operands, weights come from the second-level cache, and of the batch
-only coordinates are read and outputs written.
+only coordinates are read and outputs written. Activations are held as what the next product takes, two bytes each in
+half precision, which is what gives wide networks their rows.
 
-The backward pass recomputes the forward pass and so needs every layer's pre-activations once more, in reverse order.
-They do not fit into registers, and recomputing each from the coordinates would cost products that grow with the square
-of the depth. So each program spills them to a scratch of its own, which its next tile overwrites: ``depth * tile_rows *
-width`` numbers a program, at most 32 KB a layer, that stay in the second-level cache and cost memory nothing. Programs
-are as many as multiprocessors, take tiles by turns, and add to weight gradients of their own, which are summed at the
-end: no atomic operations, so that equal inputs give equal gradients, bit for bit.
+There are two backward passes, and :func:`recomputes` chooses.
+
+*Recomputing*, up to 64 features: :func:`backward` starts from the coordinates. It needs every layer's pre-activations
+in reverse order, which do not fit into registers, so each program spills them to a scratch of its own, which its next
+tile overwrites: ``depth * tile_rows * width`` numbers a program, at most 16 KB a layer, that stay in the second-level
+cache and cost memory nothing. Programs are as many as multiprocessors, take tiles by turns, and add to weight
+gradients of their own, which are summed at the end: no atomic operations, so that equal inputs give equal gradients,
+bit for bit.
+
+*From stored pre-activations*, wider than that: :func:`forward` leaves them in memory, in float32, as phases need, and
+:func:`backward_stored` takes gradients through all layers, leaving activations and gradients as operands from which
+PyTorch's products make the weight gradients. The reason is arithmetic. A tile of 32 rows adds ``width^2`` sums to
+memory and so moves ``8 * width^2 / 32`` bytes a row and layer: 1 KB for 64 features, 4 KB for 128 and 16 KB for 256,
+whose sums on 132 multiprocessors, 35 MB a layer, no longer fit into a cache of 50 MB from the second layer on. Storing
+moves ``8 * width`` bytes of pre-activations and ``8 * width`` (half precision) or ``16 * width`` (float32) of operands:
+4 to 6 KB for 256 features, a third of what they cost as separate layers, about 13 KB. At 3.3 TB/s a step of three
+layers of 256 on 65,536 rows then moves 0.8 to 1.2 GB in 0.24 to 0.36 ms, and partial sums 3.2 GB in 1 ms.
 
 Wavelets: a packed row keeps all real parts before all imaginary ones. Here the two parts of a number are neighbours,
 which is how a register tile can be split into them; weights are reordered on the way in, gradients on the way out.
@@ -33,25 +45,35 @@ from jaxtyping import Float
 from torch import Tensor
 
 from finer_nerfstudio.inr.kernels.form import KernelForm
+from finer_nerfstudio.inr.kernels.rounding import Precision, Rounding, product
 from finer_nerfstudio.inr.kernels.triton_activation import (
     complex_activation,
     numbers_and_switches,
     real_activation,
 )
 
-Precision = Literal["float32", "tf32", "bf16"]
-
+# Features after an activation of real numbers and of complex ones, both parts counted.
 _LARGEST_WIDTH = 256
+_LARGEST_PACKED_WIDTH = 512
 _LARGEST_INPUT = 128
+# Wider networks add more partial sums to memory than their operands are.
+_LARGEST_RECOMPUTED_WIDTH = 64
 # What a product needs of each of its sides.
 _SMALLEST_SIDE = 16
 # Features of a register tile.
 _LARGEST_CHUNK = 64
+# Registers of a multiprocessor, and of a thread at most.
+_REGISTERS = 1 << 16
+_THREAD_REGISTERS = 255
+
+_Kind = Literal["forward", "backward", "chain"]
+_DEFAULT = Rounding("tf32", "tf32")
+_SHAPE = {}
 
 
 @dataclass(frozen=True)
 class _Tiling:
-    """The sizes that a kernel is compiled for; all but the depth are powers of two.
+    """The sizes that a kernel is compiled for; rows, inputs and chunks are powers of two.
 
     Attributes:
         rows: of the batch in a tile.
@@ -100,15 +122,24 @@ def _zeros(ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 @triton.jit
 @no_type_check
+def _operand(x, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
+    """``x`` as products take it."""
+    if PRECISION == "bfloat16":
+        x = x.to(tl.bfloat16)
+    if PRECISION == "float16":
+        x = x.to(tl.float16)
+    if INTERPRETED:
+        # The same products of the same numbers: NumPy has no bfloat16 and would multiply the bits.
+        x = x.to(tl.float32)
+    return x
+
+
+@triton.jit
+@no_type_check
 def _product(a, b, total, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
     """``total + a @ b``, summed in float32."""
-    if PRECISION == "bf16":
-        a = a.to(tl.bfloat16)
-        b = b.to(tl.bfloat16)
-        if INTERPRETED:
-            # The same products of the same numbers: NumPy has no bfloat16 and would multiply the bits.
-            a = a.to(tl.float32)
-            b = b.to(tl.float32)
+    a = _operand(a, PRECISION, INTERPRETED)
+    b = _operand(b, PRECISION, INTERPRETED)
     return tl.dot(a, b, total, input_precision="tf32" if PRECISION == "tf32" else "ieee")
 
 
@@ -123,27 +154,34 @@ def _block(matrix, first_row, first_column, stride, ROWS: tl.constexpr, COLUMNS:
 
 @triton.jit
 @no_type_check
-def _affine(
-    z,
-    weight,
-    bias,
-    CHUNK: tl.constexpr,
-    CHUNKS: tl.constexpr,
-    TILING: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+def _through_weight(
+    z, weight, n, CHUNK: tl.constexpr, TILING: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr
 ):
-    """``z @ weight.T + bias`` of a tile's chunks ``z``, as ``CHUNKS`` chunks of ``CHUNK`` features."""
+    """Chunk ``n``, of ``CHUNK`` features, of ``z @ weight.T`` for a tile's chunks ``z``."""
     chunks: tl.constexpr = TILING.chunks
-    results = ()
-    for n in tl.static_range(CHUNKS):
-        b = tl.load(bias + n * CHUNK + tl.arange(0, CHUNK))
-        total = _zeros(TILING.rows, CHUNK) + b[None, :]
-        for k in tl.static_range(chunks):
-            w = tl.load(_block(weight, n * CHUNK, k * TILING.chunk, TILING.width, CHUNK, TILING.chunk))
-            total = _product(z[k], tl.trans(w), total, PRECISION, INTERPRETED)
-        results = results + (total,)
-    return results
+    total = _zeros(TILING.rows, CHUNK)
+    for k in tl.static_range(chunks):
+        w = tl.load(_block(weight, n * CHUNK, k * TILING.chunk, TILING.width, CHUNK, TILING.chunk))
+        total = _product(z[k], tl.trans(w), total, PRECISION, INTERPRETED)
+    return total
+
+
+@triton.jit
+@no_type_check
+def _bias(bias, n, CHUNK: tl.constexpr):
+    return tl.load(bias + n * CHUNK + tl.arange(0, CHUNK))[None, :]
+
+
+@triton.jit
+@no_type_check
+def _packed_columns(n, units, CHUNK: tl.constexpr, SWITCHES: tl.constexpr):
+    """Columns of a packed matrix in memory where chunk ``n`` lies, and which of them there are."""
+    place = n * CHUNK + tl.arange(0, CHUNK)
+    column = place
+    known = place < units
+    if SWITCHES.family == "wavelet":
+        column = place // 2 + (place % 2) * (units // 2)
+    return column, known
 
 
 @triton.jit
@@ -227,9 +265,11 @@ def _forward_kernel(
     last,  # [outputs, width]
     biases,  # [TILING.hidden + 2, bias_stride]
     y,  # [rows, n_out]
+    stored,  # [TILING.hidden, rows, features], for products of hidden layers, packed; or None
     rows,
     n_in,
     n_out,
+    features,
     omega,
     s_squared,
     omega_f,
@@ -247,20 +287,157 @@ def _forward_kernel(
     z = ()
     for n in tl.static_range(chunks):
         pre = _first_affine(coords, row, inside, n_in, first, biases, n, TILING)
-        z = z + (_activate(pre, numbers, FIRST_SWITCHES),)
+        z = z + (_operand(_activate(pre, numbers, FIRST_SWITCHES), PRECISION, INTERPRETED),)
     for layer in range(TILING.hidden):
         weight = hidden + layer * TILING.width * TILING.width
         bias = biases + (layer + 1) * TILING.bias_stride
-        pres = _affine(z, weight, bias, TILING.chunk, TILING.chunks, TILING, PRECISION, INTERPRETED)
-        z = ()
+        results = ()
         for n in tl.static_range(chunks):
-            z = z + (_activate(pres[n], numbers, SWITCHES),)
+            pre = _through_weight(z, weight, n, TILING.chunk, TILING, PRECISION, INTERPRETED)
+            if stored is not None:
+                column, known = _packed_columns(n, features, TILING.chunk, SWITCHES)
+                address = stored + (layer * rows + row)[:, None] * features + column[None, :]
+                tl.store(address, pre, mask=inside[:, None] & known[None, :])
+            value = _activate(pre + _bias(bias, n, TILING.chunk), numbers, SWITCHES)
+            results = results + (_operand(value, PRECISION, INTERPRETED),)
+        z = results
     bias = biases + (TILING.hidden + 1) * TILING.bias_stride
-    values = _affine(z, last, bias, TILING.output_chunk, TILING.output_chunks, TILING, PRECISION, INTERPRETED)
+    for n in tl.static_range(output_chunks):
+        values = _through_weight(z, last, n, TILING.output_chunk, TILING, PRECISION, INTERPRETED)
+        values += _bias(bias, n, TILING.output_chunk)
+        column = n * TILING.output_chunk + tl.arange(0, TILING.output_chunk)
+        mask = inside[:, None] & (column < n_out)[None, :]
+        tl.store(y + row[:, None] * n_out + column[None, :], values, mask=mask)
+
+
+@triton.jit
+@no_type_check
+def _chain_through(
+    grads,
+    weight,
+    pres,  # pre-activations of the layer below, without bias; or, for the first layer, (coords, n_in, first)
+    bias,
+    values,  # receives activations of the layer below, [rows, features], packed
+    pre_grads,  # receives gradients of its pre-activations
+    sums,  # receives their sums over the tile, [pre_features]
+    row,
+    inside,
+    features,  # of the activations
+    pre_features,  # of the pre-activations
+    numbers,
+    CHUNK: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    SWITCHES: tl.constexpr,
+    IS_FIRST: tl.constexpr,
+    TILING: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):
+    """From gradients of ``weight @ activation(pre + bias)`` to those of ``pre``, in ``CHUNKS`` chunks of ``CHUNK``."""
+    chunks: tl.constexpr = TILING.chunks
+    pre_chunk: tl.constexpr = TILING.first_chunk if SWITCHES.real_input else TILING.chunk
+    results = ()
+    for n in tl.static_range(chunks):
+        z_grad = _zeros(TILING.rows, TILING.chunk)
+        for m in tl.static_range(CHUNKS):
+            w = tl.load(_block(weight, m * CHUNK, n * TILING.chunk, TILING.width, CHUNK, TILING.chunk))
+            z_grad = _product(grads[m], w, z_grad, PRECISION, INTERPRETED)
+        if SWITCHES.real_input:
+            column = n * pre_chunk + tl.arange(0, pre_chunk)
+            known = column < pre_features
+        else:
+            column, known = _packed_columns(n, pre_features, pre_chunk, SWITCHES)
+        place = row[:, None] * pre_features + column[None, :]
+        mask = inside[:, None] & known[None, :]
+        if IS_FIRST:
+            coords, n_in, first = pres
+            x = _first_affine(coords, row, inside, n_in, first, bias, n, TILING)
+        else:
+            x = tl.load(pres + place, mask=mask, other=0.0) + _bias(bias, n, pre_chunk)
+        z, pre_grad = _activate_and_differentiate(x, z_grad, numbers, SWITCHES)
+        z_column, z_known = _packed_columns(n, features, TILING.chunk, SWITCHES)
+        z_mask = inside[:, None] & z_known[None, :]
+        tl.store(values + row[:, None] * features + z_column[None, :], _stored(z, values), mask=z_mask)
+        tl.store(pre_grads + place, _stored(pre_grad, pre_grads), mask=mask)
+        # Padded rows have no gradient.
+        tl.store(sums + column, tl.sum(pre_grad, axis=0), mask=known)
+        if not IS_FIRST:
+            results = results + (_operand(pre_grad, PRECISION, INTERPRETED),)
+    return results
+
+
+@triton.jit
+@no_type_check
+def _stored(x, addresses):
+    return x.to(addresses.dtype.element_ty)
+
+
+@triton.jit
+@no_type_check
+def _chain_kernel(
+    coords,
+    first,
+    hidden,
+    last,
+    biases,
+    y_grad,  # [rows, n_out]
+    pres,  # [TILING.hidden, rows, features], packed, without bias
+    values,  # [TILING.hidden + 1, rows, features]: receives activations
+    grads,  # [TILING.hidden, rows, features]: receives gradients of pre-activations of hidden layers
+    first_grads,  # [rows, first_features]: and of the first one, in float32
+    sums,  # [tiles, TILING.hidden + 1, features]: receives sums of either over the rows of a tile
+    rows,
+    n_in,
+    n_out,
+    features,
+    first_features,
+    omega,
+    s_squared,
+    omega_f,
+    SWITCHES: tl.constexpr,
+    FIRST_SWITCHES: tl.constexpr,
+    TILING: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):
+    numbers = (omega, s_squared, omega_f)
+    output_chunks: tl.constexpr = TILING.output_chunks
+    matrix: tl.constexpr = TILING.width * TILING.width
+    program = tl.program_id(0).to(tl.int64)
+    row = program * TILING.rows + tl.arange(0, TILING.rows)
+    inside = row < rows
+    size = tl.full((), rows, tl.int64) * features
+    sums += program * (TILING.hidden + 1) * features
+    above = ()
     for n in tl.static_range(output_chunks):
         column = n * TILING.output_chunk + tl.arange(0, TILING.output_chunk)
         mask = inside[:, None] & (column < n_out)[None, :]
-        tl.store(y + row[:, None] * n_out + column[None, :], values[n], mask=mask)
+        grad = tl.load(y_grad + row[:, None] * n_out + column[None, :], mask=mask, other=0.0)
+        above = above + (_operand(grad, PRECISION, INTERPRETED),)
+    coordinates = (coords, n_in, first)
+    if TILING.hidden > 0:
+        layer = TILING.hidden
+        above = _chain_through(
+            above, last, pres + (layer - 1) * size, biases + layer * TILING.bias_stride, values + layer * size,
+            grads + (layer - 1) * size, sums + layer * features, row, inside, features, features, numbers,
+            TILING.output_chunk, TILING.output_chunks, SWITCHES, False, TILING, PRECISION, INTERPRETED,
+        )  # fmt: skip
+        for step in range(TILING.hidden - 1):
+            below = TILING.hidden - 1 - step
+            above = _chain_through(
+                above, hidden + below * matrix, pres + (below - 1) * size, biases + below * TILING.bias_stride,
+                values + below * size, grads + (below - 1) * size, sums + below * features, row, inside, features,
+                features, numbers, TILING.chunk, TILING.chunks, SWITCHES, False, TILING, PRECISION, INTERPRETED,
+            )  # fmt: skip
+        _chain_through(
+            above, hidden, coordinates, biases, values, first_grads, sums, row, inside, features, first_features,
+            numbers, TILING.chunk, TILING.chunks, FIRST_SWITCHES, True, TILING, PRECISION, INTERPRETED,
+        )  # fmt: skip
+    else:
+        _chain_through(
+            above, last, coordinates, biases, values, first_grads, sums, row, inside, features, first_features,
+            numbers, TILING.output_chunk, TILING.output_chunks, FIRST_SWITCHES, True, TILING, PRECISION, INTERPRETED,
+        )  # fmt: skip
 
 
 @triton.jit
@@ -338,6 +515,7 @@ def _backward_kernel(
     SWITCHES: tl.constexpr,
     FIRST_SWITCHES: tl.constexpr,
     TILING: tl.constexpr,
+    FORWARD: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
@@ -362,16 +540,18 @@ def _backward_kernel(
         for n in tl.static_range(chunks):
             pre = _first_affine(coords, row, inside, n_in, first, biases, n, TILING)
             tl.store(_block(scratch, 0, n * TILING.first_chunk, TILING.width, TILING.rows, TILING.first_chunk), pre)
-            z = z + (_activate(pre, numbers, FIRST_SWITCHES),)
+            z = z + (_operand(_activate(pre, numbers, FIRST_SWITCHES), FORWARD, INTERPRETED),)
         for layer in range(TILING.hidden):
             weight = hidden + layer * matrix
             bias = biases + (layer + 1) * TILING.bias_stride
-            pres = _affine(z, weight, bias, TILING.chunk, TILING.chunks, TILING, PRECISION, INTERPRETED)
             spilled = scratch + (layer + 1) * tile_size
-            z = ()
+            results = ()
             for n in tl.static_range(chunks):
-                tl.store(_block(spilled, 0, n * TILING.chunk, TILING.width, TILING.rows, TILING.chunk), pres[n])
-                z = z + (_activate(pres[n], numbers, SWITCHES),)
+                pre = _through_weight(z, weight, n, TILING.chunk, TILING, FORWARD, INTERPRETED)
+                pre += _bias(bias, n, TILING.chunk)
+                tl.store(_block(spilled, 0, n * TILING.chunk, TILING.width, TILING.rows, TILING.chunk), pre)
+                results = results + (_operand(_activate(pre, numbers, SWITCHES), FORWARD, INTERPRETED),)
+            z = results
         # A thread may read what another one spilled.
         tl.debug_barrier()
 
@@ -411,7 +591,7 @@ def _backward_kernel(
         x_grad = _zeros(TILING.rows, TILING.inputs)
         for n in tl.static_range(chunks):
             amount = _zeros(TILING.inputs, TILING.first_chunk)
-            amount = _product(tl.trans(x), grads[n], amount, PRECISION, INTERPRETED)
+            amount = _product(tl.trans(x), grads[n], amount, "float32", INTERPRETED)
             unit = n * TILING.first_chunk + tl.arange(0, TILING.first_chunk)
             weights = column[:, None] * units + unit[None, :]
             known = (column < n_in)[:, None] & (unit < units)[None, :]
@@ -420,7 +600,7 @@ def _backward_kernel(
             _add(biases_grad + unit, tl.sum(grads[n], axis=0), is_first)
             if coords_grad is not None:
                 w = tl.load(first + weights, mask=known, other=0.0)
-                x_grad = _product(grads[n], tl.trans(w), x_grad, PRECISION, INTERPRETED)
+                x_grad = _product(grads[n], tl.trans(w), x_grad, "float32", INTERPRETED)
         if coords_grad is not None:
             tl.store(coords_grad + coordinates, x_grad, mask=mask)
         # The next tile reads this one's sums and overwrites its scratch, again by other threads.
@@ -428,12 +608,11 @@ def _backward_kernel(
 
 
 def supports(in_features: int, widths: Sequence[int], out_features: int, forms: Sequence[KernelForm | None]) -> bool:
-    """Whether :func:`forward` and :func:`backward` can compute a network.
+    """Whether :func:`forward` can compute a network.
 
     Args:
         in_features: coordinates, at most 128.
-        widths: features after each activation, packed for a wavelet, at most 256: that is a wavelet network of up to
-            128 complex units, but not the 181 that stand for a real width of 256.
+        widths: features after each activation, at most 256, or for a wavelet 512 packed ones.
         out_features: signal values, at most 256.
         forms: the activation after each layer but the last: all the same, except that the first one's input may be
             real.
@@ -443,10 +622,21 @@ def supports(in_features: int, widths: Sequence[int], out_features: int, forms: 
     first, *others = (form for form in forms if form is not None)
     if any(form != replace(first, real_input=False) for form in others):
         return False
-    if first.family == "wavelet" and any(width % 2 for width in widths):
-        return False
+    largest = _LARGEST_WIDTH
+    if first.family == "wavelet":
+        largest = _LARGEST_PACKED_WIDTH
+        if any(width % 2 for width in widths):
+            return False
     sizes_fit = 1 <= in_features <= _LARGEST_INPUT and 1 <= out_features <= _LARGEST_WIDTH
-    return sizes_fit and all(1 <= width <= _LARGEST_WIDTH for width in widths)
+    return sizes_fit and all(1 <= width <= largest for width in widths)
+
+
+def recomputes(widths: Sequence[int]) -> bool:
+    """Whether :func:`backward` is the backward pass for a network that :func:`supports` takes.
+
+    Wider ones are for :func:`backward_stored`, which wants layers of one width; see the top of this file.
+    """
+    return max(widths) <= _LARGEST_RECOMPUTED_WIDTH
 
 
 def forward(
@@ -456,6 +646,7 @@ def forward(
     forms: Sequence[KernelForm],
     *,
     precision: Precision = "tf32",
+    stored: Float[Tensor, "hidden rows features"] | None = None,
 ) -> Float[Tensor, "*batch n_out"]:
     """``W_L act_L( ... act_1(W_0 coords + b_0) ... ) + b_L``, of which nothing in between reaches memory.
 
@@ -464,20 +655,23 @@ def forward(
         weights: real matrices ``[outputs, inputs]``; packed block matrices for a wavelet.
         biases: ``[outputs]`` each.
         forms: the activation after each layer but the last; see :func:`supports`.
-        precision: of the operands of products: float32, or rounded to tf32 or bfloat16. Sums, pre-activations, phases
-            and the whole first layer are float32 in any case.
+        precision: of the operands of products. Sums, pre-activations, phases and the whole first layer are float32 in
+            any case.
+        stored: receives ``W_i z`` of every layer but the first and the last, for :func:`backward_stored`.
 
     Returns:
         float32 values.
 
     Raises:
-        ValueError: for a network that :func:`supports` refuses.
+        ValueError: for a network that :func:`supports` refuses, and for layers of several widths that are to be stored.
     """
-    network = _Network(weights, biases, forms, precision, backward=False)
+    network = _Network(weights, biases, forms, Rounding(precision, precision), kind="forward")
+    if stored is not None:
+        network.require_one_width()
     x = coords.reshape(-1, coords.shape[-1]).float().contiguous()
     y = x.new_empty(x.shape[0], network.n_out)
     if x.shape[0]:
-        arguments: tuple = (x, *network.packed, y, *x.shape, network.n_out, *network.numbers)
+        arguments: tuple = (x, *network.packed, y, stored, *x.shape, network.n_out, network.features, *network.numbers)
         with torch.cuda.device_of(x):
             _forward_kernel[(triton.cdiv(x.shape[0], network.tiling.rows),)](*arguments, **network.switches)
     return y.reshape(*coords.shape[:-1], network.n_out)
@@ -491,7 +685,7 @@ def backward(
     grad_y: Float[Tensor, "*batch n_out"],
     *,
     want_input_grad: bool,
-    precision: Precision = "tf32",
+    rounding: Rounding = _DEFAULT,
 ) -> tuple[Float[Tensor, "*batch n_in"] | None, list[Tensor], list[Tensor]]:
     """The gradients of :func:`forward`, from its inputs and the gradient of its result.
 
@@ -502,12 +696,12 @@ def backward(
         forms: see there.
         grad_y: gradient with respect to the result.
         want_input_grad: whether the gradient with respect to ``coords`` is wanted.
-        precision: see there.
+        rounding: of the products that are computed anew, as in :func:`forward`, and of those of gradients.
 
     Returns:
         Gradients with respect to ``coords`` (or None), to each weight, and to each bias; float32.
     """
-    network = _Network(weights, biases, forms, precision, backward=True)
+    network = _Network(weights, biases, forms, rounding, kind="backward")
     tiling = network.tiling
     x = coords.reshape(-1, coords.shape[-1]).float().contiguous()
     y_grad = grad_y.reshape(-1, network.n_out).float().contiguous()
@@ -520,11 +714,63 @@ def backward(
         arrays = (x, *network.packed, y_grad, x_grad, *sums, scratch)
         arguments: tuple = (*arrays, *x.shape, network.n_out, *network.numbers)
         with torch.cuda.device_of(x):
-            _backward_kernel[(programs,)](*arguments, **network.switches)
+            _backward_kernel[(programs,)](*arguments, FORWARD=rounding.forward, **network.switches)
         grads = [partial.sum(0) for partial in sums]
     else:
         grads = [torch.zeros_like(t, dtype=torch.float32) for t in network.packed]
     return None if x_grad is None else x_grad.reshape(coords.shape), *network.unpacked(*grads)
+
+
+def backward_stored(
+    coords: Float[Tensor, "*batch n_in"],
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    forms: Sequence[KernelForm],
+    grad_y: Float[Tensor, "*batch n_out"],
+    stored: Float[Tensor, "hidden rows features"],
+    *,
+    want_input_grad: bool,
+    precision: Precision = "tf32",
+) -> tuple[Float[Tensor, "*batch n_in"] | None, list[Tensor], list[Tensor]]:
+    """The gradients of :func:`forward`, from what it stored: one kernel, and a product for each weight.
+
+    Args:
+        coords: what :func:`forward` was given, as are the next three.
+        weights: see there.
+        biases: see there.
+        forms: see there.
+        grad_y: gradient with respect to the result.
+        stored: what it left there.
+        want_input_grad: whether the gradient with respect to ``coords`` is wanted.
+        precision: of the operands of the products, but for the first layer's, which are float32.
+
+    Returns:
+        As :func:`backward`.
+    """
+    network = _Network(weights, biases, forms, Rounding(precision, precision), kind="chain")
+    network.require_one_width()
+    tiling, features = network.tiling, network.features
+    first_features = len(weights[0])
+    x = coords.reshape(-1, coords.shape[-1]).float().contiguous()
+    y_grad = grad_y.reshape(-1, network.n_out).float().contiguous()
+    rows, tiles = len(x), triton.cdiv(len(x), tiling.rows)
+    operands = network.packed[1].dtype
+    values = x.new_empty(tiling.hidden + 1, rows, features, dtype=operands)
+    grads = x.new_empty(tiling.hidden, rows, features, dtype=operands)
+    first_grads = x.new_empty(rows, first_features)
+    sums = x.new_empty(tiles, tiling.hidden + 1, features)
+    if tiles:
+        arrays = (x, *network.packed, y_grad, stored, values, grads, first_grads, sums)
+        arguments: tuple = (*arrays, *x.shape, network.n_out, features, first_features, *network.numbers)
+        with torch.cuda.device_of(x):
+            _chain_kernel[(tiles,)](*arguments, **network.switches)
+    above = [*grads, y_grad]
+    weight_grads = [product(first_grads.t(), x, "float32")]
+    weight_grads += [product(grad.t(), value, precision) for grad, value in zip(above, values, strict=True)]
+    bias_grads = [*sums.sum(dim=0), y_grad.sum(dim=0)]
+    bias_grads[0] = bias_grads[0][:first_features]
+    x_grad = product(first_grads, weights[0], "float32").reshape(coords.shape) if want_input_grad else None
+    return x_grad, weight_grads, bias_grads
 
 
 def _multiprocessors(device: torch.device) -> int:
@@ -544,39 +790,49 @@ class _Network:
         weights: Sequence[Tensor],
         biases: Sequence[Tensor],
         forms: Sequence[KernelForm],
-        precision: Precision,
+        rounding: Rounding,
         *,
-        backward: bool,
+        kind: _Kind,
     ) -> None:
-        widths = [weight.shape[1] for weight in weights[1:]]
+        self.widths = [weight.shape[1] for weight in weights[1:]]
         n_in, self.n_out = weights[0].shape[1], weights[-1].shape[0]
-        if not supports(n_in, widths, self.n_out, forms) or len(weights) != len(forms) + 1:
+        if not supports(n_in, self.widths, self.n_out, forms) or len(weights) != len(forms) + 1:
             raise ValueError(
-                f"no fused kernel computes a network {n_in} -> {' -> '.join(map(str, widths))} -> {self.n_out} with "
-                f"the activations {', '.join(form.family for form in forms)}"
+                f"no fused kernel computes a network {n_in} -> {' -> '.join(map(str, self.widths))} -> {self.n_out} "
+                f"with the activations {', '.join(form.family for form in forms)}"
             )
         self.shapes = [weight.shape for weight in weights]
+        self.features = self.widths[0]
         self.is_complex = forms[0].family == "wavelet"
-        self.tiling = _tiling(
-            n_in, max(widths), self.n_out, len(weights) - 2, complex_first=forms[0].real_input, backward=backward
-        )
+        width = _padded(max(self.widths))
+        rows, warps = _launch_shape(kind, width, rounding)
+        self.tiling = _tiling(n_in, width, self.n_out, len(weights) - 2, rows, complex_first=forms[0].real_input)
         # The first form differs from the others in what its input is, and in no number.
         self.numbers, first_switches = numbers_and_switches(forms[0])
         self.switches = {
             "SWITCHES": replace(first_switches, real_input=False),
             "FIRST_SWITCHES": first_switches,
             "TILING": self.tiling,
-            "PRECISION": precision,
+            "PRECISION": rounding.backward,
             # Triton's decorator makes other objects for its interpreter.
             "INTERPRETED": not isinstance(_forward_kernel, triton.JITFunction),
-            "num_warps": 8 if backward or self.tiling.width > 64 else 4,
+            "num_warps": warps,
             # A second stage would keep twice the weights in shared memory.
             "num_stages": 1,
             # Left alone, the assembler of CUDA 13.4 gives some of these kernels 32 registers and spills the rest.
-            "maxnreg": 255,
+            "maxnreg": min(_THREAD_REGISTERS, _REGISTERS // (32 * warps)),
             "enable_fp_fusion": True,
         }
-        self.packed = self._pack(weights, biases, torch.bfloat16 if precision == "bf16" else torch.float32)
+        halves = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+        one_type = rounding.forward == rounding.backward
+        self.packed = self._pack(
+            weights, biases, halves.get(rounding.forward, torch.float32) if one_type else torch.float32
+        )
+
+    def require_one_width(self) -> None:
+        """Raise ValueError unless all hidden layers have as many features."""
+        if len(set(self.widths)) > 1:
+            raise ValueError(f"layers of {', '.join(map(str, self.widths))} features are not stored as one tensor")
 
     def _pack(self, weights: Sequence[Tensor], biases: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
         """First, hidden and last weights and all biases, as the kernels' parameters describe them."""
@@ -624,16 +880,27 @@ def _neighbours_as_halves(tensor: Tensor, dim: int) -> Tensor:
     return tensor.unflatten(dim, (-1, 2)).transpose(dim, dim + 1)
 
 
-def _tiling(n_in: int, width: int, n_out: int, hidden: int, *, complex_first: bool, backward: bool) -> _Tiling:
+def _padded(width: int) -> int:
+    """Features with padding: a power of two up to a chunk, and then whole chunks, of which there may be three or six."""
+    if width <= _LARGEST_CHUNK:
+        return max(_SMALLEST_SIDE, triton.next_power_of_2(width))
+    return triton.cdiv(width, _LARGEST_CHUNK) * _LARGEST_CHUNK
+
+
+def _launch_shape(kind: _Kind, width: int, rounding: Rounding) -> tuple[int, int]:
+    """Return rows of a tile and warps of a program."""
+    return _SHAPE.get((kind, width), (32 if kind != "forward" and width > 64 else 64, 8 if kind != "forward" or width > 64 else 4))
+
+
+def _tiling(n_in: int, width: int, n_out: int, hidden: int, rows: int, *, complex_first: bool) -> _Tiling:
     """Tiles for any GPU since Ampere: 64 K registers a multiprocessor, and 99 KB of shared memory a block at least.
 
-    Chunks of 64 make a block of weights 16 KB. In the forward pass, 64 rows of the widest network, twice, are half of
-    the registers; the backward pass holds gradients and sums beside them and takes half the rows.
+    Chunks of 64 make a block of weights 16 KB.
     """
-    width = max(2 * _SMALLEST_SIDE if complex_first else _SMALLEST_SIDE, triton.next_power_of_2(width))
-    outputs = max(_SMALLEST_SIDE, triton.next_power_of_2(n_out))
+    width = max(2 * _SMALLEST_SIDE, width) if complex_first else width
+    outputs = _padded(n_out)
     return _Tiling(
-        rows=32 if backward and width > _LARGEST_CHUNK else 64,
+        rows=rows,
         inputs=max(_SMALLEST_SIDE, triton.next_power_of_2(n_in)),
         width=width,
         chunk=min(width, _LARGEST_CHUNK),

@@ -23,8 +23,15 @@ from torch import Tensor
 from finer_nerfstudio.inr.kernels import plain, triton_activation, triton_network
 from finer_nerfstudio.inr.kernels.blocks import ActivationKernel, BlockProgram
 from finer_nerfstudio.inr.kernels.form import KernelForm
-from finer_nerfstudio.inr.kernels.layers import ChainProgram, Layer, rounded_product
+from finer_nerfstudio.inr.kernels.layers import ChainProgram, Layer
 from finer_nerfstudio.inr.kernels.plain import ElementwiseMap
+from finer_nerfstudio.inr.kernels.rounding import (
+    Precision,
+    Rounding,
+    product,
+    pytorch_rounds_to_tf32,
+    read_rounding,
+)
 
 # Wider ones have more to spill than a register file holds.
 _LARGEST_TRAINED_WIDTH = 128
@@ -55,16 +62,14 @@ class TritonLayers:
     :class:`finer_nerfstudio.inr.kernels.layers.ChainProgram`.
     """
 
-    def run(
-        self, rows: Tensor, layers: Sequence[Layer], stored: Sequence[Tensor | None], operands: torch.dtype | None
-    ) -> Tensor:
+    def run(self, rows: Tensor, layers: Sequence[Layer], stored: Sequence[Tensor | None], rounding: Rounding) -> Tensor:
         x = rows
         for layer, kept in zip(layers, stored, strict=True):
-            rounding = layer.operands(operands)
+            precision = layer.rounding(rounding).forward
             if layer.activation is None:
-                x = _product(x, layer.weight.t(), rounding) + layer.bias
+                x = product(x, layer.weight.t(), precision) + layer.bias
                 continue
-            pre = _product(x, layer.weight.t(), rounding, out=kept)
+            pre = product(x, layer.weight.t(), precision, out=kept)
             x = rows.new_empty(len(rows), layer.width())
             triton_activation.launch(pre, layer.bias, None, x, None, _form(layer.activation))
         return x
@@ -75,7 +80,7 @@ class TritonLayers:
         grad: Tensor,
         layers: Sequence[Layer],
         stored: Sequence[Tensor | None],
-        operands: torch.dtype | None,
+        rounding: Rounding,
         want_x_grad: bool,
         want_weight_grads: Sequence[bool],
     ) -> tuple[Tensor | None, list[Tensor | None]]:
@@ -87,27 +92,20 @@ class TritonLayers:
             if layer.activation is not None:
                 pre = stored[i]
                 if pre is None:  # of the first layer, which reads the rows
-                    pre = _product(rows, layer.weight.t(), layer.operands(operands))
+                    pre = product(rows, layer.weight.t(), layer.rounding(rounding).forward)
                 value, through = rows.new_empty(len(rows), layer.width()), torch.empty_like(pre)
                 triton_activation.launch(pre, layer.bias, above, value, through, _form(layer.activation))
                 if i + 1 < len(layers) and want_weight_grads[i + 1]:
-                    weight_grads[i + 1] = _product(affine_grad.t(), value, layers[i + 1].operands(operands))
+                    weight_grads[i + 1] = product(affine_grad.t(), value, layers[i + 1].rounding(rounding).backward)
                 above = through
             affine_grad = above
             bias_grads[i] = affine_grad.sum(dim=0)
             if i > 0 or want_x_grad:
-                above = _product(affine_grad, layer.weight, layer.operands(operands))
+                above = product(affine_grad, layer.weight, layer.rounding(rounding).backward)
         if want_weight_grads[0]:
-            weight_grads[0] = _product(affine_grad.t(), rows, layers[0].operands(operands))
+            weight_grads[0] = product(affine_grad.t(), rows, layers[0].rounding(rounding).backward)
         pairs = zip(weight_grads, bias_grads, strict=True)
         return above if want_x_grad else None, [tensor for pair in pairs for tensor in pair]
-
-
-def _product(a: Tensor, b: Tensor, operands: torch.dtype | None, out: Tensor | None = None) -> Tensor:
-    if operands is None:
-        return torch.mm(a, b, out=out)
-    product = rounded_product(a, b, operands)
-    return product if out is None else out.copy_(product)
 
 
 @dataclass(frozen=True)
@@ -117,9 +115,7 @@ class TritonNetworks:
     Nothing that :meth:`run` was given to store in is used: the backward pass starts from the input.
     """
 
-    def run(
-        self, rows: Tensor, layers: Sequence[Layer], stored: Sequence[Tensor | None], operands: torch.dtype | None
-    ) -> Tensor:
+    def run(self, rows: Tensor, layers: Sequence[Layer], stored: Sequence[Tensor | None], rounding: Rounding) -> Tensor:
         weights, biases, forms = _parts(layers)
         return triton_network.forward(rows, weights, biases, forms, precision=_precision(operands) or "tf32")
 
@@ -129,7 +125,7 @@ class TritonNetworks:
         grad: Tensor,
         layers: Sequence[Layer],
         stored: Sequence[Tensor | None],
-        operands: torch.dtype | None,
+        rounding: Rounding,
         want_x_grad: bool,
         want_weight_grads: Sequence[bool],
     ) -> tuple[Tensor | None, list[Tensor | None]]:
@@ -141,7 +137,7 @@ class TritonNetworks:
         return x_grad, [tensor for pair in pairs for tensor in pair]
 
 
-def program_for(x: Tensor, layers: Sequence[Layer], operands: torch.dtype | None) -> ChainProgram:
+def program_for(x: Tensor, layers: Sequence[Layer], rounding: Rounding) -> ChainProgram:
     """The program for a chain on a GPU.
 
     FINER_GPU_KERNELS in the environment chooses: ``activations`` unless given, ``networks`` to have small networks as
@@ -205,7 +201,7 @@ def _is_small(layers: Sequence[Layer]) -> bool:
     return fits and (max(widths) <= _LARGEST_TRAINED_WIDTH or not torch.is_grad_enabled())
 
 
-def _precision(operands: torch.dtype | None) -> triton_network.Precision | None:
+def _precision(rounding: Rounding) -> triton_network.Precision | None:
     """Return the type to which the network kernel rounds operands, None where it has nothing that fits or pays."""
     if operands == torch.bfloat16:
         return "bf16"
