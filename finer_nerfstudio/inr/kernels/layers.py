@@ -7,6 +7,7 @@ computed anew from them in one pass. How that is done is up to a program: ``comp
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
@@ -126,7 +127,7 @@ class _Chain(torch.autograd.Function):
         layers = _filled(shells, parameters)
         rows = x.reshape(-1, x.shape[-1])
         needed = any(ctx.needs_input_grad)
-        stored = [_storage(rows, layer, is_first=i == 0) if needed else None for i, layer in enumerate(layers)]
+        stored = _storage(rows, layers) if needed else [None] * len(layers)
         ctx.shells, ctx.program, ctx.rounding = shells, program, rounding
         with torch.autocast(x.device.type, enabled=False):
             out = program.run(rows, layers, stored, rounding)
@@ -169,7 +170,16 @@ def _filled(shells: Sequence[Layer], parameters: Sequence[Tensor]) -> list[Layer
     return [Layer(weight, bias, shell.activation, shell.full_precision) for shell, weight, bias in pairs]
 
 
-def _storage(rows: Tensor, layer: Layer, *, is_first: bool) -> Tensor | None:
-    if layer.activation is None or (is_first and layer.weight.shape[1] <= _FEW_INPUTS):
-        return None
-    return rows.new_empty(rows.shape[0], layer.weight.shape[0])
+def _storage(rows: Tensor, layers: Sequence[Layer]) -> list[Tensor | None]:
+    """Memory for pre-activations, None where they are not kept.
+
+    Those of layers of one size, one after the other, are neighbours: a kernel may take them as one tensor.
+    """
+    stored: list[Tensor | None] = [None] * len(layers)
+    few = layers[0].weight.shape[1] <= _FEW_INPUTS
+    kept = [i for i, layer in enumerate(layers) if layer.activation is not None and not (i == 0 and few)]
+    for width, group in itertools.groupby(kept, key=lambda i: layers[i].weight.shape[0]):
+        indices = list(group)
+        for i, memory in zip(indices, rows.new_empty(len(indices), len(rows), width), strict=True):
+            stored[i] = memory
+    return stored

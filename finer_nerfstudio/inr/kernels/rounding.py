@@ -77,7 +77,9 @@ def requested_rounding(x: Tensor) -> Rounding | None:
         return EXACT
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
-        name = next((name for name, known in _DTYPES.items() if known == dtype), "float32")
+        name: Precision = "float32"
+        for half, known in _DTYPES.items():
+            name = half if known == dtype else name
         return Rounding(name, name)
     return _chosen.get()
 
@@ -120,7 +122,7 @@ def pytorch_rounds_to_tf32() -> bool:
     """Whether PyTorch's products of float32 matrices on GPUs are allowed to round operands to tf32."""
     settings = torch.backends.cuda.matmul
     # The newer interface, where there is one: the older one raises an error once the newer one was used.
-    return settings.fp32_precision == "tf32" if hasattr(settings, "fp32_precision") else settings.allow_tf32
+    return settings.fp32_precision == "tf32" if hasattr(settings, "fp32_precision") else bool(settings.allow_tf32)
 
 
 @contextlib.contextmanager
