@@ -1,28 +1,28 @@
 """A whole coordinate network as one Triton kernel, and its backward pass as another.
 
 A small network spends its time on memory traffic: every layer of a batch is written and read several times. Here one
-program takes a tile of rows through all layers. Its activations stay in registers, split along the features into
-chunks of at most 64 that products can take as operands, weights come from the second-level cache, and of the batch
-only coordinates are read and outputs written. Activations are held as what the next product takes, two bytes each in
-half precision, which is what gives wide networks their rows.
+program takes a tile of rows through all layers, and of the batch only coordinates are read and outputs written. Tiles
+are split along the features into chunks of at most 64, as many as it takes. There are two sorts of networks, told
+apart by :func:`recomputes`.
 
-There are two backward passes, and :func:`recomputes` chooses.
+*Small ones*, up to 64 features, keep their activations in registers, and weights come from the caches. The backward
+pass, :func:`backward`, starts from the coordinates. It needs every layer's pre-activations in reverse order, so each
+program spills them to a scratch of its own, which its next tile overwrites: ``depth * tile_rows * width`` numbers a
+program, at most 16 KB a layer, that stay in the second-level cache and cost memory nothing. Programs are as many as
+multiprocessors can hold, take tiles by turns, and add to weight gradients of their own, which are summed at the end:
+no atomic operations, so that equal inputs give equal gradients, bit for bit.
 
-*Recomputing*, up to 64 features: :func:`backward` starts from the coordinates. It needs every layer's pre-activations
-in reverse order, which do not fit into registers, so each program spills them to a scratch of its own, which its next
-tile overwrites: ``depth * tile_rows * width`` numbers a program, at most 16 KB a layer, that stay in the second-level
-cache and cost memory nothing. Programs are as many as multiprocessors, take tiles by turns, and add to weight
-gradients of their own, which are summed at the end: no atomic operations, so that equal inputs give equal gradients,
-bit for bit.
-
-*From stored pre-activations*, wider than that: :func:`forward` leaves them in memory, in float32, as phases need, and
-:func:`backward_stored` takes gradients through all layers, leaving activations and gradients as operands from which
-PyTorch's products make the weight gradients. The reason is arithmetic. A tile of 32 rows adds ``width^2`` sums to
-memory and so moves ``8 * width^2 / 32`` bytes a row and layer: 1 KB for 64 features, 4 KB for 128 and 16 KB for 256,
-whose sums on 132 multiprocessors, 35 MB a layer, no longer fit into a cache of 50 MB from the second layer on. Storing
-moves ``8 * width`` bytes of pre-activations and ``8 * width`` (half precision) or ``16 * width`` (float32) of operands:
-4 to 6 KB for 256 features, a third of what they cost as separate layers, about 13 KB. At 3.3 TB/s a step of three
-layers of 256 on 65,536 rows then moves 0.8 to 1.2 GB in 0.24 to 0.36 ms, and partial sums 3.2 GB in 1 ms.
+*Wide ones* pass activations from layer to layer in a scratch that stays in the caches, as what the next product takes,
+two bytes each in half precision. In registers they do not fit: of a wavelet network of 362 packed features, 32 rows at
+a time, a thread spilled 424 bytes forward and 1,736 backward, and the assembler took minutes; from the scratch it
+spills none. For training, the forward pass leaves pre-activations in memory, in float32 as phases need, and
+:func:`backward_stored` takes gradients through all layers. It leaves activations and gradients as operands, from which
+PyTorch's products make the weight gradients. The reason is arithmetic. A tile of 32 rows that adds ``width^2`` sums to
+memory moves ``8 * width^2 / 32`` bytes a row and layer: 1 KB for 64 features, 4 KB for 128 and 16 KB for 256, whose
+sums on 132 multiprocessors, 35 MB a layer, outgrow a cache of 50 MB with the second layer. Storing moves ``8 * width``
+bytes of pre-activations and ``8 * width`` (half precision) or ``16 * width`` (float32) of operands: 4 to 6 KB for 256
+features, and layers one by one about 13 KB. At 3.3 TB/s a step of three layers of 256 on 65,536 rows should move 0.8 to
+1.2 GB in 0.24 to 0.36 ms, and by partial sums 3.2 GB in 1 ms. None of this has been timed.
 
 Wavelets: a packed row keeps all real parts before all imaginary ones. Here the two parts of a number are neighbours,
 which is how a register tile can be split into them; weights are reordered on the way in, gradients on the way out.
@@ -33,7 +33,7 @@ This module needs Triton: import it where a CUDA tensor has arrived, not before.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -44,14 +44,20 @@ from torch import Tensor
 from finer_nerfstudio.inr.kernels.form import KernelForm
 from finer_nerfstudio.inr.kernels.rounding import Precision, Rounding, product
 from finer_nerfstudio.inr.kernels.triton_activation import numbers_and_switches
-from finer_nerfstudio.inr.kernels.triton_tiles import Tiling, chain_kernel, forward_kernel, recomputing_kernel
+from finer_nerfstudio.inr.kernels.triton_tiles import (
+    Tiling,
+    forward_kernel,
+    recomputing_kernel,
+    wide_backward_kernel,
+    wide_forward_kernel,
+)
 
 # Features after an activation of real numbers and of complex ones, both parts counted.
 _LARGEST_WIDTH = 256
 _LARGEST_PACKED_WIDTH = 512
 _LARGEST_INPUT = 128
 # Wider networks add more partial sums to memory than their operands are.
-_LARGEST_RECOMPUTED_WIDTH = 64
+_LARGEST_SMALL_WIDTH = 64
 # What a product needs of each of its sides.
 _SMALLEST_SIDE = 16
 # Features of a register tile.
@@ -60,9 +66,12 @@ _LARGEST_CHUNK = 64
 _REGISTERS = 1 << 16
 _THREAD_REGISTERS = 255
 
-_Kind = Literal["forward", "backward", "chain"]
+# Warps that share a multiprocessor when each thread has all the registers it may have.
+_WARPS_AT_ONCE = 8
+
+_Kind = Literal["small", "recomputing", "wide"]
 _DEFAULT = Rounding("tf32", "tf32")
-_SHAPE = {}
+_HALVES: dict[Precision, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def supports(in_features: int, widths: Sequence[int], out_features: int, forms: Sequence[KernelForm | None]) -> bool:
@@ -90,11 +99,11 @@ def supports(in_features: int, widths: Sequence[int], out_features: int, forms: 
 
 
 def recomputes(widths: Sequence[int]) -> bool:
-    """Whether :func:`backward` is the backward pass for a network that :func:`supports` takes.
+    """Whether a network that :func:`supports` takes has the kernels for small ones, and :func:`backward`.
 
     Wider ones are for :func:`backward_stored`, which wants layers of one width; see the top of this file.
     """
-    return max(widths) <= _LARGEST_RECOMPUTED_WIDTH
+    return max(widths) <= _LARGEST_SMALL_WIDTH
 
 
 def forward(
@@ -123,15 +132,25 @@ def forward(
     Raises:
         ValueError: for a network that :func:`supports` refuses, and for layers of several widths that are to be stored.
     """
-    network = _Network(weights, biases, forms, Rounding(precision, precision), kind="forward")
+    small = stored is None and recomputes([weight.shape[1] for weight in weights[1:]])
+    network = _Network(weights, biases, forms, Rounding(precision, precision), kind="small" if small else "wide")
     if stored is not None:
         network.require_one_width()
+    tiling = network.tiling
     x = coords.reshape(-1, coords.shape[-1]).float().contiguous()
     y = x.new_empty(x.shape[0], network.n_out)
-    if x.shape[0]:
-        arguments: tuple = (x, *network.packed, y, stored, *x.shape, network.n_out, network.features, *network.numbers)
+    tiles = triton.cdiv(len(x), tiling.rows)
+    if tiles and small:
+        arguments: tuple = (x, *network.packed, y, *x.shape, network.n_out, *network.numbers)
         with torch.cuda.device_of(x):
-            forward_kernel[(triton.cdiv(x.shape[0], network.tiling.rows),)](*arguments, **network.switches)
+            forward_kernel[(tiles,)](*arguments, **network.switches)
+    elif tiles:
+        programs = min(tiles, network.programs)
+        scratch = x.new_empty(programs, 2, tiling.rows, tiling.width, dtype=network.operands)
+        arrays = (x, *network.packed, y, stored, scratch)
+        arguments = (*arrays, *x.shape, network.n_out, network.features, *network.numbers)
+        with torch.cuda.device_of(x):
+            wide_forward_kernel[(programs,)](*arguments, **network.switches)
     return y.reshape(*coords.shape[:-1], network.n_out)
 
 
@@ -159,14 +178,14 @@ def backward(
     Returns:
         Gradients with respect to ``coords`` (or None), to each weight, and to each bias; float32.
     """
-    network = _Network(weights, biases, forms, rounding, kind="backward")
+    network = _Network(weights, biases, forms, rounding, kind="recomputing")
     tiling = network.tiling
     x = coords.reshape(-1, coords.shape[-1]).float().contiguous()
     y_grad = grad_y.reshape(-1, network.n_out).float().contiguous()
     x_grad = torch.empty_like(x) if want_input_grad else None
     tiles = triton.cdiv(x.shape[0], tiling.rows)
     if tiles:
-        programs = min(tiles, _multiprocessors(x.device))
+        programs = min(tiles, network.programs)
         sums = [torch.empty(programs, *t.shape, dtype=torch.float32, device=x.device) for t in network.packed]
         scratch = x.new_empty(programs, tiling.hidden + 1, tiling.rows, tiling.width)
         arrays = (x, *network.packed, y_grad, x_grad, *sums, scratch)
@@ -205,30 +224,32 @@ def backward_stored(
     Returns:
         As :func:`backward`.
     """
-    network = _Network(weights, biases, forms, Rounding(precision, precision), kind="chain")
+    network = _Network(weights, biases, forms, Rounding(precision, precision), kind="wide")
     network.require_one_width()
-    tiling, features = network.tiling, network.features
-    first_features = len(weights[0])
+    tiling = network.tiling
     x = coords.reshape(-1, coords.shape[-1]).float().contiguous()
     y_grad = grad_y.reshape(-1, network.n_out).float().contiguous()
     rows, tiles = len(x), triton.cdiv(len(x), tiling.rows)
-    operands = network.packed[1].dtype
-    values = x.new_empty(tiling.hidden + 1, rows, features, dtype=operands)
-    grads = x.new_empty(tiling.hidden, rows, features, dtype=operands)
-    first_grads = x.new_empty(rows, first_features)
-    sums = x.new_empty(tiles, tiling.hidden + 1, features)
+    first, hidden, _, bias = network.packed
+    values = x.new_empty(tiling.hidden + 1, rows, tiling.width, dtype=network.operands)
+    grads = x.new_empty(tiling.hidden, rows, tiling.width, dtype=network.operands)
+    first_grads = x.new_empty(rows, first.shape[1])
+    sums = x.new_empty(tiles, tiling.hidden + 1, tiling.width)
     if tiles:
         arrays = (x, *network.packed, y_grad, stored, values, grads, first_grads, sums)
-        arguments: tuple = (*arrays, *x.shape, network.n_out, features, first_features, *network.numbers)
+        arguments: tuple = (*arrays, *x.shape, network.n_out, network.features, *network.numbers)
         with torch.cuda.device_of(x):
-            chain_kernel[(tiles,)](*arguments, **network.switches)
-    above = [*grads, y_grad]
-    weight_grads = [product(first_grads.t(), x, "float32")]
-    weight_grads += [product(grad.t(), value, precision) for grad, value in zip(above, values, strict=True)]
-    bias_grads = [*sums.sum(dim=0), y_grad.sum(dim=0)]
-    bias_grads[0] = bias_grads[0][:first_features]
-    x_grad = product(first_grads, weights[0], "float32").reshape(coords.shape) if want_input_grad else None
-    return x_grad, weight_grads, bias_grads
+            wide_backward_kernel[(tiles,)](*arguments, **network.switches)
+    first_grad = product(x.t(), first_grads, "float32")
+    hidden_grad = torch.empty_like(hidden, dtype=torch.float32)
+    for receiving, grad, value in zip(hidden_grad, grads, values, strict=False):
+        product(grad.t(), value, precision, out=receiving)
+    bias_grad = torch.zeros_like(bias)
+    bias_grad[:-1, : tiling.width] = sums.sum(dim=0)
+    bias_grad[-1, : network.n_out] = y_grad.sum(dim=0)
+    last_grad = product(y_grad.t(), values[-1], precision)
+    x_grad = product(first_grads, first.t(), "float32").reshape(coords.shape) if want_input_grad else None
+    return x_grad, *network.unpacked(first_grad, hidden_grad, last_grad, bias_grad)
 
 
 def _multiprocessors(device: torch.device) -> int:
@@ -263,8 +284,10 @@ class _Network:
         self.features = self.widths[0]
         self.is_complex = forms[0].family == "wavelet"
         width = _padded(max(self.widths))
-        rows, warps = _launch_shape(kind, width, rounding)
-        self.tiling = _tiling(n_in, width, self.n_out, len(weights) - 2, rows, complex_first=forms[0].real_input)
+        half = rounding.forward == rounding.backward and rounding.forward in _HALVES
+        self.operands = _HALVES[rounding.forward] if half else torch.float32
+        shape = _launch_shape(kind, width, half=half, is_complex=self.is_complex)
+        self.tiling = _tiling(n_in, width, self.n_out, len(weights) - 2, shape, complex_first=forms[0].real_input)
         # The first form differs from the others in what its input is, and in no number.
         self.numbers, first_switches = numbers_and_switches(forms[0])
         self.switches = {
@@ -274,18 +297,14 @@ class _Network:
             "PRECISION": rounding.backward,
             # Triton's decorator makes other objects for its interpreter.
             "INTERPRETED": not isinstance(forward_kernel, triton.JITFunction),
-            "num_warps": warps,
-            # A second stage would keep twice the weights in shared memory.
-            "num_stages": 1,
+            "num_warps": shape.warps,
+            "num_stages": shape.stages,
             # Left alone, the assembler of CUDA 13.4 gives some of these kernels 32 registers and spills the rest.
-            "maxnreg": min(_THREAD_REGISTERS, _REGISTERS // (32 * warps)),
+            "maxnreg": _REGISTERS // (32 * shape.warps) if shape.warps > 8 else _THREAD_REGISTERS,
             "enable_fp_fusion": True,
         }
-        halves = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-        one_type = rounding.forward == rounding.backward
-        self.packed = self._pack(
-            weights, biases, halves.get(rounding.forward, torch.float32) if one_type else torch.float32
-        )
+        self.programs = _multiprocessors(weights[0].device) * max(1, _WARPS_AT_ONCE // shape.warps)
+        self.packed = self._pack(weights, biases, self.operands)
 
     def require_one_width(self) -> None:
         """Raise ValueError unless all hidden layers have as many features."""
@@ -345,22 +364,39 @@ def _padded(width: int) -> int:
     return triton.cdiv(width, _LARGEST_CHUNK) * _LARGEST_CHUNK
 
 
-def _launch_shape(kind: _Kind, width: int, rounding: Rounding) -> tuple[int, int]:
-    """Return rows of a tile and warps of a program."""
-    return _SHAPE.get(
-        (kind, width), (32 if kind != "forward" and width > 64 else 64, 8 if kind != "forward" or width > 64 else 4)
-    )
+@dataclass(frozen=True)
+class _Shape:
+    """How a kernel is launched.
 
-
-def _tiling(n_in: int, width: int, n_out: int, hidden: int, rows: int, *, complex_first: bool) -> Tiling:
-    """Tiles for any GPU since Ampere: 64 K registers a multiprocessor, and 99 KB of shared memory a block at least.
-
-    Chunks of 64 make a block of weights 16 KB.
+    Attributes:
+        rows: of a tile.
+        inner: features of what a product takes from memory at a time.
+        warps: of a program.
+        stages: of a product's operands that are under way at one time, each in shared memory of its own.
     """
+
+    rows: int
+    inner: int
+    warps: int
+    stages: int
+
+
+def _launch_shape(kind: _Kind, width: int, *, half: bool, is_complex: bool) -> _Shape:
+    """Return the shape with which the kernels spill few registers, see tests/inr/kernels/test_triton_interpreter.py."""
+    if kind == "wide":
+        return _Shape(rows=64, inner=64 if half else 32, warps=8, stages=3)
+    # A second stage would keep twice the weights in shared memory.
+    if kind == "recomputing" and is_complex:
+        return _Shape(rows=32, inner=width, warps=4, stages=1)
+    return _Shape(rows=64, inner=width, warps=8 if kind == "recomputing" else 4, stages=1)
+
+
+def _tiling(n_in: int, width: int, n_out: int, hidden: int, shape: _Shape, *, complex_first: bool) -> Tiling:
+    """Tiles for any GPU since Ampere: 64 K registers a multiprocessor, and 99 KB of shared memory a block at least."""
     width = max(2 * _SMALLEST_SIDE, width) if complex_first else width
     outputs = _padded(n_out)
     return Tiling(
-        rows=rows,
+        rows=shape.rows,
         inputs=max(_SMALLEST_SIDE, triton.next_power_of_2(n_in)),
         width=width,
         chunk=min(width, _LARGEST_CHUNK),
@@ -368,4 +404,5 @@ def _tiling(n_in: int, width: int, n_out: int, hidden: int, rows: int, *, comple
         output_chunk=min(outputs, _LARGEST_CHUNK),
         hidden=hidden,
         complex_first=complex_first,
+        inner=min(width, shape.inner),
     )

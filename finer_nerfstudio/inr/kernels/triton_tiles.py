@@ -32,6 +32,7 @@ class Tiling:
         output_chunk: signal values of a register tile.
         hidden: matrices between the first and the last.
         complex_first: whether the first layer's units become two features each.
+        inner: features of what a product takes from memory at a time.
     """
 
     rows: int
@@ -42,6 +43,7 @@ class Tiling:
     output_chunk: int
     hidden: int
     complex_first: bool
+    inner: int
 
     @property
     def chunks(self) -> int:
@@ -134,7 +136,7 @@ def _packed_columns(n, units, CHUNK: tl.constexpr, SWITCHES: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def _first_affine(coords, row, inside, n_in, first, bias, n: tl.constexpr, TILING: tl.constexpr):
+def _first_affine(coords, row, inside, n_in, first, bias, n, TILING: tl.constexpr):
     """One chunk of the first layer's pre-activations.
 
     In exact float32 whatever the precision, because coordinates become phases here: rounded ones would blur the
@@ -213,11 +215,9 @@ def forward_kernel(
     last,  # [outputs, width]
     biases,  # [TILING.hidden + 2, bias_stride]
     y,  # [rows, n_out]
-    stored,  # [TILING.hidden, rows, features], for products of hidden layers, packed; or None
     rows,
     n_in,
     n_out,
-    features,
     omega,
     s_squared,
     omega_f,
@@ -242,10 +242,6 @@ def forward_kernel(
         results = ()
         for n in tl.static_range(chunks):
             affine = _through_weight(z, weight, n, TILING.chunk, TILING, PRECISION, INTERPRETED)
-            if stored is not None:
-                column, known = _packed_columns(n, features, TILING.chunk, SWITCHES)
-                address = stored + (layer * rows + row)[:, None] * features + column[None, :]
-                tl.store(address, affine, mask=inside[:, None] & known[None, :])
             value = _activate(affine + _bias(bias, n, TILING.chunk), numbers, SWITCHES)
             results = results + (_operand(value, PRECISION, INTERPRETED),)
         z = results
@@ -260,85 +256,49 @@ def forward_kernel(
 
 @triton.jit
 @no_type_check
-def _chain_through(
-    grads,
-    weight,
-    pres,  # pre-activations of the layer below, without bias; or, for the first layer, (coords, n_in, first)
-    bias,
-    values,  # receives activations of the layer below, [rows, features], packed
-    pre_grads,  # receives gradients of its pre-activations
-    sums,  # receives their sums over the tile, [pre_features]
-    row,
-    inside,
-    features,  # of the activations
-    pre_features,  # of the pre-activations
-    numbers,
-    CHUNK: tl.constexpr,
-    CHUNKS: tl.constexpr,
-    SWITCHES: tl.constexpr,
-    IS_FIRST: tl.constexpr,
-    TILING: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
-):
-    """From gradients of ``weight @ activation(pre + bias)`` to those of ``pre``, in ``CHUNKS`` chunks of ``CHUNK``."""
-    chunks: tl.constexpr = TILING.chunks
-    pre_chunk: tl.constexpr = TILING.first_chunk if SWITCHES.real_input else TILING.chunk
-    results = ()
-    for n in tl.static_range(chunks):
-        z_grad = _zeros(TILING.rows, TILING.chunk)
-        for m in tl.static_range(CHUNKS):
-            w = tl.load(_block(weight, m * CHUNK, n * TILING.chunk, TILING.width, CHUNK, TILING.chunk))
-            z_grad = _product(grads[m], w, z_grad, PRECISION, INTERPRETED)
-        if SWITCHES.real_input:
-            column = n * pre_chunk + tl.arange(0, pre_chunk)
-            known = column < pre_features
-        else:
-            column, known = _packed_columns(n, pre_features, pre_chunk, SWITCHES)
-        place = row[:, None] * pre_features + column[None, :]
-        mask = inside[:, None] & known[None, :]
-        if IS_FIRST:
-            coords, n_in, first = pres
-            x = _first_affine(coords, row, inside, n_in, first, bias, n, TILING)
-        else:
-            x = tl.load(pres + place, mask=mask, other=0.0) + _bias(bias, n, pre_chunk)
-        z, pre_grad = _activate_and_differentiate(x, z_grad, numbers, SWITCHES)
-        z_column, z_known = _packed_columns(n, features, TILING.chunk, SWITCHES)
-        z_mask = inside[:, None] & z_known[None, :]
-        tl.store(values + row[:, None] * features + z_column[None, :], _stored(z, values), mask=z_mask)
-        tl.store(pre_grads + place, _stored(pre_grad, pre_grads), mask=mask)
-        # Padded rows have no gradient.
-        tl.store(sums + column, tl.sum(pre_grad, axis=0), mask=known)
-        if not IS_FIRST:
-            results = results + (_operand(pre_grad, PRECISION, INTERPRETED),)
-    return results
-
-
-@triton.jit
-@no_type_check
 def _stored(x, addresses):
+    """``x`` in the type of the memory that it goes to."""
     return x.to(addresses.dtype.element_ty)
 
 
 @triton.jit
 @no_type_check
-def chain_kernel(
-    coords,
+def _rows(matrix, row, first_column, stride, COLUMNS: tl.constexpr):
+    """Addresses of columns of some rows of a row-major matrix."""
+    column = first_column + tl.arange(0, COLUMNS)
+    return matrix + row[:, None] * stride + column[None, :]
+
+
+@triton.jit
+@no_type_check
+def _through_cached(
+    z, weight, n, CHUNK: tl.constexpr, TILING: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr
+):
+    """Chunk ``n``, of ``CHUNK`` features, of ``z @ weight.T`` for a tile ``z`` ``[rows, width]`` in memory."""
+    inner: tl.constexpr = TILING.width // TILING.inner
+    total = _zeros(TILING.rows, CHUNK)
+    for k in range(inner):
+        a = tl.load(_block(z, 0, k * TILING.inner, TILING.width, TILING.rows, TILING.inner))
+        w = tl.load(_block(weight, n * CHUNK, k * TILING.inner, TILING.width, CHUNK, TILING.inner))
+        total = _product(a, tl.trans(w), total, PRECISION, INTERPRETED)
+    return total
+
+
+@triton.jit
+@no_type_check
+def wide_forward_kernel(
+    coords,  # as for forward_kernel, as are the next five
     first,
     hidden,
     last,
     biases,
-    y_grad,  # [rows, n_out]
-    pres,  # [TILING.hidden, rows, features], packed, without bias
-    values,  # [TILING.hidden + 1, rows, features]: receives activations
-    grads,  # [TILING.hidden, rows, features]: receives gradients of pre-activations of hidden layers
-    first_grads,  # [rows, first_features]: and of the first one, in float32
-    sums,  # [tiles, TILING.hidden + 1, features]: receives sums of either over the rows of a tile
+    y,
+    stored,  # [TILING.hidden, rows, features]: receives products of hidden layers, packed; or None
+    scratch,  # [programs, 2, TILING.rows, width]
     rows,
     n_in,
     n_out,
     features,
-    first_features,
     omega,
     s_squared,
     omega_f,
@@ -349,42 +309,161 @@ def chain_kernel(
     INTERPRETED: tl.constexpr,
 ):
     numbers = (omega, s_squared, omega_f)
+    chunks: tl.constexpr = TILING.chunks
     output_chunks: tl.constexpr = TILING.output_chunks
+    size: tl.constexpr = TILING.rows * TILING.width
+    scratch += tl.program_id(0).to(tl.int64) * 2 * size
+    for tile in range(tl.program_id(0), tl.cdiv(rows, TILING.rows), tl.num_programs(0)):
+        row = tile * TILING.rows + tl.arange(0, TILING.rows).to(tl.int64)
+        inside = row < rows
+        for n in range(chunks):
+            first_pre = _first_affine(coords, row, inside, n_in, first, biases, n, TILING)
+            first_value = _stored(_activate(first_pre, numbers, FIRST_SWITCHES), scratch)
+            tl.store(_block(scratch, 0, n * TILING.chunk, TILING.width, TILING.rows, TILING.chunk), first_value)
+        # A thread may read what another one wrote.
+        tl.debug_barrier()
+        for layer in range(TILING.hidden):
+            z = scratch + (layer % 2) * size
+            result = scratch + ((layer + 1) % 2) * size
+            weight = hidden + layer * TILING.width * TILING.width
+            bias = biases + (layer + 1) * TILING.bias_stride
+            for n in range(chunks):
+                affine = _through_cached(z, weight, n, TILING.chunk, TILING, PRECISION, INTERPRETED)
+                if stored is not None:
+                    column, known = _packed_columns(n, features, TILING.chunk, SWITCHES)
+                    address = stored + (layer * rows + row)[:, None] * features + column[None, :]
+                    tl.store(address, affine, mask=inside[:, None] & known[None, :])
+                value = _stored(_activate(affine + _bias(bias, n, TILING.chunk), numbers, SWITCHES), scratch)
+                tl.store(_block(result, 0, n * TILING.chunk, TILING.width, TILING.rows, TILING.chunk), value)
+            tl.debug_barrier()
+        top = scratch + (TILING.hidden % 2) * size
+        last_bias = biases + (TILING.hidden + 1) * TILING.bias_stride
+        for n in range(output_chunks):
+            values = _through_cached(top, last, n, TILING.output_chunk, TILING, PRECISION, INTERPRETED)
+            values += _bias(last_bias, n, TILING.output_chunk)
+            output = n * TILING.output_chunk + tl.arange(0, TILING.output_chunk)
+            mask = inside[:, None] & (output < n_out)[None, :]
+            tl.store(y + row[:, None] * n_out + output[None, :], values, mask=mask)
+        # The next tile overwrites the scratch.
+        tl.debug_barrier()
+
+
+@triton.jit
+@no_type_check
+def _chain_through(
+    grads,  # [rows, stride] in memory
+    stride,
+    known_columns,  # of ``grads``
+    weight,
+    pres,  # pre-activations of the layer below without bias, [rows, features], packed; not those of the first layer
+    bias,
+    values,  # receives activations of the layer below, [rows, width]
+    pre_grads,  # receives gradients of its pre-activations, [rows, width], or [rows, units] of the first layer
+    sums,  # receives their sums over the tile
+    coords,
+    n_in,
+    first,
+    row,
+    inside,
+    features,
+    numbers,
+    OUTER: tl.constexpr,
+    INNER: tl.constexpr,
+    SWITCHES: tl.constexpr,
+    IS_FIRST: tl.constexpr,
+    TILING: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):
+    """From gradients of ``weight @ activation(pre + bias)``, of which there are ``OUTER``, to those of ``pre``."""
+    chunks: tl.constexpr = TILING.chunks
+    steps: tl.constexpr = OUTER // INNER
+    pre_chunk: tl.constexpr = TILING.first_chunk if IS_FIRST else TILING.chunk
+    pre_width: tl.constexpr = TILING.chunks * pre_chunk
+    for n in range(chunks):
+        z_grad = _zeros(TILING.rows, TILING.chunk)
+        for m in range(steps):
+            known = (m * INNER + tl.arange(0, INNER) < known_columns)[None, :] & inside[:, None]
+            g = tl.load(_rows(grads, row, m * INNER, stride, INNER), mask=known, other=0.0)
+            w = tl.load(_block(weight, m * INNER, n * TILING.chunk, TILING.width, INNER, TILING.chunk))
+            z_grad = _product(g, w, z_grad, PRECISION, INTERPRETED)
+        if IS_FIRST:
+            pre = _first_affine(coords, row, inside, n_in, first, bias, n, TILING)
+        else:
+            column, there = _packed_columns(n, features, pre_chunk, SWITCHES)
+            address = pres + row[:, None] * features + column[None, :]
+            pre = tl.load(address, mask=inside[:, None] & there[None, :], other=0.0) + _bias(bias, n, pre_chunk)
+        z, pre_grad = _activate_and_differentiate(pre, z_grad, numbers, SWITCHES)
+        place = _rows(values, row, n * TILING.chunk, TILING.width, TILING.chunk)
+        tl.store(place, _stored(z, values), mask=inside[:, None])
+        place = _rows(pre_grads, row, n * pre_chunk, pre_width, pre_chunk)
+        tl.store(place, _stored(pre_grad, pre_grads), mask=inside[:, None])
+        # Rows beyond the batch have no gradient.
+        tl.store(sums + n * pre_chunk + tl.arange(0, pre_chunk), tl.sum(pre_grad, axis=0))
+    # The layer below reads what other threads wrote.
+    tl.debug_barrier()
+
+
+@triton.jit
+@no_type_check
+def wide_backward_kernel(
+    coords,
+    first,
+    hidden,
+    last,
+    biases,
+    y_grad,  # [rows, n_out]
+    pres,  # [TILING.hidden, rows, features], packed, without bias
+    values,  # [TILING.hidden + 1, rows, width]: receives activations
+    grads,  # [TILING.hidden, rows, width]: receives gradients of pre-activations of hidden layers
+    first_grads,  # [rows, units]: and of the first one, in float32
+    sums,  # [tiles, TILING.hidden + 1, width]: receives sums of either over the rows of a tile
+    rows,
+    n_in,
+    n_out,
+    features,
+    omega,
+    s_squared,
+    omega_f,
+    SWITCHES: tl.constexpr,
+    FIRST_SWITCHES: tl.constexpr,
+    TILING: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):
+    numbers = (omega, s_squared, omega_f)
     matrix: tl.constexpr = TILING.width * TILING.width
+    output_inner: tl.constexpr = min(TILING.inner, TILING.output_chunk)
     program = tl.program_id(0).to(tl.int64)
     row = program * TILING.rows + tl.arange(0, TILING.rows)
     inside = row < rows
-    size = tl.full((), rows, tl.int64) * features
-    sums += program * (TILING.hidden + 1) * features
-    above = ()
-    for n in tl.static_range(output_chunks):
-        column = n * TILING.output_chunk + tl.arange(0, TILING.output_chunk)
-        mask = inside[:, None] & (column < n_out)[None, :]
-        grad = tl.load(y_grad + row[:, None] * n_out + column[None, :], mask=mask, other=0.0)
-        above = above + (_operand(grad, PRECISION, INTERPRETED),)
-    coordinates = (coords, n_in, first)
+    pre_size = tl.full((), rows, tl.int64) * features
+    size = tl.full((), rows, tl.int64) * TILING.width
+    sums += program * (TILING.hidden + 1) * TILING.width
     if TILING.hidden > 0:
-        layer = TILING.hidden
-        above = _chain_through(
-            above, last, pres + (layer - 1) * size, biases + layer * TILING.bias_stride, values + layer * size,
-            grads + (layer - 1) * size, sums + layer * features, row, inside, features, features, numbers,
-            TILING.output_chunk, TILING.output_chunks, SWITCHES, False, TILING, PRECISION, INTERPRETED,
+        top = TILING.hidden
+        _chain_through(
+            y_grad, n_out, n_out, last, pres + (top - 1) * pre_size, biases + top * TILING.bias_stride,
+            values + top * size, grads + (top - 1) * size, sums + top * TILING.width, coords, n_in, first, row, inside,
+            features, numbers, TILING.outputs, output_inner, SWITCHES, False, TILING, PRECISION, INTERPRETED,
         )  # fmt: skip
         for step in range(TILING.hidden - 1):
             below = TILING.hidden - 1 - step
-            above = _chain_through(
-                above, hidden + below * matrix, pres + (below - 1) * size, biases + below * TILING.bias_stride,
-                values + below * size, grads + (below - 1) * size, sums + below * features, row, inside, features,
-                features, numbers, TILING.chunk, TILING.chunks, SWITCHES, False, TILING, PRECISION, INTERPRETED,
+            _chain_through(
+                grads + below * size, TILING.width, TILING.width, hidden + below * matrix,
+                pres + (below - 1) * pre_size, biases + below * TILING.bias_stride, values + below * size,
+                grads + (below - 1) * size, sums + below * TILING.width, coords, n_in, first, row, inside, features,
+                numbers, TILING.width, TILING.inner, SWITCHES, False, TILING, PRECISION, INTERPRETED,
             )  # fmt: skip
         _chain_through(
-            above, hidden, coordinates, biases, values, first_grads, sums, row, inside, features, first_features,
-            numbers, TILING.chunk, TILING.chunks, FIRST_SWITCHES, True, TILING, PRECISION, INTERPRETED,
+            grads, TILING.width, TILING.width, hidden, pres, biases, values, first_grads, sums, coords, n_in, first,
+            row, inside, features, numbers, TILING.width, TILING.inner, FIRST_SWITCHES, True, TILING, PRECISION,
+            INTERPRETED,
         )  # fmt: skip
     else:
         _chain_through(
-            above, last, coordinates, biases, values, first_grads, sums, row, inside, features, first_features,
-            numbers, TILING.output_chunk, TILING.output_chunks, FIRST_SWITCHES, True, TILING, PRECISION, INTERPRETED,
+            y_grad, n_out, n_out, last, pres, biases, values, first_grads, sums, coords, n_in, first, row, inside,
+            features, numbers, TILING.outputs, output_inner, FIRST_SWITCHES, True, TILING, PRECISION, INTERPRETED,
         )  # fmt: skip
 
 
