@@ -150,15 +150,11 @@ class _Chain(torch.autograd.Function):
         pre_activations = iter(saved[2 * len(layers) :])
         stored = [next(pre_activations) if kept else None for kept in ctx.kept]
         rows, grad_rows = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
-        x_grad, parameter_grads = ctx.program.run_backward(
-            rows,
-            grad_rows,
-            layers,
-            stored,
-            ctx.rounding,
-            ctx.needs_input_grad[0],
-            ctx.needs_input_grad[4::2],
-        )
+        # Where the backward pass is called under autocast, its sums are float32 all the same.
+        with torch.autocast(x.device.type, enabled=False):
+            x_grad, parameter_grads = ctx.program.run_backward(
+                rows, grad_rows, layers, stored, ctx.rounding, ctx.needs_input_grad[0], ctx.needs_input_grad[4::2]
+            )
         return None if x_grad is None else x_grad.reshape(x.shape), None, None, None, *parameter_grads
 
 
