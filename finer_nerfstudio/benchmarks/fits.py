@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -29,6 +29,9 @@ Program = Literal[
 ]
 """What trains: the last five are roundings of operands, named as FINER_GPU_PRECISION names them."""
 PROGRAMS: tuple[Program, ...] = get_args(Program)
+
+LARGEST_CHANGE = 0.1
+"""dB by which a rounding may change a fit, beyond chance, and still be the default on a GPU."""
 
 # Gradients of a mean over all pixels are below what float16 can hold.
 _LOSS_SCALE = 2.0**10
@@ -74,6 +77,27 @@ def fits(
         rounding = EXACT if name.startswith(("plain", "ours")) else read_rounding(name)
         found[name] = _fitted(program, coords, targets, row.learning_rate, steps, rounding)
     return found
+
+
+def changes_beyond_chance(found: Mapping[str, float]) -> dict[str, float]:
+    """Return how far each rounding ends from float32 in dB, less what a mere shuffle of the pixels does.
+
+    Args:
+        found: PSNR by program for one method, as :func:`fits` gives it.
+    """
+    chance = abs(found["ours, shuffled"] - found["ours"])
+    roundings = [name for name in found if not name.startswith(("plain", "ours"))]
+    return {name: abs(found[name] - found["ours"]) - chance for name in roundings}
+
+
+def allowed_precisions(fits: Sequence[Mapping[str, float]]) -> list[str]:
+    """Return the roundings with which each of several fits ends as it does in float32.
+
+    Args:
+        fits: PSNR by program, for each method and each seed.
+    """
+    changes = [changes_beyond_chance(found) for found in fits]
+    return [name for name in changes[0] if all(change[name] <= LARGEST_CHANGE for change in changes)]
 
 
 def _fitted(

@@ -130,7 +130,7 @@ EXACT = Rounding()
 @pytest.mark.parametrize("depth", [1, 3])
 def test_value_and_gradients_are_those_of_the_layers(name: str, depth: int) -> None:
     layers = layers_of(name, width=24, depth=depth)
-    assert_network_is_right(layers, coordinates(300), EXACT, 3e-5)
+    assert_network_is_right(layers, coordinates(140), EXACT, 3e-5)
 
 
 @pytest.mark.parametrize(
