@@ -62,10 +62,7 @@ _LARGEST_SMALL_WIDTH = 64
 _SMALLEST_SIDE = 16
 # Features of a register tile.
 _LARGEST_CHUNK = 64
-# Registers of a multiprocessor, and of a thread at most.
-_REGISTERS = 1 << 16
 _THREAD_REGISTERS = 255
-
 # Warps that share a multiprocessor when each thread has all the registers it may have.
 _WARPS_AT_ONCE = 8
 
@@ -177,8 +174,13 @@ def backward(
 
     Returns:
         Gradients with respect to ``coords`` (or None), to each weight, and to each bias; float32.
+
+    Raises:
+        ValueError: for a network that is not small, see :func:`recomputes`.
     """
     network = _Network(weights, biases, forms, rounding, kind="recomputing")
+    if not recomputes(network.widths):
+        raise ValueError(f"a network of {max(network.widths)} features is too wide to be computed anew")
     tiling = network.tiling
     x = coords.reshape(-1, coords.shape[-1]).float().contiguous()
     y_grad = grad_y.reshape(-1, network.n_out).float().contiguous()
@@ -300,7 +302,7 @@ class _Network:
             "num_warps": shape.warps,
             "num_stages": shape.stages,
             # Left alone, the assembler of CUDA 13.4 gives some of these kernels 32 registers and spills the rest.
-            "maxnreg": _REGISTERS // (32 * shape.warps) if shape.warps > 8 else _THREAD_REGISTERS,
+            "maxnreg": _THREAD_REGISTERS,
             "enable_fp_fusion": True,
         }
         self.programs = _multiprocessors(weights[0].device) * max(1, _WARPS_AT_ONCE // shape.warps)

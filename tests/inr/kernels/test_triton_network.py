@@ -243,8 +243,9 @@ def test_gradients_are_the_same_each_time_and_nothing_is_made_that_nobody_wants(
         assert torch.equal(one, other)
 
 
-def test_not_a_number_stays_in_its_row() -> None:
-    layers = layers_of("variable-gauss", width=16, depth=2)
+@pytest.mark.parametrize("width", [16, 70])
+def test_not_a_number_stays_in_its_row(width: int) -> None:
+    layers = layers_of("variable-gauss", width=width, depth=2)
     coords = coordinates(70)
     coords[3, 0] = math.nan
     y = triton_network.forward(coords, layers.weights, layers.biases, layers.forms)
@@ -307,3 +308,10 @@ def test_layers_of_several_widths_are_not_stored() -> None:
     biases = [torch.zeros(size, device=DEVICE) for size in (16, 20, 1)]
     with pytest.raises(ValueError, match="layers of 16, 20 features"):
         triton_network.forward(coordinates(4), weights, biases, [SINE, SINE], stored=torch.zeros(1, 4, 20))
+
+
+def test_wide_networks_are_not_computed_anew() -> None:
+    layers = layers_of("sine", width=65, depth=2)
+    arguments = (coordinates(4), layers.weights, layers.biases, layers.forms)
+    with pytest.raises(ValueError, match="65 features"):
+        triton_network.backward(*arguments, torch.ones(4, 3, device=DEVICE), want_input_grad=False)
