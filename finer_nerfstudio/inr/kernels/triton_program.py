@@ -34,7 +34,7 @@ from finer_nerfstudio.inr.kernels.rounding import (
 )
 
 # What fits of all methods allow, see docs/speed.md.
-_DEFAULT_PRECISION = "float32"
+DEFAULT_PRECISION = "float32"
 # Relative to the largest number of a result; phases of the check are below ten.
 _TOLERANCE = 1e-3
 
@@ -167,7 +167,7 @@ def default_rounding() -> Rounding:
         ValueError: for anything else.
     """
     try:
-        return read_rounding(os.environ.get("FINER_GPU_PRECISION", _DEFAULT_PRECISION))
+        return read_rounding(os.environ.get("FINER_GPU_PRECISION", DEFAULT_PRECISION))
     except ValueError as error:
         raise ValueError(f"FINER_GPU_PRECISION: {error}") from None
 

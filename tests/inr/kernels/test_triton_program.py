@@ -141,7 +141,7 @@ def test_memory_apart_is_put_together() -> None:
 
 def test_the_environment_chooses_the_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FINER_GPU_PRECISION", raising=False)
-    assert program.default_rounding() == read_rounding(program._DEFAULT_PRECISION)
+    assert program.default_rounding() == read_rounding(program.DEFAULT_PRECISION)
     monkeypatch.setenv("FINER_GPU_PRECISION", "tf32, bfloat16")
     assert program.default_rounding() == Rounding("tf32", "bfloat16")
     monkeypatch.setenv("FINER_GPU_PRECISION", "half")
