@@ -5,7 +5,8 @@
 
 Every docs/templates/PAGE.md is a template of jinja, and docs/PAGE.md what it gives. In it, ``results["NAME"]`` is the
 content of docs/results/NAME.json, ``numbers(verb, name)`` what an analysis found, ``published`` the paper's numbers,
-``methods`` the registry, ``gpu_tables()`` what ``finer gpu-queue`` measured, and ``claims`` the functions that judge:
+``methods`` the registry, ``gpu_tables()`` what ``finer gpu-queue`` measured, and ``claims``, ``allowed_precisions`` and
+``changes_beyond_chance`` the functions that judge:
 
     The best of them reached {{ results["nerf_lego_15_minutes"]["finer-sine"].psnr | decimals(2) }} dB.
 
@@ -28,6 +29,7 @@ from typing import Any
 from PIL import Image
 
 from finer_nerfstudio.analysis.outcome import Outcome, Table, read_outcome, save_figure
+from finer_nerfstudio.benchmarks.fits import LARGEST_CHANGE, allowed_precisions, changes_beyond_chance
 from finer_nerfstudio.benchmarks.gpu.page import tables
 from finer_nerfstudio.cli.command import run_command
 from finer_nerfstudio.errors import InputError, in_one_line
@@ -112,6 +114,9 @@ def rendered(template: Path, results: Results) -> str:
         "results": results,
         "numbers": results.numbers,
         "by_method": results.by_method,
+        "allowed_precisions": allowed_precisions,
+        "changes_beyond_chance": changes_beyond_chance,
+        "largest_change": LARGEST_CHANGE,
         "claims": claims,
         "published": published,
         "methods": METHODS,

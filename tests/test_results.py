@@ -16,6 +16,7 @@ from PIL import Image
 
 from finer_nerfstudio.analysis import frequencies
 from finer_nerfstudio.analysis.outcome import Outcome, Table, read_outcome, write_outcome
+from finer_nerfstudio.benchmarks.fits import allowed_precisions
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.inr.methods import PROTOCOLS
 from finer_nerfstudio.reproduction.published import TABLE_1, TABLE_2_ARMADILLO, TABLE_3
@@ -205,3 +206,13 @@ def test_numbers_of_the_readme() -> None:
         f"{speeds['finer-sine']:.1f} times (`finer-sine`) to {speeds['finer-wavelet']:.1f} times (`finer-wavelet`)",
     ):
         assert sentence in text
+
+
+def test_the_default_precision_on_gpus_is_one_that_the_fits_allow() -> None:
+    pytest.importorskip("triton", reason="the choice is made beside the kernels")
+    from finer_nerfstudio.inr.kernels.triton_program import DEFAULT_PRECISION
+
+    studies = sorted((ROOT / "docs" / "results").glob("fits_precision*.json"))
+    fits = [found for study in studies for found in json.loads(study.read_text())["fits"].values()]
+    assert DEFAULT_PRECISION in ["float32", *allowed_precisions(fits)]
+    assert f"The default is `{DEFAULT_PRECISION}`" in (ROOT / "docs" / "speed.md").read_text()

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from finer_nerfstudio.benchmarks.fits import fits
+from finer_nerfstudio.benchmarks.fits import PROGRAMS, Program, fits
 from finer_nerfstudio.benchmarks.growth import growth
 from finer_nerfstudio.benchmarks.measuring import measure, require_agreement
 from finer_nerfstudio.benchmarks.report import description, draw, markdown
@@ -31,8 +31,8 @@ class Benchmark:
     cases: tuple[Case, ...] = ("image", "nerf", "widths")
     """image: 2 -> 256 x 4 -> 3; nerf: the paper's density and colour networks one after the other, 182 wide; widths:
     the image network 64 to 512 wide, on a quarter of the points; growth: a step of each stage of a stream, beside its
-    new units alone and a network of all units; fits: no times, but the PSNR of whole fits of the
-    sample image by this package, by the plain reference, and in half precision."""
+    new units alone and a network of all units; fits: no times, but the PSNR of whole fits of the sample image by
+    this package, by the plain reference, and with operands of matrix products rounded."""
     methods: tuple[str, ...] = tuple(METHODS)
     """Methods to compare."""
     points: int = 65_536
@@ -46,6 +46,10 @@ class Benchmark:
     """Training steps of the fits."""
     fit_size: int = 64
     """Longer side in pixels of the image that is fitted."""
+    fit_width: int = 256
+    """Width of the networks of the fits."""
+    fit_programs: tuple[Program, ...] = PROGRAMS
+    """What fits: the plain reference, this package, and its roundings, one name for both passes or one for each."""
     fit_image: Path | None = None
     """Fit this image, averaged down, instead of the generated sample."""
     output_dir: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("outputs/benchmark")
@@ -76,7 +80,7 @@ def run_benchmark(command: Benchmark) -> None:
     Raises:
         UsageError: for options out of range.
     """
-    for name, least in (("points", 1), ("repeats", 1), ("fit_steps", 1), ("fit_size", 16)):
+    for name, least in (("points", 1), ("repeats", 1), ("fit_steps", 1), ("fit_size", 16), ("fit_width", 1)):
         if getattr(command, name) < least:
             raise UsageError(f"{argument(name)} must be at least {least}, not {getattr(command, name)}.")
     unknown = sorted(set(command.methods) - set(METHODS))
@@ -97,6 +101,7 @@ def run_benchmark(command: Benchmark) -> None:
         "denormals_flushed": command.flush_denormals,
         "fit_steps": command.fit_steps,
         "fit_size": command.fit_size,
+        "fit_width": command.fit_width,
         "fit_image": "sample" if command.fit_image is None else command.fit_image.name,
         "cases": {},
     }
@@ -107,7 +112,15 @@ def run_benchmark(command: Benchmark) -> None:
             results["fits"] = {}
             for method in command.methods:
                 stage(f"fits {method}", 0, todo)
-                results["fits"][method] = fits(method, command.fit_steps, image, device, command.seed)
+                results["fits"][method] = fits(
+                    method,
+                    command.fit_steps,
+                    image,
+                    device,
+                    command.seed,
+                    width=command.fit_width,
+                    programs=command.fit_programs,
+                )
         if "growth" in command.cases:
             results["growth"] = {}
             for method in command.methods:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from finer_nerfstudio import METHODS
+from finer_nerfstudio.benchmarks.fits import PROGRAMS, allowed_precisions, changes_beyond_chance
 from finer_nerfstudio.benchmarks.measuring import peak_bytes, require_agreement
 from finer_nerfstudio.benchmarks.run import Benchmark, run_benchmark
 from finer_nerfstudio.benchmarks.subjects import Case, products_of, subject_of
@@ -73,9 +74,29 @@ def test_results_as_numbers_table_and_picture(tmp_path: Path, capsys: pytest.Cap
     assert set(results["growth"]["finer-sine"]) == {"69", "110", "151"}
     for row in results["growth"]["finer-sine"].values():
         assert row["ours_over_block"] == pytest.approx(row["ours_seconds"] / row["block_seconds"])
+    assert list(results["fits"]["finer-sine"]) == list(PROGRAMS)
     assert results["fits"]["finer-sine"]["ours"] == pytest.approx(results["fits"]["finer-sine"]["plain"], abs=0.01)
     assert results["machine"]["threads"] == torch.get_num_threads()
     assert results["first_step_seconds"]["finer-sine"]["built_before"] > 0.0
     assert "| finer-sine |" in capsys.readouterr().out
     with Image.open(tmp_path / "benchmark.png") as picture:
         assert min(picture.size) > 200
+
+
+def test_fits_by_some_programs_and_of_another_width(tmp_path: Path) -> None:
+    options = {"fit_steps": 2, "fit_size": 16, "fit_width": 24, "device": "cpu", "output_dir": tmp_path}
+    run_benchmark(Benchmark(cases=("fits",), methods=("siren",), fit_programs=("ours", "tf32,bfloat16"), **options))
+    results = json.loads((tmp_path / "benchmark.json").read_text())
+    assert results["fit_width"] == 24
+    found = results["fits"]["siren"]
+    assert list(found) == ["ours", "tf32,bfloat16"]
+    assert found["ours"] != found["tf32,bfloat16"]
+    assert found["ours"] == pytest.approx(found["tf32,bfloat16"], abs=0.1)
+
+
+def test_a_rounding_is_allowed_where_it_changes_no_fit_by_more_than_chance() -> None:
+    steady = {"plain": 0.0, "ours": 30.0, "ours, shuffled": 30.0, "tf32": 30.05, "bfloat16": 29.95, "float16": 29.8}
+    shaky = {"plain": 0.0, "ours": 30.0, "ours, shuffled": 30.5, "tf32": 30.59, "bfloat16": 29.3, "float16": 30.0}
+    assert changes_beyond_chance(shaky) == pytest.approx({"tf32": 0.09, "bfloat16": 0.2, "float16": -0.5})
+    assert allowed_precisions([steady]) == ["tf32", "bfloat16"]
+    assert allowed_precisions([steady, shaky]) == ["tf32"]

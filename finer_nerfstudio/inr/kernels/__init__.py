@@ -16,17 +16,19 @@ from torch import Tensor
 
 from finer_nerfstudio.inr.kernels import compiled, plain
 from finer_nerfstudio.inr.kernels.blocks import ActivationKernel, BlockProgram
-from finer_nerfstudio.inr.kernels.layers import ChainProgram, Layer, autocast_operands, fused_chain, plain_chain
+from finer_nerfstudio.inr.kernels.layers import ChainProgram, Layer, fused_chain, plain_chain
 from finer_nerfstudio.inr.kernels.plain import ElementwiseMap, in_float32
+from finer_nerfstudio.inr.kernels.rounding import EXACT, Rounding, requested_rounding, rounded, rounded_backward
 
-__all__ = ["ElementwiseMap", "Layer", "activate", "evaluate_layers"]
+__all__ = ["ElementwiseMap", "Layer", "Rounding", "activate", "evaluate_layers", "rounded", "rounded_backward"]
 
 
 def evaluate_layers(x: Tensor, layers: Sequence[Layer]) -> Tensor:
     """``x`` through affine maps and activations, one after the other.
 
-    Under autocast, operands of matrix products are rounded to its type, unless a layer asks for full precision.
-    Products are summed up in float32, and activations get their phases in float32.
+    Under autocast, operands of matrix products are rounded to its type in both directions, and under :func:`rounded` to
+    what it says for each, unless a layer asks for full precision. Products are summed up in float32, and activations
+    get their phases in float32.
 
     Args:
         x: ``[*batch, n_in]``, of the weights' type.
@@ -45,7 +47,8 @@ def evaluate_layers(x: Tensor, layers: Sequence[Layer]) -> Tensor:
         features = layer.width()
     if _is_transformed():
         return plain_chain(x, layers)
-    return fused_chain(x, layers, _program_for(x, layers))
+    rounding = _rounding_for(x)
+    return fused_chain(x, layers, _program_for(x, layers, rounding), rounding)
 
 
 def activate(x: Tensor, activation: ElementwiseMap) -> Tensor:
@@ -60,14 +63,23 @@ def activate(x: Tensor, activation: ElementwiseMap) -> Tensor:
     return _Activate.apply(x, activation, _kernel_for(x, activation))  # pyright: ignore[reportReturnType]
 
 
-def _program_for(x: Tensor, layers: Sequence[Layer]) -> ChainProgram:
+def _rounding_for(x: Tensor) -> Rounding:
+    requested = requested_rounding(x)
+    if requested is None and x.device.type == "cuda" and _has_triton():
+        from finer_nerfstudio.inr.kernels import triton_program
+
+        return triton_program.default_rounding()
+    return requested or EXACT
+
+
+def _program_for(x: Tensor, layers: Sequence[Layer], rounding: Rounding) -> ChainProgram:
     if x.device.type == "cuda" and _has_triton():
         from finer_nerfstudio.inr.kernels import triton_program
 
-        return triton_program.program_for(x, layers, autocast_operands(x))
-    if autocast_operands(x) is None and compiled.supports(x, [layer.activation for layer in layers]):
-        return compiled
-    return BlockProgram(plain)
+        return triton_program.program_for(x, layers, rounding)
+    if not compiled.supports(x, [layer.activation for layer in layers]):
+        return BlockProgram(plain)
+    return compiled if rounding == EXACT else BlockProgram(compiled)
 
 
 def _kernel_for(x: Tensor, activation: ElementwiseMap) -> ActivationKernel:

@@ -13,8 +13,9 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from finer_nerfstudio.inr.kernels.layers import Layer, rounded_product
+from finer_nerfstudio.inr.kernels.layers import Layer
 from finer_nerfstudio.inr.kernels.plain import ElementwiseMap
+from finer_nerfstudio.inr.kernels.rounding import Precision, Rounding, product
 
 
 @runtime_checkable
@@ -77,7 +78,7 @@ class BlockProgram:
         rows: Tensor,
         layers: Sequence[Layer],
         stored: Sequence[Tensor | None],
-        operands: torch.dtype | None,
+        rounding: Rounding,
     ) -> Tensor:
         block = _block_rows(rows, layers)
         scratch = _Scratch(rows)
@@ -88,10 +89,10 @@ class BlockProgram:
             for i, layer in enumerate(layers):
                 y = out[chosen] if i == len(layers) - 1 else scratch.get(f"result {i % 2}", len(x), layer.width())
                 if layer.activation is None:
-                    _product(x, layer.weight.t(), y, layer.operands(operands)).add_(layer.bias)
+                    product(x, layer.weight.t(), layer.rounding(rounding).forward, out=y).add_(layer.bias)
                 else:
                     kept = stored[i]
-                    pre = _pre_activation(x, layer, None if kept is None else kept[chosen], scratch, operands)
+                    pre = _pre_activation(x, layer, None if kept is None else kept[chosen], scratch, rounding)
                     self.kernel.forward(pre, layer.bias, layer.activation, y)
                 x = y
         return out
@@ -102,7 +103,7 @@ class BlockProgram:
         grad: Tensor,
         layers: Sequence[Layer],
         stored: Sequence[Tensor | None],
-        operands: torch.dtype | None,
+        rounding: Rounding,
         want_x_grad: bool,
         want_weight_grads: Sequence[bool],
     ) -> tuple[Tensor | None, list[Tensor | None]]:
@@ -125,7 +126,7 @@ class BlockProgram:
                     result_grad = above
                 else:
                     result_grad = scratch.get(f"gradient {i % 2}", len(x), layer.width())
-                    _product(above, layers[i + 1].weight, result_grad, layers[i + 1].operands(operands))
+                    product(above, layers[i + 1].weight, layers[i + 1].rounding(rounding).backward, out=result_grad)
                 if layer.activation is None:
                     sums[i][0] += result_grad.sum(dim=0)
                     affine_grad = result_grad
@@ -135,41 +136,33 @@ class BlockProgram:
                     in_place = not is_top and layer.width() == layer.weight.shape[0]
                     affine_grad = result_grad if in_place else scratch.get("affine", len(x), layer.weight.shape[0])
                     pre = stored[i]
-                    pre = pre[chosen] if pre is not None else _pre_activation(x, layer, None, scratch, operands)
+                    pre = pre[chosen] if pre is not None else _pre_activation(x, layer, None, scratch, rounding)
                     self.kernel.backward(pre, layer.bias, result_grad, layer.activation, value, affine_grad, sums[i])
                     if not is_top:
-                        _add_product(above.t(), value, weight_grads[i + 1], layers[i + 1].operands(operands))
+                        _add_product(above.t(), value, weight_grads[i + 1], layers[i + 1].rounding(rounding).backward)
                 above = affine_grad
-            _add_product(above.t(), x, weight_grads[0], layers[0].operands(operands))
+            precision = layers[0].rounding(rounding).backward
+            _add_product(above.t(), x, weight_grads[0], precision)
             if x_grad is not None:
-                _product(above, layers[0].weight, x_grad[chosen], layers[0].operands(operands))
+                product(above, layers[0].weight, precision, out=x_grad[chosen])
         bias_grads = [partial.sum(dim=0) for partial in sums]
         return x_grad, [tensor for pair in zip(weight_grads, bias_grads, strict=True) for tensor in pair]
 
 
-def _pre_activation(
-    x: Tensor, layer: Layer, kept: Tensor | None, scratch: _Scratch, operands: torch.dtype | None
-) -> Tensor:
+def _pre_activation(x: Tensor, layer: Layer, kept: Tensor | None, scratch: _Scratch, rounding: Rounding) -> Tensor:
     """The affine map without its bias, in memory that is kept for the backward pass or else in scratch."""
     pre = scratch.get("pre-activation", len(x), layer.weight.shape[0]) if kept is None else kept
-    return _product(x, layer.weight.t(), pre, layer.operands(operands))
+    return product(x, layer.weight.t(), layer.rounding(rounding).forward, out=pre)
 
 
-def _product(a: Tensor, b: Tensor, out: Tensor, operands: torch.dtype | None) -> Tensor:
-    """``out = a b``."""
-    if operands is None:
-        return torch.mm(a, b, out=out)
-    return out.copy_(rounded_product(a, b, operands))
-
-
-def _add_product(a: Tensor, b: Tensor, out: Tensor | None, operands: torch.dtype | None) -> None:
+def _add_product(a: Tensor, b: Tensor, out: Tensor | None, precision: Precision) -> None:
     """``out += a b``, unless nobody wants it."""
     if out is None:
         return
-    if operands is None:
+    if precision == "float32":
         out.addmm_(a, b)
     else:
-        out.add_(rounded_product(a, b, operands))
+        out.add_(product(a, b, precision))
 
 
 class _Scratch:

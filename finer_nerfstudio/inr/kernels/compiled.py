@@ -23,6 +23,7 @@ from finer_nerfstudio.inr.kernels import building
 from finer_nerfstudio.inr.kernels.form import KernelForm
 from finer_nerfstudio.inr.kernels.layers import Layer
 from finer_nerfstudio.inr.kernels.plain import ElementwiseMap
+from finer_nerfstudio.inr.kernels.rounding import EXACT, Rounding
 
 _SOURCE = Path(__file__).with_name("activations.cpp")
 _INCLUDED = Path(__file__).with_name("products.h")
@@ -65,9 +66,9 @@ def backward(
     _activate(activation, x, bias, grad, value, dx, sums)
 
 
-def run(rows: Tensor, layers: Sequence[Layer], stored: Sequence[Tensor | None], operands: torch.dtype | None) -> Tensor:
+def run(rows: Tensor, layers: Sequence[Layer], stored: Sequence[Tensor | None], rounding: Rounding) -> Tensor:
     """As :meth:`finer_nerfstudio.inr.kernels.layers.ChainProgram.run`."""
-    assert operands is None
+    assert rounding == EXACT
     rows = rows.contiguous()
     call = _Call(rows, layers, stored)
     out = rows.new_empty(len(rows), layers[-1].width())
@@ -82,12 +83,12 @@ def run_backward(
     grad: Tensor,
     layers: Sequence[Layer],
     stored: Sequence[Tensor | None],
-    operands: torch.dtype | None,
+    rounding: Rounding,
     want_x_grad: bool,
     want_weight_grads: Sequence[bool],
 ) -> tuple[Tensor | None, list[Tensor | None]]:
     """As :meth:`finer_nerfstudio.inr.kernels.layers.ChainProgram.run_backward`."""
-    assert operands is None
+    assert rounding == EXACT
     rows, grad = rows.contiguous(), grad.contiguous()
     call = _Call(rows, layers, stored)
     # Every thread adds up its own.

@@ -7,6 +7,7 @@ computed anew from them in one pass. How that is done is up to a program: ``comp
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from finer_nerfstudio.inr.kernels.plain import ElementwiseMap
+from finer_nerfstudio.inr.kernels.rounding import EXACT, Rounding
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Layer:
         weight: ``[n_out, n_in]``.
         bias: ``[n_out]``.
         activation: None for the affine map alone, as the last layer of a network is.
-        full_precision: whether the matrix product stays as precise as the weights under autocast too.
+        full_precision: whether the layer's matrix products are as precise as the weights whatever others round to.
     """
 
     weight: Tensor
@@ -34,9 +36,9 @@ class Layer:
     activation: ElementwiseMap | None
     full_precision: bool = False
 
-    def operands(self, autocast: torch.dtype | None) -> torch.dtype | None:
-        """Return the type to which operands of this layer's products are rounded, given that of autocast."""
-        return None if self.full_precision else autocast
+    def rounding(self, chosen: Rounding) -> Rounding:
+        """Return how operands of this layer's products are rounded, given what was chosen for the chain."""
+        return EXACT if self.full_precision else chosen
 
     def width(self) -> int:
         """Features that the layer gives."""
@@ -53,7 +55,7 @@ class ChainProgram(Protocol):
         rows: Tensor,
         layers: Sequence[Layer],
         stored: Sequence[Tensor | None],
-        operands: torch.dtype | None,
+        rounding: Rounding,
     ) -> Tensor:
         """Return the output of the last layer.
 
@@ -61,7 +63,7 @@ class ChainProgram(Protocol):
             rows: input ``[rows, n_in]``.
             layers: the chain; all but the last have an activation.
             stored: for every layer memory ``[rows, n_out]`` to leave its affine map without bias in, or None.
-            operands: what operands of matrix products are rounded to, or None for no rounding.
+            rounding: of the operands of matrix products.
         """
         ...
 
@@ -71,7 +73,7 @@ class ChainProgram(Protocol):
         grad: Tensor,
         layers: Sequence[Layer],
         stored: Sequence[Tensor | None],
-        operands: torch.dtype | None,
+        rounding: Rounding,
         want_x_grad: bool,
         want_weight_grads: Sequence[bool],
     ) -> tuple[Tensor | None, list[Tensor | None]]:
@@ -82,7 +84,7 @@ class ChainProgram(Protocol):
             grad: gradient with respect to its result.
             layers: the chain.
             stored: what :meth:`run` left behind.
-            operands: as for :meth:`run`.
+            rounding: as for :meth:`run`.
             want_x_grad: whether anybody wants the gradient with respect to ``rows``.
             want_weight_grads: whether anybody wants that of a layer's weight.
         """
@@ -102,32 +104,33 @@ def plain_chain(x: Tensor, layers: Sequence[Layer]) -> Tensor:
     return x
 
 
-def fused_chain(x: Tensor, layers: Sequence[Layer], program: ChainProgram) -> Tensor:
+def fused_chain(x: Tensor, layers: Sequence[Layer], program: ChainProgram, rounding: Rounding = EXACT) -> Tensor:
     """The chain as one operation.
 
     Args:
         x: ``[*batch, n_in]``, of the layers' type.
         layers: at least one.
         program: computes it.
+        rounding: of the operands of matrix products, in either direction.
     """
     # Autograd has to see every tensor as an argument of its own.
     shells = tuple(replace(layer, weight=_NOTHING, bias=_NOTHING) for layer in layers)
     parameters = [tensor for layer in layers for tensor in (layer.weight, layer.bias.contiguous())]
-    return _Chain.apply(x, shells, program, *parameters)  # pyright: ignore[reportReturnType]
+    return _Chain.apply(x, shells, program, rounding, *parameters)  # pyright: ignore[reportReturnType]
 
 
 class _Chain(torch.autograd.Function):
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, x: Tensor, shells: tuple[Layer, ...], program: ChainProgram, *parameters: Tensor
+        ctx: Any, x: Tensor, shells: tuple[Layer, ...], program: ChainProgram, rounding: Rounding, *parameters: Tensor
     ) -> Tensor:
         layers = _filled(shells, parameters)
         rows = x.reshape(-1, x.shape[-1])
         needed = any(ctx.needs_input_grad)
-        stored = [_storage(rows, layer, is_first=i == 0) if needed else None for i, layer in enumerate(layers)]
-        ctx.shells, ctx.program, ctx.operands = shells, program, autocast_operands(x)
+        stored = _storage(rows, layers) if needed else [None] * len(layers)
+        ctx.shells, ctx.program, ctx.rounding = shells, program, rounding
         with torch.autocast(x.device.type, enabled=False):
-            out = program.run(rows, layers, stored, ctx.operands)
+            out = program.run(rows, layers, stored, rounding)
         ctx.kept = [tensor is not None for tensor in stored]
         ctx.save_for_backward(x, *parameters, *(tensor for tensor in stored if tensor is not None))
         return out.reshape(*x.shape[:-1], out.shape[-1])
@@ -139,28 +142,23 @@ class _Chain(torch.autograd.Function):
         layers = _filled(ctx.shells, parameters)
         if torch.is_grad_enabled():
             # Somebody asked for a second derivative: leave a graph of plain operations behind.
-            needs = [ctx.needs_input_grad[0], *ctx.needs_input_grad[3:]]
+            needs = [ctx.needs_input_grad[0], *ctx.needs_input_grad[4:]]
             wanted = [tensor for tensor, needed in zip([x, *parameters], needs, strict=True) if needed]
             found = iter(torch.autograd.grad(plain_chain(x, layers), wanted, grad, create_graph=True))
             x_grad, *parameter_grads = [next(found) if needed else None for needed in needs]
-            return x_grad, None, None, *parameter_grads
+            return x_grad, None, None, None, *parameter_grads
         pre_activations = iter(saved[2 * len(layers) :])
         stored = [next(pre_activations) if kept else None for kept in ctx.kept]
         rows, grad_rows = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
-        x_grad, parameter_grads = ctx.program.run_backward(
-            rows,
-            grad_rows,
-            layers,
-            stored,
-            ctx.operands,
-            ctx.needs_input_grad[0],
-            ctx.needs_input_grad[3::2],
-        )
-        return None if x_grad is None else x_grad.reshape(x.shape), None, None, *parameter_grads
+        # Where the backward pass is called under autocast, its sums are float32 all the same.
+        with torch.autocast(x.device.type, enabled=False):
+            x_grad, parameter_grads = ctx.program.run_backward(
+                rows, grad_rows, layers, stored, ctx.rounding, ctx.needs_input_grad[0], ctx.needs_input_grad[4::2]
+            )
+        return None if x_grad is None else x_grad.reshape(x.shape), None, None, None, *parameter_grads
 
 
 _NOTHING = torch.empty(0)
-_PRODUCTS_HAVE_OUT_DTYPE = "out_dtype" in (torch.mm.__doc__ or "")
 
 
 def _filled(shells: Sequence[Layer], parameters: Sequence[Tensor]) -> list[Layer]:
@@ -168,22 +166,16 @@ def _filled(shells: Sequence[Layer], parameters: Sequence[Tensor]) -> list[Layer
     return [Layer(weight, bias, shell.activation, shell.full_precision) for shell, weight, bias in pairs]
 
 
-def _storage(rows: Tensor, layer: Layer, *, is_first: bool) -> Tensor | None:
-    if layer.activation is None or (is_first and layer.weight.shape[1] <= _FEW_INPUTS):
-        return None
-    return rows.new_empty(rows.shape[0], layer.weight.shape[0])
+def _storage(rows: Tensor, layers: Sequence[Layer]) -> list[Tensor | None]:
+    """Memory for pre-activations, None where they are not kept.
 
-
-def autocast_operands(x: Tensor) -> torch.dtype | None:
-    """Return the type to which autocast rounds operands of matrix products, None where it leaves them."""
-    if not torch.is_autocast_enabled(x.device.type) or x.dtype != torch.float32:
-        return None
-    return torch.get_autocast_dtype(x.device.type)
-
-
-def rounded_product(a: Tensor, b: Tensor, operands: torch.dtype) -> Tensor:
-    """``a b`` of rounded operands, summed up and given back in float32: half-precision phases would be noise."""
-    a, b = a.to(operands), b.to(operands)
-    if a.device.type == "cuda" and _PRODUCTS_HAVE_OUT_DTYPE:
-        return torch.mm(a, b, out_dtype=torch.float32)
-    return torch.mm(a.float(), b.float())
+    Those of layers of one size, one after the other, are neighbours: a kernel may take them as one tensor.
+    """
+    stored: list[Tensor | None] = [None] * len(layers)
+    few = layers[0].weight.shape[1] <= _FEW_INPUTS
+    kept = [i for i, layer in enumerate(layers) if layer.activation is not None and not (i == 0 and few)]
+    for width, group in itertools.groupby(kept, key=lambda i: layers[i].weight.shape[0]):
+        indices = list(group)
+        for i, memory in zip(indices, rows.new_empty(len(indices), len(rows), width), strict=True):
+            stored[i] = memory
+    return stored

@@ -1,16 +1,28 @@
 """A whole coordinate network as one Triton kernel, and its backward pass as another.
 
 A small network spends its time on memory traffic: every layer of a batch is written and read several times. Here one
-program takes a tile of rows through all layers. Its activations stay in registers, split along the features into
-chunks of at most 64 that products can take as operands, weights come from the second-level cache, and of the batch
-only coordinates are read and outputs written.
+program takes a tile of rows through all layers, and of the batch only coordinates are read and outputs written. Tiles
+are split along the features into chunks of at most 64, as many as it takes. There are two sorts of networks, told
+apart by :func:`recomputes`.
 
-The backward pass recomputes the forward pass and so needs every layer's pre-activations once more, in reverse order.
-They do not fit into registers, and recomputing each from the coordinates would cost products that grow with the square
-of the depth. So each program spills them to a scratch of its own, which its next tile overwrites: ``depth * tile_rows *
-width`` numbers a program, at most 32 KB a layer, that stay in the second-level cache and cost memory nothing. Programs
-are as many as multiprocessors, take tiles by turns, and add to weight gradients of their own, which are summed at the
-end: no atomic operations, so that equal inputs give equal gradients, bit for bit.
+*Small ones*, up to 64 features, keep their activations in registers, and weights come from the caches. The backward
+pass, :func:`backward`, starts from the coordinates. It needs every layer's pre-activations in reverse order, so each
+program spills them to a scratch of its own, which its next tile overwrites: ``depth * tile_rows * width`` numbers a
+program, at most 16 KB a layer, that stay in the second-level cache and cost memory nothing. Programs are as many as
+multiprocessors can hold, take tiles by turns, and add to weight gradients of their own, which are summed at the end:
+no atomic operations, so that equal inputs give equal gradients, bit for bit.
+
+*Wide ones* pass activations from layer to layer in a scratch that stays in the caches, as what the next product takes,
+two bytes each in half precision. In registers they do not fit: of a wavelet network of 362 packed features, 32 rows at
+a time, a thread spilled 424 bytes forward and 1,736 backward, and the assembler took minutes; from the scratch it
+spills none. For training, the forward pass leaves pre-activations in memory, in float32 as phases need, and
+:func:`backward_stored` takes gradients through all layers. It leaves activations and gradients as operands, from which
+PyTorch's products make the weight gradients. The reason is arithmetic. A tile of 32 rows that adds ``width^2`` sums to
+memory moves ``8 * width^2 / 32`` bytes a row and layer: 1 KB for 64 features, 4 KB for 128 and 16 KB for 256, whose
+sums on 132 multiprocessors, 35 MB a layer, outgrow a cache of 50 MB with the second layer. Storing moves ``8 * width``
+bytes of pre-activations and ``8 * width`` (half precision) or ``16 * width`` (float32) of operands: 4 to 6 KB for 256
+features, and layers one by one about 13 KB. At 3.3 TB/s a step of three layers of 256 on 65,536 rows should move 0.8 to
+1.2 GB in 0.24 to 0.36 ms, and by partial sums 3.2 GB in 1 ms. None of this has been timed.
 
 Wavelets: a packed row keeps all real parts before all imaginary ones. Here the two parts of a number are neighbours,
 which is how a register tile can be split into them; weights are reordered on the way in, gradients on the way out.
@@ -18,422 +30,53 @@ which is how a register tile can be split into them; weights are reordered on th
 This module needs Triton: import it where a CUDA tensor has arrived, not before.
 """
 
-# Tuples in kernels are joined by "+": Triton does not know "(*tuple, item)".
-# ruff: noqa: RUF005
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, no_type_check
+from typing import Literal
 
 import torch
 import triton
-import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
 from finer_nerfstudio.inr.kernels.form import KernelForm
-from finer_nerfstudio.inr.kernels.triton_activation import (
-    complex_activation,
-    numbers_and_switches,
-    real_activation,
+from finer_nerfstudio.inr.kernels.rounding import Precision, Rounding, product
+from finer_nerfstudio.inr.kernels.triton_activation import numbers_and_switches
+from finer_nerfstudio.inr.kernels.triton_tiles import (
+    Tiling,
+    forward_kernel,
+    recomputing_kernel,
+    wide_backward_kernel,
+    wide_forward_kernel,
 )
 
-Precision = Literal["float32", "tf32", "bf16"]
-
+# Features after an activation of real numbers and of complex ones, both parts counted.
 _LARGEST_WIDTH = 256
+_LARGEST_PACKED_WIDTH = 512
 _LARGEST_INPUT = 128
+# Wider networks add more partial sums to memory than their operands are.
+_LARGEST_SMALL_WIDTH = 64
 # What a product needs of each of its sides.
 _SMALLEST_SIDE = 16
 # Features of a register tile.
 _LARGEST_CHUNK = 64
+_THREAD_REGISTERS = 255
+# Warps that share a multiprocessor when each thread has all the registers it may have.
+_WARPS_AT_ONCE = 8
 
-
-@dataclass(frozen=True)
-class _Tiling:
-    """The sizes that a kernel is compiled for; all but the depth are powers of two.
-
-    Attributes:
-        rows: of the batch in a tile.
-        inputs: coordinates, with padding; only products of the backward pass have it.
-        width: features of a hidden layer, with padding.
-        chunk: features of a register tile.
-        outputs: signal values, with padding.
-        output_chunk: signal values of a register tile.
-        hidden: matrices between the first and the last.
-        complex_first: whether the first layer's units become two features each.
-    """
-
-    rows: int
-    inputs: int
-    width: int
-    chunk: int
-    outputs: int
-    output_chunk: int
-    hidden: int
-    complex_first: bool
-
-    @property
-    def chunks(self) -> int:
-        return self.width // self.chunk
-
-    @property
-    def output_chunks(self) -> int:
-        return self.outputs // self.output_chunk
-
-    @property
-    def first_chunk(self) -> int:
-        """First-layer units of a register tile."""
-        return self.chunk // 2 if self.complex_first else self.chunk
-
-    @property
-    def bias_stride(self) -> int:
-        return max(self.width, self.outputs)
-
-
-@triton.jit
-@no_type_check
-def _zeros(ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    # Triton 3.6 takes no plain numbers, such as those of a tiling, in a tuple.
-    return tl.zeros((ROWS, COLUMNS), tl.float32)
-
-
-@triton.jit
-@no_type_check
-def _product(a, b, total, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
-    """``total + a @ b``, summed in float32."""
-    if PRECISION == "bf16":
-        a = a.to(tl.bfloat16)
-        b = b.to(tl.bfloat16)
-        if INTERPRETED:
-            # The same products of the same numbers: NumPy has no bfloat16 and would multiply the bits.
-            a = a.to(tl.float32)
-            b = b.to(tl.float32)
-    return tl.dot(a, b, total, input_precision="tf32" if PRECISION == "tf32" else "ieee")
-
-
-@triton.jit
-@no_type_check
-def _block(matrix, first_row, first_column, stride, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Addresses of a block of a row-major matrix."""
-    row = first_row + tl.arange(0, ROWS)
-    column = first_column + tl.arange(0, COLUMNS)
-    return matrix + row[:, None] * stride + column[None, :]
-
-
-@triton.jit
-@no_type_check
-def _affine(
-    z,
-    weight,
-    bias,
-    CHUNK: tl.constexpr,
-    CHUNKS: tl.constexpr,
-    TILING: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
-):
-    """``z @ weight.T + bias`` of a tile's chunks ``z``, as ``CHUNKS`` chunks of ``CHUNK`` features."""
-    chunks: tl.constexpr = TILING.chunks
-    results = ()
-    for n in tl.static_range(CHUNKS):
-        b = tl.load(bias + n * CHUNK + tl.arange(0, CHUNK))
-        total = _zeros(TILING.rows, CHUNK) + b[None, :]
-        for k in tl.static_range(chunks):
-            w = tl.load(_block(weight, n * CHUNK, k * TILING.chunk, TILING.width, CHUNK, TILING.chunk))
-            total = _product(z[k], tl.trans(w), total, PRECISION, INTERPRETED)
-        results = results + (total,)
-    return results
-
-
-@triton.jit
-@no_type_check
-def _first_affine(coords, row, inside, n_in, first, bias, n: tl.constexpr, TILING: tl.constexpr):
-    """One chunk of the first layer's pre-activations.
-
-    In exact float32 whatever the precision, because coordinates become phases here: rounded ones would blur the
-    signal. Coordinates are too few for tensor cores anyway.
-    """
-    unit = n * TILING.first_chunk + tl.arange(0, TILING.first_chunk)
-    pre = _zeros(TILING.rows, TILING.first_chunk) + tl.load(bias + unit)[None, :]
-    units = TILING.chunks * TILING.first_chunk
-    for k in range(n_in):
-        x = tl.load(coords + row * n_in + k, mask=inside, other=0.0)
-        w = tl.load(first + k * units + unit)
-        pre += x[:, None] * w[None, :]
-    return pre
-
-
-@triton.jit
-@no_type_check
-def _parts(x):
-    """Real and imaginary parts, which are neighbours."""
-    return tl.split(tl.reshape(x, (x.shape[0], x.shape[1] // 2, 2)))
-
-
-@triton.jit
-@no_type_check
-def _neighbours(real, imaginary):
-    # Adding nothing keeps the reshape away from a product, where Triton 3.9 gives up on it for Hopper
-    # ("Illegal shared layout" in TritonGPUOptimizeDotOperands).
-    return tl.reshape(tl.join(real, imaginary), (real.shape[0], 2 * real.shape[1])) + 0.0
-
-
-@triton.jit
-@no_type_check
-def _activate(pre, numbers, SWITCHES: tl.constexpr):
-    if SWITCHES.family == "wavelet":
-        if SWITCHES.real_input:
-            real = pre
-            imaginary = tl.zeros_like(pre)
-        else:
-            real, imaginary = _parts(pre)
-        real, imaginary, _, _ = complex_activation(real, imaginary, numbers, SWITCHES)
-        z = _neighbours(real, imaginary)
-    else:
-        z, _ = real_activation(pre, numbers, SWITCHES)
-    return z
-
-
-@triton.jit
-@no_type_check
-def _activate_and_differentiate(pre, grad, numbers, SWITCHES: tl.constexpr):
-    """The activation, and the gradient with respect to ``pre`` when ``grad`` is that with respect to the result."""
-    if SWITCHES.family == "wavelet":
-        real_grad, imaginary_grad = _parts(grad)
-        if SWITCHES.real_input:
-            z, z_imaginary, pre_grad, _ = complex_activation(
-                pre, tl.zeros_like(pre), numbers, SWITCHES, real_grad, imaginary_grad
-            )
-        else:
-            real, imaginary = _parts(pre)
-            z, z_imaginary, real_grad, imaginary_grad = complex_activation(
-                real, imaginary, numbers, SWITCHES, real_grad, imaginary_grad
-            )
-            pre_grad = _neighbours(real_grad, imaginary_grad)
-        z = _neighbours(z, z_imaginary)
-    else:
-        z, derivative = real_activation(pre, numbers, SWITCHES)
-        pre_grad = derivative * grad
-    return z, pre_grad
-
-
-@triton.jit
-@no_type_check
-def _forward_kernel(
-    coords,  # [rows, n_in]
-    first,  # [n_in, units]
-    hidden,  # [TILING.hidden, width, width]
-    last,  # [outputs, width]
-    biases,  # [TILING.hidden + 2, bias_stride]
-    y,  # [rows, n_out]
-    rows,
-    n_in,
-    n_out,
-    omega,
-    s_squared,
-    omega_f,
-    SWITCHES: tl.constexpr,
-    FIRST_SWITCHES: tl.constexpr,
-    TILING: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
-):
-    numbers = (omega, s_squared, omega_f)
-    chunks: tl.constexpr = TILING.chunks
-    output_chunks: tl.constexpr = TILING.output_chunks
-    row = tl.program_id(0).to(tl.int64) * TILING.rows + tl.arange(0, TILING.rows)
-    inside = row < rows
-    z = ()
-    for n in tl.static_range(chunks):
-        pre = _first_affine(coords, row, inside, n_in, first, biases, n, TILING)
-        z = z + (_activate(pre, numbers, FIRST_SWITCHES),)
-    for layer in range(TILING.hidden):
-        weight = hidden + layer * TILING.width * TILING.width
-        bias = biases + (layer + 1) * TILING.bias_stride
-        pres = _affine(z, weight, bias, TILING.chunk, TILING.chunks, TILING, PRECISION, INTERPRETED)
-        z = ()
-        for n in tl.static_range(chunks):
-            z = z + (_activate(pres[n], numbers, SWITCHES),)
-    bias = biases + (TILING.hidden + 1) * TILING.bias_stride
-    values = _affine(z, last, bias, TILING.output_chunk, TILING.output_chunks, TILING, PRECISION, INTERPRETED)
-    for n in tl.static_range(output_chunks):
-        column = n * TILING.output_chunk + tl.arange(0, TILING.output_chunk)
-        mask = inside[:, None] & (column < n_out)[None, :]
-        tl.store(y + row[:, None] * n_out + column[None, :], values[n], mask=mask)
-
-
-@triton.jit
-@no_type_check
-def _add(addresses, amount, is_first):
-    """Add to this program's own sums; its first tile begins them."""
-    # What is there before the first tile is no number yet: select, do not multiply.
-    old = tl.where(is_first, 0.0, tl.load(addresses))
-    tl.store(addresses, old + amount)
-
-
-@triton.jit
-@no_type_check
-def _backward_through(
-    grads,
-    weight,
-    weight_grad,
-    bias_grad,
-    pre,
-    is_first,
-    numbers,
-    CHUNK: tl.constexpr,
-    CHUNKS: tl.constexpr,
-    SWITCHES: tl.constexpr,
-    TILING: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
-):
-    """From gradients of ``weight @ activation(pre) + bias`` to those of ``pre``, adding the weight's and the bias's.
-
-    ``grads`` are ``CHUNKS`` chunks of ``CHUNK`` features; ``pre`` is the address of a tile of pre-activations.
-    """
-    chunks: tl.constexpr = TILING.chunks
-    pre_chunk: tl.constexpr = TILING.first_chunk if SWITCHES.real_input else TILING.chunk
-    results = ()
-    for n in tl.static_range(chunks):
-        z_grad = _zeros(TILING.rows, TILING.chunk)
-        for m in tl.static_range(CHUNKS):
-            w = tl.load(_block(weight, m * CHUNK, n * TILING.chunk, TILING.width, CHUNK, TILING.chunk))
-            z_grad = _product(grads[m], w, z_grad, PRECISION, INTERPRETED)
-        x = tl.load(_block(pre, 0, n * pre_chunk, TILING.width, TILING.rows, pre_chunk))
-        z, pre_grad = _activate_and_differentiate(x, z_grad, numbers, SWITCHES)
-        for m in tl.static_range(CHUNKS):
-            amount = _zeros(CHUNK, TILING.chunk)
-            amount = _product(tl.trans(grads[m]), z, amount, PRECISION, INTERPRETED)
-            sums = _block(weight_grad, m * CHUNK, n * TILING.chunk, TILING.width, CHUNK, TILING.chunk)
-            _add(sums, amount, is_first)
-        results = results + (pre_grad,)
-    for m in tl.static_range(CHUNKS):
-        _add(bias_grad + m * CHUNK + tl.arange(0, CHUNK), tl.sum(grads[m], axis=0), is_first)
-    return results
-
-
-@triton.jit
-@no_type_check
-def _backward_kernel(
-    coords,
-    first,
-    hidden,
-    last,
-    biases,
-    y_grad,  # [rows, n_out]
-    coords_grad,  # [rows, n_in], or None
-    first_grad,  # this and the next three: like the weights, for each program
-    hidden_grad,
-    last_grad,
-    biases_grad,
-    scratch,  # [programs, TILING.hidden + 1, TILING.rows, width]
-    rows,
-    n_in,
-    n_out,
-    omega,
-    s_squared,
-    omega_f,
-    SWITCHES: tl.constexpr,
-    FIRST_SWITCHES: tl.constexpr,
-    TILING: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
-):
-    numbers = (omega, s_squared, omega_f)
-    chunks: tl.constexpr = TILING.chunks
-    output_chunks: tl.constexpr = TILING.output_chunks
-    program = tl.program_id(0).to(tl.int64)
-    matrix: tl.constexpr = TILING.width * TILING.width
-    tile_size: tl.constexpr = TILING.rows * TILING.width
-    units: tl.constexpr = TILING.chunks * TILING.first_chunk
-    scratch += program * (TILING.hidden + 1) * tile_size
-    first_grad += program * n_in * units
-    hidden_grad += program * TILING.hidden * matrix
-    last_grad += program * TILING.outputs * TILING.width
-    biases_grad += program * (TILING.hidden + 2) * TILING.bias_stride
-
-    for tile in range(tl.program_id(0), tl.cdiv(rows, TILING.rows), tl.num_programs(0)):
-        is_first = tile == tl.program_id(0)
-        row = tile * TILING.rows + tl.arange(0, TILING.rows).to(tl.int64)
-        inside = row < rows
-        z = ()
-        for n in tl.static_range(chunks):
-            pre = _first_affine(coords, row, inside, n_in, first, biases, n, TILING)
-            tl.store(_block(scratch, 0, n * TILING.first_chunk, TILING.width, TILING.rows, TILING.first_chunk), pre)
-            z = z + (_activate(pre, numbers, FIRST_SWITCHES),)
-        for layer in range(TILING.hidden):
-            weight = hidden + layer * matrix
-            bias = biases + (layer + 1) * TILING.bias_stride
-            pres = _affine(z, weight, bias, TILING.chunk, TILING.chunks, TILING, PRECISION, INTERPRETED)
-            spilled = scratch + (layer + 1) * tile_size
-            z = ()
-            for n in tl.static_range(chunks):
-                tl.store(_block(spilled, 0, n * TILING.chunk, TILING.width, TILING.rows, TILING.chunk), pres[n])
-                z = z + (_activate(pres[n], numbers, SWITCHES),)
-        # A thread may read what another one spilled.
-        tl.debug_barrier()
-
-        grads = ()
-        for n in tl.static_range(output_chunks):
-            column = n * TILING.output_chunk + tl.arange(0, TILING.output_chunk)
-            mask = inside[:, None] & (column < n_out)[None, :]
-            grads = grads + (tl.load(y_grad + row[:, None] * n_out + column[None, :], mask=mask, other=0.0),)
-        bias_grad = biases_grad + (TILING.hidden + 1) * TILING.bias_stride
-        spilled = scratch + TILING.hidden * tile_size
-        if TILING.hidden > 0:
-            grads = _backward_through(
-                grads, last, last_grad, bias_grad, spilled, is_first, numbers,
-                TILING.output_chunk, TILING.output_chunks, SWITCHES, TILING, PRECISION, INTERPRETED,
-            )  # fmt: skip
-            for step in range(TILING.hidden - 1):
-                layer = TILING.hidden - 1 - step
-                grads = _backward_through(
-                    grads, hidden + layer * matrix, hidden_grad + layer * matrix,
-                    biases_grad + (layer + 1) * TILING.bias_stride, scratch + layer * tile_size, is_first, numbers,
-                    TILING.chunk, TILING.chunks, SWITCHES, TILING, PRECISION, INTERPRETED,
-                )  # fmt: skip
-            grads = _backward_through(
-                grads, hidden, hidden_grad, biases_grad + TILING.bias_stride, scratch, is_first, numbers,
-                TILING.chunk, TILING.chunks, FIRST_SWITCHES, TILING, PRECISION, INTERPRETED,
-            )  # fmt: skip
-        else:
-            grads = _backward_through(
-                grads, last, last_grad, bias_grad, scratch, is_first, numbers,
-                TILING.output_chunk, TILING.output_chunks, FIRST_SWITCHES, TILING, PRECISION, INTERPRETED,
-            )  # fmt: skip
-
-        column = tl.arange(0, TILING.inputs)
-        coordinates = row[:, None] * n_in + column[None, :]
-        mask = inside[:, None] & (column < n_in)[None, :]
-        x = tl.load(coords + coordinates, mask=mask, other=0.0)
-        x_grad = _zeros(TILING.rows, TILING.inputs)
-        for n in tl.static_range(chunks):
-            amount = _zeros(TILING.inputs, TILING.first_chunk)
-            amount = _product(tl.trans(x), grads[n], amount, PRECISION, INTERPRETED)
-            unit = n * TILING.first_chunk + tl.arange(0, TILING.first_chunk)
-            weights = column[:, None] * units + unit[None, :]
-            known = (column < n_in)[:, None] & (unit < units)[None, :]
-            old = tl.where(is_first, 0.0, tl.load(first_grad + weights, mask=known, other=0.0))
-            tl.store(first_grad + weights, old + amount, mask=known)
-            _add(biases_grad + unit, tl.sum(grads[n], axis=0), is_first)
-            if coords_grad is not None:
-                w = tl.load(first + weights, mask=known, other=0.0)
-                x_grad = _product(grads[n], tl.trans(w), x_grad, PRECISION, INTERPRETED)
-        if coords_grad is not None:
-            tl.store(coords_grad + coordinates, x_grad, mask=mask)
-        # The next tile reads this one's sums and overwrites its scratch, again by other threads.
-        tl.debug_barrier()
+_Kind = Literal["small", "recomputing", "wide"]
+_DEFAULT = Rounding("tf32", "tf32")
+_HALVES: dict[Precision, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def supports(in_features: int, widths: Sequence[int], out_features: int, forms: Sequence[KernelForm | None]) -> bool:
-    """Whether :func:`forward` and :func:`backward` can compute a network.
+    """Whether :func:`forward` can compute a network.
 
     Args:
         in_features: coordinates, at most 128.
-        widths: features after each activation, packed for a wavelet, at most 256: that is a wavelet network of up to
-            128 complex units, but not the 181 that stand for a real width of 256.
+        widths: features after each activation, at most 256, or for a wavelet 512 packed ones.
         out_features: signal values, at most 256.
         forms: the activation after each layer but the last: all the same, except that the first one's input may be
             real.
@@ -443,10 +86,21 @@ def supports(in_features: int, widths: Sequence[int], out_features: int, forms: 
     first, *others = (form for form in forms if form is not None)
     if any(form != replace(first, real_input=False) for form in others):
         return False
-    if first.family == "wavelet" and any(width % 2 for width in widths):
-        return False
+    largest = _LARGEST_WIDTH
+    if first.family == "wavelet":
+        largest = _LARGEST_PACKED_WIDTH
+        if any(width % 2 for width in widths):
+            return False
     sizes_fit = 1 <= in_features <= _LARGEST_INPUT and 1 <= out_features <= _LARGEST_WIDTH
-    return sizes_fit and all(1 <= width <= _LARGEST_WIDTH for width in widths)
+    return sizes_fit and all(1 <= width <= largest for width in widths)
+
+
+def recomputes(widths: Sequence[int]) -> bool:
+    """Whether a network that :func:`supports` takes has the kernels for small ones, and :func:`backward`.
+
+    Wider ones are for :func:`backward_stored`, which wants layers of one width; see the top of this file.
+    """
+    return max(widths) <= _LARGEST_SMALL_WIDTH
 
 
 def forward(
@@ -456,6 +110,7 @@ def forward(
     forms: Sequence[KernelForm],
     *,
     precision: Precision = "tf32",
+    stored: Float[Tensor, "hidden rows features"] | None = None,
 ) -> Float[Tensor, "*batch n_out"]:
     """``W_L act_L( ... act_1(W_0 coords + b_0) ... ) + b_L``, of which nothing in between reaches memory.
 
@@ -464,22 +119,35 @@ def forward(
         weights: real matrices ``[outputs, inputs]``; packed block matrices for a wavelet.
         biases: ``[outputs]`` each.
         forms: the activation after each layer but the last; see :func:`supports`.
-        precision: of the operands of products: float32, or rounded to tf32 or bfloat16. Sums, pre-activations, phases
-            and the whole first layer are float32 in any case.
+        precision: of the operands of products. Sums, pre-activations, phases and the whole first layer are float32 in
+            any case.
+        stored: receives ``W_i z`` of every layer but the first and the last, for :func:`backward_stored`.
 
     Returns:
         float32 values.
 
     Raises:
-        ValueError: for a network that :func:`supports` refuses.
+        ValueError: for a network that :func:`supports` refuses, and for layers of several widths that are to be stored.
     """
-    network = _Network(weights, biases, forms, precision, backward=False)
+    small = stored is None and recomputes([weight.shape[1] for weight in weights[1:]])
+    network = _Network(weights, biases, forms, Rounding(precision, precision), kind="small" if small else "wide")
+    if stored is not None:
+        network.require_one_width()
+    tiling = network.tiling
     x = coords.reshape(-1, coords.shape[-1]).float().contiguous()
     y = x.new_empty(x.shape[0], network.n_out)
-    if x.shape[0]:
+    tiles = triton.cdiv(len(x), tiling.rows)
+    if tiles and small:
         arguments: tuple = (x, *network.packed, y, *x.shape, network.n_out, *network.numbers)
         with torch.cuda.device_of(x):
-            _forward_kernel[(triton.cdiv(x.shape[0], network.tiling.rows),)](*arguments, **network.switches)
+            forward_kernel[(tiles,)](*arguments, **network.switches)
+    elif tiles:
+        programs = min(tiles, network.programs)
+        scratch = x.new_empty(programs, 2, tiling.rows, tiling.width, dtype=network.operands)
+        arrays = (x, *network.packed, y, stored, scratch)
+        arguments = (*arrays, *x.shape, network.n_out, network.features, *network.numbers)
+        with torch.cuda.device_of(x):
+            wide_forward_kernel[(programs,)](*arguments, **network.switches)
     return y.reshape(*coords.shape[:-1], network.n_out)
 
 
@@ -491,7 +159,7 @@ def backward(
     grad_y: Float[Tensor, "*batch n_out"],
     *,
     want_input_grad: bool,
-    precision: Precision = "tf32",
+    rounding: Rounding = _DEFAULT,
 ) -> tuple[Float[Tensor, "*batch n_in"] | None, list[Tensor], list[Tensor]]:
     """The gradients of :func:`forward`, from its inputs and the gradient of its result.
 
@@ -502,29 +170,88 @@ def backward(
         forms: see there.
         grad_y: gradient with respect to the result.
         want_input_grad: whether the gradient with respect to ``coords`` is wanted.
-        precision: see there.
+        rounding: of the products that are computed anew, as in :func:`forward`, and of those of gradients.
 
     Returns:
         Gradients with respect to ``coords`` (or None), to each weight, and to each bias; float32.
+
+    Raises:
+        ValueError: for a network that is not small, see :func:`recomputes`.
     """
-    network = _Network(weights, biases, forms, precision, backward=True)
+    network = _Network(weights, biases, forms, rounding, kind="recomputing")
+    if not recomputes(network.widths):
+        raise ValueError(f"a network of {max(network.widths)} features is too wide to be computed anew")
     tiling = network.tiling
     x = coords.reshape(-1, coords.shape[-1]).float().contiguous()
     y_grad = grad_y.reshape(-1, network.n_out).float().contiguous()
     x_grad = torch.empty_like(x) if want_input_grad else None
     tiles = triton.cdiv(x.shape[0], tiling.rows)
     if tiles:
-        programs = min(tiles, _multiprocessors(x.device))
+        programs = min(tiles, network.programs)
         sums = [torch.empty(programs, *t.shape, dtype=torch.float32, device=x.device) for t in network.packed]
         scratch = x.new_empty(programs, tiling.hidden + 1, tiling.rows, tiling.width)
         arrays = (x, *network.packed, y_grad, x_grad, *sums, scratch)
         arguments: tuple = (*arrays, *x.shape, network.n_out, *network.numbers)
         with torch.cuda.device_of(x):
-            _backward_kernel[(programs,)](*arguments, **network.switches)
+            recomputing_kernel[(programs,)](*arguments, FORWARD=rounding.forward, **network.switches)
         grads = [partial.sum(0) for partial in sums]
     else:
         grads = [torch.zeros_like(t, dtype=torch.float32) for t in network.packed]
     return None if x_grad is None else x_grad.reshape(coords.shape), *network.unpacked(*grads)
+
+
+def backward_stored(
+    coords: Float[Tensor, "*batch n_in"],
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    forms: Sequence[KernelForm],
+    grad_y: Float[Tensor, "*batch n_out"],
+    stored: Float[Tensor, "hidden rows features"],
+    *,
+    want_input_grad: bool,
+    precision: Precision = "tf32",
+) -> tuple[Float[Tensor, "*batch n_in"] | None, list[Tensor], list[Tensor]]:
+    """The gradients of :func:`forward`, from what it stored: one kernel, and a product for each weight.
+
+    Args:
+        coords: what :func:`forward` was given, as are the next three.
+        weights: see there.
+        biases: see there.
+        forms: see there.
+        grad_y: gradient with respect to the result.
+        stored: what it left there.
+        want_input_grad: whether the gradient with respect to ``coords`` is wanted.
+        precision: of the operands of the products, but for the first layer's, which are float32.
+
+    Returns:
+        As :func:`backward`.
+    """
+    network = _Network(weights, biases, forms, Rounding(precision, precision), kind="wide")
+    network.require_one_width()
+    tiling = network.tiling
+    x = coords.reshape(-1, coords.shape[-1]).float().contiguous()
+    y_grad = grad_y.reshape(-1, network.n_out).float().contiguous()
+    rows, tiles = len(x), triton.cdiv(len(x), tiling.rows)
+    first, hidden, _, bias = network.packed
+    values = x.new_empty(tiling.hidden + 1, rows, tiling.width, dtype=network.operands)
+    grads = x.new_empty(tiling.hidden, rows, tiling.width, dtype=network.operands)
+    first_grads = x.new_empty(rows, first.shape[1])
+    sums = x.new_empty(tiles, tiling.hidden + 1, tiling.width)
+    if tiles:
+        arrays = (x, *network.packed, y_grad, stored, values, grads, first_grads, sums)
+        arguments: tuple = (*arrays, *x.shape, network.n_out, network.features, *network.numbers)
+        with torch.cuda.device_of(x):
+            wide_backward_kernel[(tiles,)](*arguments, **network.switches)
+    first_grad = product(x.t(), first_grads, "float32")
+    hidden_grad = torch.empty_like(hidden, dtype=torch.float32)
+    for receiving, grad, value in zip(hidden_grad, grads, values, strict=False):
+        product(grad.t(), value, precision, out=receiving)
+    bias_grad = torch.zeros_like(bias)
+    bias_grad[:-1, : tiling.width] = sums.sum(dim=0)
+    bias_grad[-1, : network.n_out] = y_grad.sum(dim=0)
+    last_grad = product(y_grad.t(), values[-1], precision)
+    x_grad = product(first_grads, first.t(), "float32").reshape(coords.shape) if want_input_grad else None
+    return x_grad, *network.unpacked(first_grad, hidden_grad, last_grad, bias_grad)
 
 
 def _multiprocessors(device: torch.device) -> int:
@@ -544,39 +271,47 @@ class _Network:
         weights: Sequence[Tensor],
         biases: Sequence[Tensor],
         forms: Sequence[KernelForm],
-        precision: Precision,
+        rounding: Rounding,
         *,
-        backward: bool,
+        kind: _Kind,
     ) -> None:
-        widths = [weight.shape[1] for weight in weights[1:]]
+        self.widths = [weight.shape[1] for weight in weights[1:]]
         n_in, self.n_out = weights[0].shape[1], weights[-1].shape[0]
-        if not supports(n_in, widths, self.n_out, forms) or len(weights) != len(forms) + 1:
+        if not supports(n_in, self.widths, self.n_out, forms) or len(weights) != len(forms) + 1:
             raise ValueError(
-                f"no fused kernel computes a network {n_in} -> {' -> '.join(map(str, widths))} -> {self.n_out} with "
-                f"the activations {', '.join(form.family for form in forms)}"
+                f"no fused kernel computes a network {n_in} -> {' -> '.join(map(str, self.widths))} -> {self.n_out} "
+                f"with the activations {', '.join(form.family for form in forms)}"
             )
         self.shapes = [weight.shape for weight in weights]
+        self.features = self.widths[0]
         self.is_complex = forms[0].family == "wavelet"
-        self.tiling = _tiling(
-            n_in, max(widths), self.n_out, len(weights) - 2, complex_first=forms[0].real_input, backward=backward
-        )
+        width = _padded(max(self.widths))
+        half = rounding.forward == rounding.backward and rounding.forward in _HALVES
+        self.operands = _HALVES[rounding.forward] if half else torch.float32
+        shape = _launch_shape(kind, width, half=half, is_complex=self.is_complex)
+        self.tiling = _tiling(n_in, width, self.n_out, len(weights) - 2, shape, complex_first=forms[0].real_input)
         # The first form differs from the others in what its input is, and in no number.
         self.numbers, first_switches = numbers_and_switches(forms[0])
         self.switches = {
             "SWITCHES": replace(first_switches, real_input=False),
             "FIRST_SWITCHES": first_switches,
             "TILING": self.tiling,
-            "PRECISION": precision,
+            "PRECISION": rounding.backward,
             # Triton's decorator makes other objects for its interpreter.
-            "INTERPRETED": not isinstance(_forward_kernel, triton.JITFunction),
-            "num_warps": 8 if backward or self.tiling.width > 64 else 4,
-            # A second stage would keep twice the weights in shared memory.
-            "num_stages": 1,
+            "INTERPRETED": not isinstance(forward_kernel, triton.JITFunction),
+            "num_warps": shape.warps,
+            "num_stages": shape.stages,
             # Left alone, the assembler of CUDA 13.4 gives some of these kernels 32 registers and spills the rest.
-            "maxnreg": 255,
+            "maxnreg": _THREAD_REGISTERS,
             "enable_fp_fusion": True,
         }
-        self.packed = self._pack(weights, biases, torch.bfloat16 if precision == "bf16" else torch.float32)
+        self.programs = _multiprocessors(weights[0].device) * max(1, _WARPS_AT_ONCE // shape.warps)
+        self.packed = self._pack(weights, biases, self.operands)
+
+    def require_one_width(self) -> None:
+        """Raise ValueError unless all hidden layers have as many features."""
+        if len(set(self.widths)) > 1:
+            raise ValueError(f"layers of {', '.join(map(str, self.widths))} features are not stored as one tensor")
 
     def _pack(self, weights: Sequence[Tensor], biases: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
         """First, hidden and last weights and all biases, as the kernels' parameters describe them."""
@@ -624,16 +359,46 @@ def _neighbours_as_halves(tensor: Tensor, dim: int) -> Tensor:
     return tensor.unflatten(dim, (-1, 2)).transpose(dim, dim + 1)
 
 
-def _tiling(n_in: int, width: int, n_out: int, hidden: int, *, complex_first: bool, backward: bool) -> _Tiling:
-    """Tiles for any GPU since Ampere: 64 K registers a multiprocessor, and 99 KB of shared memory a block at least.
+def _padded(width: int) -> int:
+    """Features with padding: a power of two up to a chunk, and then whole chunks, in any number."""
+    if width <= _LARGEST_CHUNK:
+        return max(_SMALLEST_SIDE, triton.next_power_of_2(width))
+    return triton.cdiv(width, _LARGEST_CHUNK) * _LARGEST_CHUNK
 
-    Chunks of 64 make a block of weights 16 KB. In the forward pass, 64 rows of the widest network, twice, are half of
-    the registers; the backward pass holds gradients and sums beside them and takes half the rows.
+
+@dataclass(frozen=True)
+class _Shape:
+    """How a kernel is launched.
+
+    Attributes:
+        rows: of a tile.
+        inner: features of what a product takes from memory at a time.
+        warps: of a program.
+        stages: of a product's operands that are under way at one time, each in shared memory of its own.
     """
-    width = max(2 * _SMALLEST_SIDE if complex_first else _SMALLEST_SIDE, triton.next_power_of_2(width))
-    outputs = max(_SMALLEST_SIDE, triton.next_power_of_2(n_out))
-    return _Tiling(
-        rows=32 if backward and width > _LARGEST_CHUNK else 64,
+
+    rows: int
+    inner: int
+    warps: int
+    stages: int
+
+
+def _launch_shape(kind: _Kind, width: int, *, half: bool, is_complex: bool) -> _Shape:
+    """Return the shape with which the kernels spill few registers, see tests/inr/kernels/test_triton_interpreter.py."""
+    if kind == "wide":
+        return _Shape(rows=64, inner=64 if half else 32, warps=8, stages=3)
+    # A second stage would keep twice the weights in shared memory.
+    if kind == "recomputing" and is_complex:
+        return _Shape(rows=32, inner=width, warps=4, stages=1)
+    return _Shape(rows=64, inner=width, warps=8 if kind == "recomputing" else 4, stages=1)
+
+
+def _tiling(n_in: int, width: int, n_out: int, hidden: int, shape: _Shape, *, complex_first: bool) -> Tiling:
+    """Tiles for any GPU since Ampere: 64 K registers a multiprocessor, and 99 KB of shared memory a block at least."""
+    width = max(2 * _SMALLEST_SIDE, width) if complex_first else width
+    outputs = _padded(n_out)
+    return Tiling(
+        rows=shape.rows,
         inputs=max(_SMALLEST_SIDE, triton.next_power_of_2(n_in)),
         width=width,
         chunk=min(width, _LARGEST_CHUNK),
@@ -641,4 +406,5 @@ def _tiling(n_in: int, width: int, n_out: int, hidden: int, *, complex_first: bo
         output_chunk=min(outputs, _LARGEST_CHUNK),
         hidden=hidden,
         complex_first=complex_first,
+        inner=min(width, shape.inner),
     )

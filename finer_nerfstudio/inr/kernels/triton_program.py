@@ -23,11 +23,18 @@ from torch import Tensor
 from finer_nerfstudio.inr.kernels import plain, triton_activation, triton_network
 from finer_nerfstudio.inr.kernels.blocks import ActivationKernel, BlockProgram
 from finer_nerfstudio.inr.kernels.form import KernelForm
-from finer_nerfstudio.inr.kernels.layers import ChainProgram, Layer, rounded_product
+from finer_nerfstudio.inr.kernels.layers import ChainProgram, Layer
 from finer_nerfstudio.inr.kernels.plain import ElementwiseMap
+from finer_nerfstudio.inr.kernels.rounding import (
+    Precision,
+    Rounding,
+    product,
+    pytorch_rounds_to_tf32,
+    read_rounding,
+)
 
-# Wider ones have more to spill than a register file holds.
-_LARGEST_TRAINED_WIDTH = 128
+# What fits of all methods allow, see docs/speed.md.
+DEFAULT_PRECISION = "float32"
 # Relative to the largest number of a result; phases of the check are below ten.
 _TOLERANCE = 1e-3
 
@@ -55,16 +62,14 @@ class TritonLayers:
     :class:`finer_nerfstudio.inr.kernels.layers.ChainProgram`.
     """
 
-    def run(
-        self, rows: Tensor, layers: Sequence[Layer], stored: Sequence[Tensor | None], operands: torch.dtype | None
-    ) -> Tensor:
+    def run(self, rows: Tensor, layers: Sequence[Layer], stored: Sequence[Tensor | None], rounding: Rounding) -> Tensor:
         x = rows
         for layer, kept in zip(layers, stored, strict=True):
-            rounding = layer.operands(operands)
+            precision = layer.rounding(rounding).forward
             if layer.activation is None:
-                x = _product(x, layer.weight.t(), rounding) + layer.bias
+                x = product(x, layer.weight.t(), precision) + layer.bias
                 continue
-            pre = _product(x, layer.weight.t(), rounding, out=kept)
+            pre = product(x, layer.weight.t(), precision, out=kept)
             x = rows.new_empty(len(rows), layer.width())
             triton_activation.launch(pre, layer.bias, None, x, None, _form(layer.activation))
         return x
@@ -75,7 +80,7 @@ class TritonLayers:
         grad: Tensor,
         layers: Sequence[Layer],
         stored: Sequence[Tensor | None],
-        operands: torch.dtype | None,
+        rounding: Rounding,
         want_x_grad: bool,
         want_weight_grads: Sequence[bool],
     ) -> tuple[Tensor | None, list[Tensor | None]]:
@@ -87,41 +92,42 @@ class TritonLayers:
             if layer.activation is not None:
                 pre = stored[i]
                 if pre is None:  # of the first layer, which reads the rows
-                    pre = _product(rows, layer.weight.t(), layer.operands(operands))
+                    pre = product(rows, layer.weight.t(), layer.rounding(rounding).forward)
                 value, through = rows.new_empty(len(rows), layer.width()), torch.empty_like(pre)
                 triton_activation.launch(pre, layer.bias, above, value, through, _form(layer.activation))
                 if i + 1 < len(layers) and want_weight_grads[i + 1]:
-                    weight_grads[i + 1] = _product(affine_grad.t(), value, layers[i + 1].operands(operands))
+                    weight_grads[i + 1] = product(affine_grad.t(), value, layers[i + 1].rounding(rounding).backward)
                 above = through
             affine_grad = above
             bias_grads[i] = affine_grad.sum(dim=0)
             if i > 0 or want_x_grad:
-                above = _product(affine_grad, layer.weight, layer.operands(operands))
+                above = product(affine_grad, layer.weight, layer.rounding(rounding).backward)
         if want_weight_grads[0]:
-            weight_grads[0] = _product(affine_grad.t(), rows, layers[0].operands(operands))
+            weight_grads[0] = product(affine_grad.t(), rows, layers[0].rounding(rounding).backward)
         pairs = zip(weight_grads, bias_grads, strict=True)
         return above if want_x_grad else None, [tensor for pair in pairs for tensor in pair]
-
-
-def _product(a: Tensor, b: Tensor, operands: torch.dtype | None, out: Tensor | None = None) -> Tensor:
-    if operands is None:
-        return torch.mm(a, b, out=out)
-    product = rounded_product(a, b, operands)
-    return product if out is None else out.copy_(product)
 
 
 @dataclass(frozen=True)
 class TritonNetworks:
     """Whole networks by :mod:`triton_network`, see :class:`finer_nerfstudio.inr.kernels.layers.ChainProgram`.
 
-    Nothing that :meth:`run` was given to store in is used: the backward pass starts from the input.
+    Of small networks the backward pass starts from the input, and uses nothing that was stored.
     """
 
-    def run(
-        self, rows: Tensor, layers: Sequence[Layer], stored: Sequence[Tensor | None], operands: torch.dtype | None
-    ) -> Tensor:
+    def run(self, rows: Tensor, layers: Sequence[Layer], stored: Sequence[Tensor | None], rounding: Rounding) -> Tensor:
         weights, biases, forms = _parts(layers)
-        return triton_network.forward(rows, weights, biases, forms, precision=_precision(operands) or "tf32")
+        precision = _network_precision(rounding.forward) or "tf32"
+        kept = [memory for memory in stored[1:-1] if memory is not None]
+        if not kept or triton_network.recomputes(_widths(layers)):
+            return triton_network.forward(rows, weights, biases, forms, precision=precision)
+        together = _neighbours(kept)
+        block = torch.stack(kept) if together is None else together
+        out = triton_network.forward(rows, weights, biases, forms, precision=precision, stored=block)
+        if together is None:
+            for memory, made in zip(kept, block, strict=True):
+                memory.copy_(made)
+        return out
 
     def run_backward(
         self,
@@ -129,29 +135,54 @@ class TritonNetworks:
         grad: Tensor,
         layers: Sequence[Layer],
         stored: Sequence[Tensor | None],
-        operands: torch.dtype | None,
+        rounding: Rounding,
         want_x_grad: bool,
         want_weight_grads: Sequence[bool],
     ) -> tuple[Tensor | None, list[Tensor | None]]:
         weights, biases, forms = _parts(layers)
-        x_grad, weight_grads, bias_grads = triton_network.backward(
-            rows, weights, biases, forms, grad, want_input_grad=want_x_grad, precision=_precision(operands) or "tf32"
-        )
+        forward = _network_precision(rounding.forward) or "tf32"
+        backward = _network_precision(rounding.backward) or "tf32"
+        if triton_network.recomputes(_widths(layers)):
+            x_grad, weight_grads, bias_grads = triton_network.backward(
+                rows, weights, biases, forms, grad, want_input_grad=want_x_grad, rounding=Rounding(forward, backward)
+            )
+        else:
+            kept = [memory for memory in stored[1:-1] if memory is not None]
+            block = _neighbours(kept) if kept else rows.new_empty(0, len(rows), _widths(layers)[0])
+            block = torch.stack(kept) if block is None else block
+            x_grad, weight_grads, bias_grads = triton_network.backward_stored(
+                rows, weights, biases, forms, grad, block, want_input_grad=want_x_grad, precision=backward
+            )
         pairs = zip(weight_grads, bias_grads, strict=True)
         return x_grad, [tensor for pair in pairs for tensor in pair]
 
 
-def program_for(x: Tensor, layers: Sequence[Layer], operands: torch.dtype | None) -> ChainProgram:
+def default_rounding() -> Rounding:
+    """Return how operands of matrix products are rounded on a GPU where neither autocast nor a caller says it.
+
+    FINER_GPU_PRECISION in the environment chooses: one of float32, tf32, bfloat16 and float16, or two of them for the
+    forward and the backward pass. Unless given, it is the fastest with which fits of all methods end as in float32.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    try:
+        return read_rounding(os.environ.get("FINER_GPU_PRECISION", DEFAULT_PRECISION))
+    except ValueError as error:
+        raise ValueError(f"FINER_GPU_PRECISION: {error}") from None
+
+
+def program_for(x: Tensor, layers: Sequence[Layer], rounding: Rounding) -> ChainProgram:
     """The program for a chain on a GPU.
 
     FINER_GPU_KERNELS in the environment chooses: ``activations`` unless given, ``networks`` to have small networks as
-    one kernel, which rounds operands to tf32 as PyTorch does when it is allowed to, or ``plain``.
+    one kernel in each direction where operands are rounded, or ``plain``.
     """
     forms = [layer.activation.kernel_form() for layer in layers if layer.activation is not None]
     wanted = os.environ.get("FINER_GPU_KERNELS", "activations")
     if x.dtype != torch.float32 or wanted == "plain" or not all(_checked(form, x.device) for form in forms):
         return BlockProgram(plain)
-    if wanted == "networks" and _is_small(layers) and _precision(operands) is not None:
+    if wanted == "networks" and _is_small(layers) and _is_rounded(rounding):
         return TritonNetworks()
     return TritonLayers()
 
@@ -195,21 +226,49 @@ def _agrees(form: KernelForm, device: torch.device) -> bool:
 
 
 def _is_small(layers: Sequence[Layer]) -> bool:
-    """Whether the chain is a network that one kernel takes."""
+    """Whether the chain is a network that one kernel takes, and another one back if it is to be trained."""
     *hidden, last = layers
     if last.activation is not None or any(layer.activation is None for layer in hidden):
         return False
-    widths = [layer.width() for layer in hidden]
+    if any(layer.full_precision for layer in layers[1:]):
+        return False
+    widths = _widths(layers)
     forms = [_form(cast(ElementwiseMap, layer.activation)) for layer in hidden]
-    fits = triton_network.supports(layers[0].weight.shape[1], widths, last.weight.shape[0], forms)
-    return fits and (max(widths) <= _LARGEST_TRAINED_WIDTH or not torch.is_grad_enabled())
+    if not triton_network.supports(layers[0].weight.shape[1], widths, last.weight.shape[0], forms):
+        return False
+    return not torch.is_grad_enabled() or triton_network.recomputes(widths) or len(set(widths)) == 1
 
 
-def _precision(operands: torch.dtype | None) -> triton_network.Precision | None:
-    """Return the type to which the network kernel rounds operands, None where it has nothing that fits or pays."""
-    if operands == torch.bfloat16:
-        return "bf16"
-    return "tf32" if operands is None and torch.get_float32_matmul_precision() != "highest" else None
+def _is_rounded(rounding: Rounding) -> bool:
+    """Whether tensor cores compute the products, without which the network kernel does not pay."""
+    precisions = (rounding.forward, rounding.backward) if torch.is_grad_enabled() else (rounding.forward,)
+    return all(_network_precision(precision) is not None for precision in precisions)
+
+
+def _network_precision(precision: Precision) -> Precision | None:
+    """Return what the network kernel rounds to, None where PyTorch would not round at all."""
+    if precision == "float32":
+        return "tf32" if pytorch_rounds_to_tf32() else None
+    return precision
+
+
+def _widths(layers: Sequence[Layer]) -> list[int]:
+    """Features after each activation of a network."""
+    return [layer.width() for layer in layers[:-1]]
+
+
+def _neighbours(tensors: Sequence[Tensor]) -> Tensor | None:
+    """Return contiguous tensors of one shape as one, if they lie one after the other in memory."""
+    first = tensors[0]
+    size = first.numel() * first.element_size()
+    if any(
+        tensor.shape != first.shape or not tensor.is_contiguous() or tensor.data_ptr() != first.data_ptr() + i * size
+        for i, tensor in enumerate(tensors)
+    ):
+        return None
+    if first.untyped_storage().data_ptr() != tensors[-1].untyped_storage().data_ptr():
+        return None
+    return first.as_strided((len(tensors), *first.shape), (first.numel(), *first.stride()))
 
 
 def _form(activation: ElementwiseMap) -> KernelForm:

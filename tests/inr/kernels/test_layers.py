@@ -21,7 +21,7 @@ from finer_nerfstudio.inr.kernels.blocks import BlockProgram
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to compute activations; blocks so small that there are several, the last one not full."""
     if request.param == "plain":
-        monkeypatch.setattr(kernels, "_program_for", lambda x, layers: BlockProgram(plain))
+        monkeypatch.setattr(kernels, "_program_for", lambda x, layers, rounding: BlockProgram(plain))
     elif compiled.unavailable_because("sine") is not None:
         pytest.skip(str(compiled.unavailable_because("sine")))
     monkeypatch.setattr(blocks, "_CACHE_BYTES", 1)

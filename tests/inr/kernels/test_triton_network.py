@@ -18,6 +18,7 @@ from torch import Tensor
 from finer_nerfstudio import CoordinateNetwork, Gauss, ReLU, Sine, Wavelet, variable_periodic
 from finer_nerfstudio.inr.activations import Activation
 from finer_nerfstudio.inr.kernels.form import KernelForm
+from finer_nerfstudio.inr.kernels.rounding import Rounding
 
 pytest.importorskip("triton", reason="the fused kernels need Triton")
 if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
@@ -83,33 +84,53 @@ def coordinates(rows: int, n_in: int = 2) -> Tensor:
     return (torch.rand(rows, n_in, generator=torch.Generator().manual_seed(rows)) * 2.0 - 1.0).to(DEVICE)
 
 
-def assert_network_is_right(layers: Layers, coords: Tensor, precision: str, tolerance: float) -> None:
-    """Value and all gradients within ``tolerance`` of the largest number in each."""
-    y = triton_network.forward(coords, layers.weights, layers.biases, layers.forms, precision=precision)
-    y_grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(0)).to(DEVICE)
-    coords_grad, weight_grads, bias_grads = triton_network.backward(
-        coords, layers.weights, layers.biases, layers.forms, y_grad, want_input_grad=True, precision=precision
+def gradients(
+    layers: Layers, coords: Tensor, y_grad: Tensor, rounding: Rounding, *, stored: bool, want_input_grad: bool = True
+) -> tuple[Tensor, Any]:
+    """Value, and what either backward pass gives."""
+    arguments = (coords, layers.weights, layers.biases, layers.forms)
+    if not stored:
+        y = triton_network.forward(*arguments, precision=rounding.forward)
+        return y, triton_network.backward(*arguments, y_grad, want_input_grad=want_input_grad, rounding=rounding)
+    features = layers.weights[-1].shape[1]
+    memory = coords.new_full((len(layers.weights) - 2, coords.shape[:-1].numel(), features), math.nan)
+    y = triton_network.forward(*arguments, precision=rounding.forward, stored=memory)
+    return y, triton_network.backward_stored(
+        *arguments, y_grad, memory, want_input_grad=want_input_grad, precision=rounding.backward
     )
+
+
+def assert_network_is_right(layers: Layers, coords: Tensor, rounding: Rounding, tolerance: float) -> None:
+    """Value and all gradients of both backward passes within ``tolerance`` of the largest number in each."""
+    widths = [weight.shape[1] for weight in layers.weights[1:]]
+    y_grad = torch.randn(len(coords), len(layers.weights[-1]), generator=torch.Generator().manual_seed(0)).to(DEVICE)
     leaves = [t.double().requires_grad_() for t in (coords, *layers.weights, *layers.biases)]
     exact, parameters = leaves[0], leaves[1:]
     half = len(parameters) // 2
     expected = layers.value(exact, parameters[:half], parameters[half:])
     expected_grads = torch.autograd.grad(expected, leaves, y_grad.double())
-    for actual, wanted in zip(
-        chain([y, coords_grad], weight_grads, bias_grads), [expected, *expected_grads], strict=True
-    ):
-        assert actual.shape == wanted.shape
-        assert actual.dtype == torch.float32
-        largest = wanted.abs().max().item()
-        assert largest > 0.0
-        torch.testing.assert_close(actual.double() / largest, wanted.detach() / largest, rtol=0.0, atol=tolerance)
+    ways = [False] * triton_network.recomputes(widths) + [True] * (len(set(widths)) == 1)
+    assert ways
+    for stored in ways:
+        y, (coords_grad, weight_grads, bias_grads) = gradients(layers, coords, y_grad, rounding, stored=stored)
+        for actual, wanted in zip(
+            chain([y, coords_grad], weight_grads, bias_grads), [expected, *expected_grads], strict=True
+        ):
+            assert actual.shape == wanted.shape
+            assert actual.dtype == torch.float32
+            largest = wanted.abs().max().item()
+            assert largest > 0.0
+            torch.testing.assert_close(actual.double() / largest, wanted.detach() / largest, rtol=0.0, atol=tolerance)
+
+
+EXACT = Rounding()
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @pytest.mark.parametrize("depth", [1, 3])
 def test_value_and_gradients_are_those_of_the_layers(name: str, depth: int) -> None:
     layers = layers_of(name, width=24, depth=depth)
-    assert_network_is_right(layers, coordinates(300), "float32", 3e-5)
+    assert_network_is_right(layers, coordinates(140), EXACT, 3e-5)
 
 
 @pytest.mark.parametrize(
@@ -122,12 +143,14 @@ def test_value_and_gradients_are_those_of_the_layers(name: str, depth: int) -> N
         ("variable-sine", 100, 128, 16, 70),
         ("sine", 256, 2, 256, 70),
         ("variable-wavelet", 181, 3, 4, 70),
+        ("variable-gauss", 182, 2, 3, 33),
+        ("variable-wavelet", 256, 2, 3, 33),
         ("variable-wavelet", 3, 2, 1, 20),
     ],
 )
 def test_sizes_that_tiles_do_not_divide(name: str, width: int, n_in: int, n_out: int, rows: int) -> None:
     layers = layers_of(name, width=width, depth=2, n_in=n_in, n_out=n_out)
-    assert_network_is_right(layers, coordinates(rows, n_in), "float32", 3e-5)
+    assert_network_is_right(layers, coordinates(rows, n_in), EXACT, 3e-5)
 
 
 def test_hidden_layers_may_differ_in_width() -> None:
@@ -139,28 +162,47 @@ def test_hidden_layers_may_differ_in_width() -> None:
     form = activation.kernel_form()
     assert form is not None
     layers = Layers(weights, biases, [form] * 3, [activation] * 3)
-    assert_network_is_right(layers, coordinates(100), "float32", 3e-5)
+    assert_network_is_right(layers, coordinates(100), EXACT, 3e-5)
 
 
 def test_a_complex_first_layer() -> None:
     layers = layers_of("variable-wavelet", width=20, depth=2, real_first=False)
-    assert_network_is_right(layers, coordinates(100), "float32", 3e-5)
+    assert_network_is_right(layers, coordinates(100), EXACT, 3e-5)
 
 
 @pytest.mark.parametrize("name", ["variable-sine", "variable-wavelet"])
-@pytest.mark.parametrize(("precision", "tolerance"), [("tf32", 1e-2), ("bf16", 8e-2)])
-def test_rounded_operands_give_rounded_results(name: str, precision: str, tolerance: float) -> None:
-    """The interpreter knows bfloat16, which it cuts numbers off to, but not tf32."""
+@pytest.mark.parametrize(
+    ("rounding", "tolerance"),
+    [
+        (Rounding("tf32", "tf32"), 1e-2),
+        (Rounding("bfloat16", "bfloat16"), 8e-2),
+        (Rounding("float16", "float16"), 1e-2),
+        (Rounding("float32", "bfloat16"), 8e-2),
+        (Rounding("tf32", "float16"), 1e-2),
+    ],
+    ids=str,
+)
+def test_rounded_operands_give_rounded_results(name: str, rounding: Rounding, tolerance: float) -> None:
+    """The interpreter knows half precision, where it cuts bfloat16 off, but not tf32."""
     layers = layers_of(name, width=32, depth=2)
-    coords = coordinates(300)
-    assert_network_is_right(layers, coords, precision, tolerance)
-    if precision == "bf16":
-        exact = triton_network.forward(coords, layers.weights, layers.biases, layers.forms, precision="float32")
-        rounded = triton_network.forward(coords, layers.weights, layers.biases, layers.forms, precision=precision)
-        assert (exact - rounded).abs().max() > 1e-4 * exact.abs().max()
+    coords = coordinates(100)
+    assert_network_is_right(layers, coords, rounding, tolerance)
+    y_grad = torch.ones(100, 3, device=DEVICE)
+    (exact, exact_grads), (y, grads) = (
+        gradients(layers, coords, y_grad, each, stored=True) for each in (EXACT, rounding)
+    )
+    for precision, found, wanted in (
+        (rounding.forward, y, exact),
+        (rounding.backward, grads[1][1], exact_grads[1][1]),
+        (rounding.backward, grads[2][0], exact_grads[2][0]),
+    ):
+        if precision in ("bfloat16", "float16"):
+            assert (found - wanted).abs().max() > 1e-5 * wanted.abs().max()
+        if precision == "float32":
+            assert torch.equal(found, wanted)
 
 
-@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16", "float16"])
 def test_coordinates_are_not_rounded(precision: str) -> None:
     """A step of 2^-12 is lost in tf32 and in bfloat16, and is a quarter of a wave at a frequency of 6,434."""
     frequency = 1024.0 * 2.0 * math.pi
@@ -173,37 +215,37 @@ def test_coordinates_are_not_rounded(precision: str) -> None:
     torch.testing.assert_close(y.double(), expected, rtol=0.0, atol=3e-3)
 
 
-def test_leading_dimensions_and_memory_order_do_not_matter() -> None:
+@pytest.mark.parametrize("stored", [False, True])
+def test_leading_dimensions_and_memory_order_do_not_matter(stored: bool) -> None:
     layers = layers_of("variable-sine", width=16, depth=2)
     coords = coordinates(60)
+    y, grads = gradients(layers, coords, torch.ones(60, 3, device=DEVICE), EXACT, stored=stored)
     arguments = (layers.weights, layers.biases, layers.forms)
-    y = triton_network.forward(coords, *arguments, precision="float32")
-    y_grad = torch.ones_like(y)
-    grads = triton_network.backward(coords, *arguments, y_grad, want_input_grad=True, precision="float32")
     strided = coords.T.contiguous().T
     assert torch.equal(triton_network.forward(strided, *arguments, precision="float32"), y)
     batch = coords.unflatten(0, (5, 12))
-    assert torch.equal(triton_network.forward(batch, *arguments, precision="float32"), y.unflatten(0, (5, 12)))
     expanded = torch.ones(1, 1, 1, device=DEVICE).expand(5, 12, 3)
-    others = triton_network.backward(batch, *arguments, expanded, want_input_grad=True, precision="float32")
+    other, others = gradients(layers, batch, expanded, EXACT, stored=stored)
+    assert torch.equal(other, y.unflatten(0, (5, 12)))
     assert torch.equal(others[0].flatten(0, 1), grads[0])
     for one, other in zip(chain(*grads[1:]), chain(*others[1:]), strict=True):
         assert torch.equal(one, other)
 
 
-def test_gradients_are_the_same_each_time_and_nothing_is_made_that_nobody_wants() -> None:
+@pytest.mark.parametrize("stored", [False, True])
+def test_gradients_are_the_same_each_time_and_nothing_is_made_that_nobody_wants(stored: bool) -> None:
     layers = layers_of("variable-wavelet", width=16, depth=2)
-    coords = coordinates(500)
-    arguments = (coords, layers.weights, layers.biases, layers.forms, torch.ones(500, 3, device=DEVICE))
-    coords_grad, *first = triton_network.backward(*arguments, want_input_grad=False)
+    arguments = (layers, coordinates(300), torch.ones(300, 3, device=DEVICE), EXACT)
+    _, (coords_grad, *first) = gradients(*arguments, stored=stored, want_input_grad=False)
     assert coords_grad is None
-    _, *second = triton_network.backward(*arguments, want_input_grad=True)
+    _, (_, *second) = gradients(*arguments, stored=stored)
     for one, other in zip(chain(*first), chain(*second), strict=True):
         assert torch.equal(one, other)
 
 
-def test_not_a_number_stays_in_its_row() -> None:
-    layers = layers_of("variable-gauss", width=16, depth=2)
+@pytest.mark.parametrize("width", [16, 70])
+def test_not_a_number_stays_in_its_row(width: int) -> None:
+    layers = layers_of("variable-gauss", width=width, depth=2)
     coords = coordinates(70)
     coords[3, 0] = math.nan
     y = triton_network.forward(coords, layers.weights, layers.biases, layers.forms)
@@ -212,12 +254,13 @@ def test_not_a_number_stays_in_its_row() -> None:
     assert is_nan.sum() == 1
 
 
-def test_nothing_in_nothing_out() -> None:
+@pytest.mark.parametrize("stored", [False, True])
+def test_nothing_in_nothing_out(stored: bool) -> None:
     layers = layers_of("variable-wavelet", width=16, depth=2)
-    arguments = (layers.weights, layers.biases, layers.forms)
-    y = triton_network.forward(coordinates(0), *arguments)
+    y, (coords_grad, weight_grads, bias_grads) = gradients(
+        layers, coordinates(0), torch.ones(0, 3, device=DEVICE), EXACT, stored=stored
+    )
     assert y.shape == (0, 3)
-    coords_grad, weight_grads, bias_grads = triton_network.backward(coordinates(0), *arguments, y, want_input_grad=True)
     assert coords_grad.shape == (0, 2)
     for grad, parameter in zip(weight_grads + bias_grads, layers.weights + layers.biases, strict=True):
         assert torch.equal(grad, torch.zeros_like(parameter))
@@ -238,7 +281,8 @@ FIRST_WAVELET = KernelForm("wavelet", omega=20.0, s=10.0, real_input=True)
         (False, 2, [257], 3, [SINE]),
         (False, 129, [16], 3, [SINE]),
         (False, 2, [16], 257, [SINE]),
-        (False, 2, [362, 362], 3, [FIRST_WAVELET, WAVELET]),
+        (True, 2, [362, 362], 3, [FIRST_WAVELET, WAVELET]),
+        (False, 2, [514, 514], 3, [FIRST_WAVELET, WAVELET]),
         (False, 2, [23, 22], 3, [FIRST_WAVELET, WAVELET]),
         (False, 2, [22, 22], 3, [FIRST_WAVELET, FIRST_WAVELET]),
         (False, 2, [16, 16], 3, [SINE, KernelForm("sine", omega=1.0)]),
@@ -254,6 +298,20 @@ def test_supported_networks(
 
 
 def test_other_networks_are_refused() -> None:
-    layers = layers_of("wavelet", width=256, depth=2)
-    with pytest.raises(ValueError, match="2 -> 362 -> 362 -> 3 with the activations wavelet, wavelet"):
+    layers = layers_of("wavelet", width=400, depth=2)
+    with pytest.raises(ValueError, match="2 -> 564 -> 564 -> 3 with the activations wavelet, wavelet"):
         triton_network.forward(coordinates(4), layers.weights, layers.biases, layers.forms)
+
+
+def test_layers_of_several_widths_are_not_stored() -> None:
+    weights = [torch.zeros(size, device=DEVICE) for size in ((16, 2), (20, 16), (1, 20))]
+    biases = [torch.zeros(size, device=DEVICE) for size in (16, 20, 1)]
+    with pytest.raises(ValueError, match="layers of 16, 20 features"):
+        triton_network.forward(coordinates(4), weights, biases, [SINE, SINE], stored=torch.zeros(1, 4, 20))
+
+
+def test_wide_networks_are_not_computed_anew() -> None:
+    layers = layers_of("sine", width=65, depth=2)
+    arguments = (coordinates(4), layers.weights, layers.biases, layers.forms)
+    with pytest.raises(ValueError, match="65 features"):
+        triton_network.backward(*arguments, torch.ones(4, 3, device=DEVICE), want_input_grad=False)
