@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 from finer_nerfstudio.benchmarks.gpu import fields, images, kernels, shapes
 from finer_nerfstudio.benchmarks.gpu.bundle import Bundle
 from finer_nerfstudio.benchmarks.gpu.cell import Place, QueueCell
+from finer_nerfstudio.benchmarks.gpu.numerics import Numerics, computed
 from finer_nerfstudio.inr.methods import PROTOCOLS
 from finer_nerfstudio.runs.options import FitOptions
 from finer_nerfstudio.tasks.image.fit import ImageOptions
@@ -27,6 +28,11 @@ IMAGE_VARIANTS: dict[str, ImageOptions] = {
 }
 """Rows with other hyper-parameters than the published; a probe on another image chose them."""
 _NAMES_OF_VARIANTS = {"siren, ω0 = 80": "siren-omega80", "wire, learning rate 5e-4": "wire-lr5e-4"}
+
+# Ways to compute that are measured beside the default: what they win, and what they cost in quality.
+_OTHER_KERNELS = (Numerics("tf32"), Numerics("tf32", "networks"), Numerics("bfloat16", "networks"))
+_OTHER_PRECISIONS = (Numerics("tf32"), Numerics("tf32,bfloat16"))
+_FINER_METHODS = ("finer-sine", "finer-wavelet", "finer-gauss")
 
 # What the queue is made for, where there is no bundle to say it.
 _SCENE, _SHAPE = "lego", "armadillo"
@@ -116,9 +122,14 @@ def all_cells(bundle: Bundle | None, *, quick: bool = False, trainers: Trainers 
         trainers: of the last two cells.
     """
     lengths = _TOY if quick else _PAPER
+    speed, scenes = _kernels(lengths, quick), _fields(bundle, lengths, quick)
+    # The paper's run, and what faster products make of it, come before the finer points of speed.
+    some_speed, one_scene = 1 + 2 * len(KERNEL_METHODS), 1 + len(_OTHER_PRECISIONS)
     made = [
-        *_kernels(lengths, quick),
-        *_fields(bundle, lengths, quick),
+        *speed[:some_speed],
+        *scenes[:one_scene],
+        *speed[some_speed:],
+        *scenes[one_scene:],
         *_images(bundle, lengths, quick),
         *_shapes(bundle, lengths, quick),
         *_programs(bundle, quick, trainers),
@@ -145,7 +156,7 @@ def _kernels(lengths: Lengths, quick: bool) -> list[QueueCell]:
         _seconds("", 5.0, 0.5, quick),
         lambda place: dict(kernels.ceilings(lengths.ceilings, place.device)),
     )
-    cells = [ceiling]
+    cells = []
     for points in lengths.points:
         for case in cast("tuple[Literal['image', 'nerf'], ...]", ("image", "nerf")):
             for method in KERNEL_METHODS:
@@ -161,7 +172,14 @@ def _kernels(lengths: Lengths, quick: bool) -> list[QueueCell]:
                         partial(kernels.measure_case, case, method, points, lengths.repeats, lengths.ceilings, 0),
                     )
                 )
-    return cells
+    few = f"{lengths.points[0]:,}"
+    others = [cell for cell in cells if cell.item == few and cell.settings["method"] in _FINER_METHODS]
+    at_few = 2 * len(KERNEL_METHODS)
+    return [
+        *map(computed, [ceiling, *cells[:at_few]]),
+        *(computed(cell, numerics) for numerics in _OTHER_KERNELS for cell in others),
+        *map(computed, cells[at_few:]),
+    ]
 
 
 def _fields(bundle: Bundle | None, lengths: Lengths, quick: bool) -> list[QueueCell]:
@@ -188,7 +206,9 @@ def _fields(bundle: Bundle | None, lengths: Lengths, quick: bool) -> list[QueueC
                 _missing_bundle(bundle),
             )
         )
-    return cells
+    first, *rest = cells
+    # The paper's run comes first, and right after it what faster products would make of it.
+    return [computed(first), *(computed(first, numerics) for numerics in _OTHER_PRECISIONS), *map(computed, rest)]
 
 
 def _images(bundle: Bundle | None, lengths: Lengths, quick: bool) -> list[QueueCell]:
@@ -219,7 +239,9 @@ def _images(bundle: Bundle | None, lengths: Lengths, quick: bool) -> list[QueueC
                     _missing_bundle(bundle),
                 )
             )
-    return cells
+    of_first = cells[: len(rows)]
+    tried = [computed(cell, numerics) for cell in of_first[: len(IMAGE_METHODS)] for numerics in _OTHER_PRECISIONS]
+    return [*map(computed, of_first), *tried, *map(computed, cells[len(rows) :])]
 
 
 def _shapes(bundle: Bundle | None, lengths: Lengths, quick: bool) -> list[QueueCell]:
@@ -248,7 +270,7 @@ def _shapes(bundle: Bundle | None, lengths: Lengths, quick: bool) -> list[QueueC
                 partial(shapes.remaining, steps=steps, evaluation=evaluation),
             )
         )
-    return cells
+    return [computed(cell) for cell in cells]
 
 
 def _deciding(options: FitOptions) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from finer_nerfstudio.benchmarks.gpu.cell import Place
 from finer_nerfstudio.benchmarks.measuring import measure, require_agreement, seconds
 from finer_nerfstudio.benchmarks.subjects import Case, Subject, subject_of
+from finer_nerfstudio.inr.kernels.rounding import EXACT, rounded
 
 CEILINGS = "ceilings"
 """The cell with the card's largest throughputs."""
@@ -96,7 +97,8 @@ def measure_case(
         InputError: where our network and the reference do not compute the same.
     """
     subject = subject_of(method, case, _WIDTHS[case], points, place.device, seed)
-    agreement = require_agreement(subject)
+    with rounded(EXACT):
+        agreement = require_agreement(subject)
     measured = measure(subject, repeats, place.device)
     ceiling = place.finished.get(CEILINGS) or ceilings(sizes, place.device)
     for quantity in ("step", "forward"):
@@ -105,7 +107,7 @@ def measure_case(
         measured[quantity]["operations"] = operations
         measured[quantity]["share_of_ceiling"] = {
             precision: {name: value / ceiling[precision] for name, value in speed.items()}
-            for precision in ("float32", "tf32")
+            for precision in ("float32", "tf32", "bfloat16")
         }
     return {**measured, "agreement": agreement}
 

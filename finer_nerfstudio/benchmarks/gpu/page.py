@@ -94,13 +94,13 @@ def _machine(records: Sequence[Record]) -> list[str]:
 
 def _images(cells: Sequence[QueueCell], measured: Sequence[Record], paper: Mapping[str, Mapping[str, float]]) -> str:
     lines = _lines_of("images", cells, measured)
-    planned = len({cell.item for cell in cells if cell.group == "images"})
     rows = []
     for name, records in lines.items():
         published = paper.get(name, {})
         ours = [_number(_mean(records, "psnr"), ".2f"), _number(_mean(records, "ssim"), ".4f")] if records else None
         psnr, ssim = ours or (_NOT_YET, "")
         theirs = _number(published.get("psnr"), ".2f"), _number(published.get("ssim"), ".4f")
+        planned = sum(cell.group == "images" and cell.row == name for cell in cells)
         count = f"{len(records)} of {planned}"
         rows.append([name, psnr, theirs[0], ssim, theirs[1], count, *_machine(records)])
     heads = ("method", "PSNR", "paper", "SSIM", "paper", "images", "card", "seconds each")
@@ -145,13 +145,16 @@ def _speed(cells: Sequence[QueueCell], measured: Sequence[Record]) -> str:
     planned = [cell for cell in cells if cell.group == "kernels"]
     points = list(dict.fromkeys(cell.item for cell in planned))
     found = {(record["row"], record["item"]): record for record in measured if record["group"] == "kernels"}
-    rows = []
-    for name in dict.fromkeys(cell.row for cell in planned):
-        for item in points:
-            record = found.get((name, item))
-            rows.append([name, item, *(_speeds(record) if record else (_NOT_YET, *[""] * 6))])
+    rows = [
+        [name, item, *_speeds(found[name, item])]
+        for name in dict.fromkeys(cell.row for cell in planned)
+        for item in points
+        if (name, item) in found
+    ]
     heads = ("networks", "points", "step, ms", "plain / ours", "ours / ReLU", "ours / products")
-    table = _markdown("Speed", (*heads, "share of float32 peak", "card", "seconds"), rows)
+    table = _markdown("Speed", (*heads, "share of float32 peak", "card", "seconds"), rows) if rows else "**Speed**"
+    if rest := len(planned) - len(rows):
+        table += f"\n\nTraining steps of {rest} of {len(planned)} networks: {_NOT_YET}."
     ceilings = [record for record in measured if record["group"] == "ceilings"]
     if not ceilings:
         return f"{table}\n\nCeilings of the card: {_NOT_YET}."

@@ -39,15 +39,19 @@ def failing(_: Place) -> dict[str, Any]:
 def test_all_cells_are_in_order_of_value() -> None:
     cells = all_cells(None)
     names = [cell.name for cell in cells]
-    assert len(set(names)) == len(names) == 1 + 2 * 2 * 7 + 7 + 8 * 9 + 7 + 2
+    assert len(set(names)) == len(names) == 1 + (2 * 2 * 7 + 3 * 2 * 3) + (7 + 2) + (8 * 9 + 2 * 7) + 7 + 2
     assert list(dict.fromkeys(cell.group for cell in cells)) == [
         *("ceilings", "kernels", "fields", "images", "shapes", "nerfacto", "splats")
     ]
-    assert [name for name in names if name.startswith("lego-")] == [
+    assert [name for name in names if name.startswith("lego-") and "-tf32" not in name] == [
         f"lego-{name}" for name in ("finer-sine", "siren", "finer-wavelet", "wire", "finer-gauss", "gauss", "pemlp")
     ] + ["lego-nerfacto", "lego-splats"]
+    paper = names.index("lego-finer-sine")
+    assert names[paper + 1 : paper + 3] == ["lego-finer-sine-tf32", "lego-finer-sine-tf32-bfloat16"]
+    assert paper < names.index("kernels-image-finer-sine-65536-bfloat16-networks")
     first = names.index("div2k_00-finer-sine")
-    assert names[first + 7 : first + 10] == ["div2k_00-siren-omega80", "div2k_00-wire-lr5e-4", "div2k_01-finer-sine"]
+    assert names[first + 7 : first + 9] == ["div2k_00-siren-omega80", "div2k_00-wire-lr5e-4"]
+    assert names[first + 9 + 2 * 7] == "div2k_01-finer-sine"
     by_name = {cell.name: cell for cell in cells}
     assert by_name["div2k_00-siren-omega80"].settings["omega_0"] == 80.0
     assert by_name["div2k_00-wire-lr5e-4"].settings["learning_rate"] == 5e-4
