@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from torch import Tensor
 
 from finer_nerfstudio.inr.methods import preset
 from finer_nerfstudio.nerf.captured.march import PaddedSegments, Steps, march, walk_of
-from finer_nerfstudio.nerf.compositing import composite, counts_of, leading_places, sums_along_rays
+from finer_nerfstudio.nerf.compositing import composite, counts_of, leading_places, ray_weights, sums_along_rays
 from finer_nerfstudio.nerf.radiance import Radiance, initial_networks
 
 BOX = torch.tensor([[-1.0] * 3, [1.0] * 3])
@@ -74,3 +76,30 @@ def test_sums_leave_out_what_is_behind_the_last_ray() -> None:
     sums = sums_along_rays(values, counts)
     torch.testing.assert_close(sums, torch.stack([values[:3].sum(0), torch.zeros(2).double(), values[3:7].sum(0)]))
     assert torch.autograd.gradcheck(lambda v: sums_along_rays(v, counts), values)
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1",
+    reason="without a GPU, the interpreter's process runs this",
+)
+@pytest.mark.parametrize("counts", [[0], [1], [3, 0, 130, 64, 1, 0, 65]])
+def test_the_kernels_weights_and_gradients_are_those_of_float64(counts: list[int]) -> None:
+    from finer_nerfstudio.nerf import triton_compositing
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = torch.Generator().manual_seed(sum(counts))
+    number, padding = torch.tensor(counts), 5
+    # From thin air to walls.
+    thickness = 10.0 ** (7.0 * torch.rand(sum(counts) + padding, generator=generator) - 6.0)
+    grad = torch.randn(len(thickness), generator=generator)
+    weight, behind = triton_compositing.weights(thickness.to(device), number.to(device))
+    found = triton_compositing.gradient(grad.to(device), weight, behind, number.to(device))
+    total = sum(counts)
+    wide = thickness[:total].double().requires_grad_()
+    rays = torch.repeat_interleave(torch.arange(len(counts)), number)
+    expected = ray_weights(wide, rays, number)
+    expected.backward(grad[:total].double())
+    torch.testing.assert_close(weight[:total].double().cpu(), expected.detach(), rtol=2e-5, atol=1e-7)
+    torch.testing.assert_close(found[:total].double().cpu(), wide.grad, rtol=1e-4, atol=2e-6)
+    assert not bool(weight[total:].any())
+    assert not bool(found[total:].any())

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,30 +54,3 @@ def test_opaque_rays_before_a_ray_leave_it_alone() -> None:
         grad[-4:], torch.full((4,), float(torch.exp(-thickness.detach()[-4:].sum()))), atol=1e-5, rtol=0
     )
     assert not grad[:-4].any()
-
-
-@pytest.mark.skipif(
-    not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1",
-    reason="without a GPU, the interpreter's process runs this",
-)
-@pytest.mark.parametrize("counts", [[0], [1], [3, 0, 130, 64, 1, 0, 65]])
-def test_the_kernels_weights_and_gradients_are_those_of_float64(counts: list[int]) -> None:
-    from finer_nerfstudio.nerf import triton_compositing
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    generator = torch.Generator().manual_seed(sum(counts))
-    number, padding = torch.tensor(counts), 5
-    # From thin air to walls.
-    thickness = 10.0 ** (7.0 * torch.rand(sum(counts) + padding, generator=generator) - 6.0)
-    grad = torch.randn(len(thickness), generator=generator)
-    weight, behind = triton_compositing.weights(thickness.to(device), number.to(device))
-    found = triton_compositing.gradient(grad.to(device), weight, behind, number.to(device))
-    total = sum(counts)
-    wide = thickness[:total].double().requires_grad_()
-    rays = torch.repeat_interleave(torch.arange(len(counts)), number)
-    expected = ray_weights(wide, rays, number)
-    expected.backward(grad[:total].double())
-    torch.testing.assert_close(weight[:total].double().cpu(), expected.detach(), rtol=2e-5, atol=1e-7)
-    torch.testing.assert_close(found[:total].double().cpu(), wide.grad, rtol=1e-4, atol=2e-6)
-    assert not bool(weight[total:].any())
-    assert not bool(found[total:].any())
