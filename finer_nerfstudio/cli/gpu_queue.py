@@ -92,6 +92,8 @@ def _prepare(command: GpuQueue, folder: Path) -> None:
     stems = [path.stem for path in command.images]
     if len(set(stems)) < len(stems):
         raise UsageError("--images names two files with the same name, which measurements are called by: rename one.")
+    if not (command.scene / "transforms_train.json").is_file():
+        raise UsageError(f"--scene {command.scene} is no scene in Blender format: it holds no transforms_train.json.")
     require_folder(folder, "--prepare")
     prepare_processor()
     with exit_without_extra():
@@ -119,7 +121,13 @@ def _measure(command: GpuQueue) -> None:
     cells = all_cells(bundle, quick=command.quick, trainers=_trainers())
     cells = [cell for cell in cells if command.only is None or fnmatch(cell.name, command.only)]
     if not cells:
-        raise UsageError(f"--only {command.only} matches no measurement; finer gpu-queue lists them as it goes.")
+        names = ", ".join(f"{group}: {name}" for group, name in _first_names(command.quick, bundle).items())
+        raise UsageError(f"--only {command.only} matches no measurement; the first ones are {names}.")
+    if device.type == "cpu" and not command.quick:
+        raise UsageError(
+            "there is no GPU here that PyTorch can use, and measurements of a processor are none of this queue: add "
+            "--quick to try everything with toys."
+        )
     prepare_processor()
     unwind_on_termination()
     goes_on = "what was measured is kept, and the same command goes on from there"
@@ -139,6 +147,14 @@ def _measure(command: GpuQueue) -> None:
         raise InputError(
             f"{', '.join(outcome.failed)} did not end well: the same command tries again, after all others."
         )
+
+
+def _first_names(quick: bool, bundle: Bundle | None) -> dict[str, str]:
+    """The first measurement of each kind."""
+    found: dict[str, str] = {}
+    for cell in all_cells(bundle, quick=quick):
+        found.setdefault(cell.group, cell.name)
+    return found
 
 
 def _trainers() -> Trainers:

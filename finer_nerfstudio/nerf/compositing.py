@@ -6,13 +6,13 @@ Needs PyTorch alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from finer_nerfstudio.nerf import kernels_at_work
 from finer_nerfstudio.nerf.radiance import Radiance
 from finer_nerfstudio.nerf.sampling.segments import Segments
 
@@ -121,17 +121,13 @@ def sums_along_rays(
     return torch.segment_reduce(values, "sum", offsets=offsets, axis=0, unsafe=True, initial=0)
 
 
-def _has_kernel(thickness: Tensor) -> bool:
-    return thickness.is_cuda and thickness.dtype == torch.float32 and find_spec("triton") is not None
-
-
 class _RayWeights(torch.autograd.Function):
     """The derivative of a segment's weight by its own thickness is what passes through it; by an earlier one's, the
     weight itself taken away."""
 
     @staticmethod
     def forward(ctx: Any, thickness: Tensor, ray_indices: Tensor, counts: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.by_kernel = _has_kernel(thickness)
+        ctx.by_kernel = kernels_at_work.usable(thickness)
         if ctx.by_kernel:
             from finer_nerfstudio.nerf import triton_compositing
 

@@ -35,7 +35,12 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (("--minutes", "0"), 2, "--minutes must be positive, not 0."),
         (("--bundle", "nowhere"), 1, "--bundle nowhere is no bundle"),
         (("--device", "cuda:99"), 2, "--device cuda:99"),
-        (("--only", "nothing"), 2, "--only nothing matches no measurement"),
+        (("--only", "nothing"), 2, "--only nothing matches no measurement; the first ones are ceilings: ceilings,"),
+        (
+            ("--prepare", "b", "--scene", "s", "--shape", "m.obj", "--images", "a.png"),
+            2,
+            "--scene s is no scene in Blender format: it holds no transforms_train.json.",
+        ),
         (("--prepare", "b"), 2, "--prepare takes a --scene, one or more --images and a --shape."),
         (
             ("--prepare", "b", "--scene", "s", "--shape", "m.obj", "--images", "a.png", "c/a.png"),
@@ -52,9 +57,16 @@ def test_what_it_refuses(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_processor_measures_toys_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert finer("--device", "cpu") == 2
+    assert "there is no GPU here that PyTorch can use" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.json"))
+
+
 def test_a_bundle_of_toys_is_for_toys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "bundle.json").write_text(json.dumps({"format": 1, "quick": True}))
+    keys = ("scene", "views", "images", "shape", "watertight", "inside", "contents", "digests")
+    (tmp_path / "b" / "bundle.json").write_text(json.dumps({"format": 1, "quick": True, **dict.fromkeys(keys)}))
     assert finer("--bundle", "b") == 2
     assert "--bundle b holds toys: add --quick, or make another bundle." in capsys.readouterr().err
 
@@ -63,7 +75,7 @@ def test_without_a_bundle_the_rest_is_left_out(capsys: pytest.CaptureFixture[str
     assert finer("--quick", "--device", "cpu", "--only", "quick-[cdal]*", "--output-dir", "results") == 0
     out = capsys.readouterr().out
     assert "quick-ceilings" in out
-    assert "88 measurements, quick-lego-finer-sine the first of them, left out: no bundle was given," in out
+    assert "104 measurements, quick-lego-finer-sine the first of them, left out: no bundle was given," in out
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["quick-ceilings.json"]
 
 
@@ -86,7 +98,7 @@ def test_exit_codes(
 
     cells = [QueueCell(name, "images", name, "", {}, 1.0, work) for name in ("a",)]
     monkeypatch.setattr(gpu_queue, "all_cells", lambda *_, **__: cells)
-    assert finer("--device", "cpu", "--output-dir", "results") == code
+    assert finer("--quick", "--device", "cpu", "--output-dir", "results") == code
     said = capsys.readouterr()
     assert says in said.err
     assert f"RuntimeError: {error}" in said.out

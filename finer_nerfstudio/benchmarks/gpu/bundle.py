@@ -31,6 +31,7 @@ from finer_nerfstudio.tasks.sdf.shape import Shape
 _FORMAT = 1
 _MANIFEST, _VIEWS, _IMAGES, _SHAPE = "bundle.json", "views.npz", "images.npz", "shape.npz"
 _SPLITS = ("train", "test")
+_KEYS = {"quick", "scene", "views", "images", "shape", "watertight", "inside", "contents", "digests"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,18 @@ def write_bundle(folder: Path, contents: Contents) -> dict[str, int]:
 
     Returns:
         Bytes by the names of its files.
+
+    Raises:
+        InputError: for a folder with files of these names that are no bundle's.
     """
+    names = (_MANIFEST, _VIEWS, _IMAGES, _SHAPE)
+    if taken := [name for name in names if (folder / name).exists()]:
+        try:
+            Bundle(folder)
+        except InputError:
+            raise InputError(
+                f"{folder} holds {taken[0]}, but no bundle: choose another folder, or move that file away."
+            ) from None
     (folder / _MANIFEST).unlink(missing_ok=True)
     views: dict[str, np.ndarray] = {}
     for split in _SPLITS:
@@ -105,8 +117,15 @@ def write_bundle(folder: Path, contents: Contents) -> dict[str, int]:
 
 
 def sizes_of(folder: Path) -> dict[str, int]:
-    """Return the bytes of a bundle's files."""
-    return {name: (folder / name).stat().st_size for name in (_MANIFEST, _VIEWS, _IMAGES, _SHAPE)}
+    """Return the bytes of a bundle's files.
+
+    Raises:
+        InputError: where one is missing.
+    """
+    try:
+        return {name: (folder / name).stat().st_size for name in (_MANIFEST, _VIEWS, _IMAGES, _SHAPE)}
+    except OSError as error:
+        raise InputError(f"{error.filename} is missing ({in_one_line(error)}): copy the bundle again.") from error
 
 
 class Bundle:
@@ -125,6 +144,9 @@ class Bundle:
         try:
             self._manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text())
             known = self._manifest["format"] == _FORMAT
+            missing = _KEYS - self._manifest.keys() if known else set()
+            if missing:
+                raise KeyError(f"{_MANIFEST} lacks {', '.join(sorted(missing))}")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{option} {folder} is no bundle ({in_one_line(error)}): make one, {argument('prepare')} does."

@@ -22,6 +22,7 @@ from finer_nerfstudio.benchmarks.gpu.records import (
     read_records,
     write_record,
 )
+from finer_nerfstudio.nerf.captured.repeated import NotCaptured
 from finer_nerfstudio.runs.command_line import came_from_interruption, printable
 
 # What drivers and compilers say of an error after which nothing runs on the card in this process any more.
@@ -155,7 +156,9 @@ class _Run:
             self._keep(cell, time.monotonic() - began, error=error)
             self.outcome.failed[cell.name] = printable(self.outcome.records[cell.name]["error"])
             say(f"  failed: {self.outcome.failed[cell.name]}")
-            if breaks_the_context(error) and not still_usable(self.queue.device):
+            # What is left of a capture that failed would be in the way of all others.
+            is_lost = isinstance(error, NotCaptured)
+            if is_lost or (breaks_the_context(error) and not still_usable(self.queue.device)):
                 self.outcome.lost = f"{cell.name} has made the GPU unusable for this process"
         # The error and its traceback held tensors until here.
         gc.collect()

@@ -44,9 +44,17 @@ def read_records(folder: Path) -> dict[str, Record]:
             content = json.loads(path.read_text())
         except (OSError, ValueError):
             continue
-        if isinstance(content, dict) and content.get("name") == path.stem and "settings" in content:
+        if isinstance(content, dict) and content.get("name") == path.stem and _is_record(content):
             found[path.stem] = content
     return found
+
+
+def _is_record(content: dict[str, Any]) -> bool:
+    """Whether everything is there that is asked of a record."""
+    kinds = {"settings": dict, "card": str, "quick": bool, "group": str, "row": str, "item": str}
+    known = all(isinstance(content.get(name), kind) for name, kind in kinds.items())
+    numbers = all(isinstance(content.get(name), (int, float)) for name in ("seconds", "estimate"))
+    return known and numbers and isinstance(content.get("result", {}), dict)
 
 
 def write_record(
@@ -59,6 +67,8 @@ def write_record(
     error: BaseException | str | None = None,
 ) -> Record:
     """Write what came of a cell, in the place of what an earlier try left.
+
+    A result with other settings, which is not a result of this cell any more, is kept beside an error as "earlier".
 
     Args:
         folder: of all records.
@@ -87,6 +97,10 @@ def write_record(
     else:
         record["error"] = error
         record["stopped_after"] = round(seconds, 3)
+    if result is None:
+        before = read_records(folder).get(cell.name, {})
+        earlier = before if "result" in before else before.get("earlier")
+        record |= {} if earlier is None else {"earlier": earlier}
     write_json(folder / f"{cell.name}.json", record)
     return record
 

@@ -59,6 +59,8 @@ def fit_and_measure(
     options = replace(options, device=str(place.device))
     checkpoint = place.scratch / CHECKPOINT
     earlier = seconds_and_steps(checkpoint)
+    if earlier is None:  # damaged, or of no step
+        checkpoint.unlink(missing_ok=True)
     with training_progress(name, lambda loss: f"loss {loss:.3e}") as report:
         fitted = fit_shape(
             prepared.shape,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
+
+from finer_nerfstudio.nerf import kernels_at_work
+
+# Every parameter begins at a multiple of so many numbers, as memory of its own would: products ask for aligned rows.
+_ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,21 @@ class FlatAdam:
     def __init__(self, module: nn.Module, averaged: nn.Module, rules: AdamRules) -> None:
         self.rules = rules
         self.parameters = list(module.parameters())
-        self.values = _flattened(self.parameters)
-        self.average = _flattened(averaged.parameters())
+        self._sizes = [parameter.numel() for parameter in self.parameters]
+        device = self.parameters[0].device
+        self._gaps = [torch.zeros(-size % _ALIGNMENT, device=device) for size in self._sizes]
+        self.values = self._flattened(self.parameters)
+        self.average = self._flattened(list(averaged.parameters()))
         self.first = torch.zeros_like(self.values)
         self.second = torch.zeros_like(self.values)
-        self.step = torch.zeros((), dtype=torch.float64, device=self.values.device)
-        self.learning_rate = torch.zeros((), dtype=torch.float64, device=self.values.device)
+        self.step = torch.zeros((), dtype=torch.float64, device=device)
+        self.learning_rate = torch.zeros((), dtype=torch.float64, device=device)
         averaged.requires_grad_(False)
+
+    @property
+    def count(self) -> int:
+        """Return the number of weights."""
+        return sum(self._sizes)
 
     @torch.no_grad()
     def update(self, gradients: Sequence[Tensor]) -> None:
@@ -55,14 +67,8 @@ class FlatAdam:
         Args:
             gradients: with respect to each parameter.
         """
-        gradient = torch.cat([each.reshape(-1) for each in gradients])
-        rules, step = self.rules, self.step
-        # The average is that of the weights alone after the first step.
-        decay = torch.where(step > 0, rules.ema_decay, 0.0)
-        step += 1
-        corrections = [1.0 - beta**step for beta in rules.betas]
-        numbers = torch.stack([self.learning_rate / corrections[0], corrections[1].sqrt(), decay]).float()
-        if self.values.is_cuda and find_spec("triton") is not None:
+        gradient, rules, numbers = self.packed(gradients), self.rules, self.numbers()
+        if kernels_at_work.usable(self.values):
             from finer_nerfstudio.nerf.captured import triton_adam
 
             triton_adam.update(self.values, gradient, self.first, self.second, self.average, numbers, rules)
@@ -73,22 +79,38 @@ class FlatAdam:
         self.values.sub_(numbers[0] * self.first / root)
         self.average.lerp_(self.values, 1.0 - numbers[2])
 
+    def numbers(self) -> Tensor:
+        """Count the step, and return what it is made with: ``[3]`` float32.
+
+        Learning rate over the first moment's correction, root of the second's, and decay of the average, which is that
+        of the weights alone after the first step.
+        """
+        rules, step = self.rules, self.step
+        decay = torch.where(step > 0, rules.ema_decay, 0.0)
+        step += 1
+        corrections = [1.0 - beta**step for beta in rules.betas]
+        return torch.stack([self.learning_rate / corrections[0], corrections[1].sqrt(), decay]).float()
+
+    def packed(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return one buffer with a tensor for each parameter, laid out as the parameters are."""
+        pairs = zip(tensors, self._gaps, strict=True)
+        return torch.cat([part for tensor, gap in pairs for part in (tensor.reshape(-1), gap)])
+
     def moments(self) -> list[tuple[Tensor, Tensor]]:
         """Return the first and second moment of each parameter, views of what is updated."""
-        sizes = [parameter.numel() for parameter in self.parameters]
-        pairs = zip(self.first.split(sizes), self.second.split(sizes), strict=True)
+        pairs = zip(self._views(self.first), self._views(self.second), strict=True)
         return [
             (first.view(parameter.shape), second.view(parameter.shape))
             for parameter, (first, second) in zip(self.parameters, pairs, strict=True)
         ]
 
+    def _flattened(self, parameters: Sequence[nn.Parameter]) -> Tensor:
+        """Return one buffer with all parameters, which become views of it."""
+        flat = self.packed([parameter.detach() for parameter in parameters])
+        for parameter, view in zip(parameters, self._views(flat), strict=True):
+            parameter.data = view.view(parameter.shape)
+        return flat
 
-def _flattened(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Return one buffer with all parameters, which become views of it."""
-    parameters = list(parameters)
-    flat = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
-    start = 0
-    for parameter in parameters:
-        parameter.data = flat[start : start + parameter.numel()].view(parameter.shape)
-        start += parameter.numel()
-    return flat
+    def _views(self, flat: Tensor) -> list[Tensor]:
+        lengths = [size + len(gap) for size, gap in zip(self._sizes, self._gaps, strict=True)]
+        return [part[:size] for part, size in zip(flat.split(lengths), self._sizes, strict=True)]

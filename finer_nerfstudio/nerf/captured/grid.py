@@ -20,6 +20,10 @@ _LOOKED_AT = 1 / 4
 _AT_RANDOM = 1 / 16
 
 
+FINEST = 256
+"""Cells per axis for which there is memory: two gigabytes are needed for an update."""
+
+
 @dataclass(frozen=True)
 class GridRules:
     """How the grid remembers; see :class:`finer_nerfstudio.nerf.sampling.sampler.OccupancyGrid`, which has the same.
@@ -37,6 +41,8 @@ class GridRules:
 
 class FixedGrid:
     """Cells of a box and what they hold.
+
+    It takes seven times as much memory as the occupancy grid of training: :data:`FINEST`.
 
     Where more cells are occupied than an update has room for, the others keep what is remembered of them.
 
@@ -57,8 +63,11 @@ class FixedGrid:
         cells = steps.resolution**3
         self.is_finite = torch.ones((), dtype=torch.bool, device=thickness.device)
         self.looked_at = max(1, round(_LOOKED_AT * cells))
-        # Random numbers in [0, 1): where in each cell the next update looks, and which cells it draws.
+        # Random numbers in [0, 1): where in each cell the next update looks; which cells it draws, and where it begins.
         self._within = torch.zeros(cells, 3, device=thickness.device)
+        # Single precision would leave out most cells of a fine grid.
+        at_random = 1 + max(1, round(_AT_RANDOM * cells))
+        self._drawn = torch.zeros(at_random, dtype=torch.float64, device=thickness.device)
 
     @classmethod
     def empty(cls, aabb: Tensor, steps: Steps, rules: GridRules | None = None) -> FixedGrid:
@@ -70,6 +79,7 @@ class FixedGrid:
     def draw(self, generator: torch.Generator) -> None:
         """Draw the random numbers of the next update."""
         self._within.uniform_(generator=generator)
+        self._drawn.uniform_(generator=generator)
 
     @torch.no_grad()
     def look_everywhere(self, density_at: Callable[[Float[Tensor, "points 3"]], Float[Tensor, " points"]]) -> None:
@@ -92,12 +102,10 @@ class FixedGrid:
             density_at: density at world positions.
         """
         total, device = self.thickness.numel(), self.thickness.device
-        at_random = max(1, round(_AT_RANDOM * total))
-        drawn = (self._within[:at_random, 0] * total).long().clamp_(max=total - 1)
-        wanted = self.occupied.index_fill(0, drawn, True)
+        drawn = (self._drawn * total).long().clamp_(max=total - 1)
+        wanted = self.occupied.index_fill(0, drawn[1:], True)
         # Another stretch of the cells comes first each time, so that none is left out for long.
-        shift = (self._within[-1, 1] * total).long()
-        order = (torch.arange(total, device=device) + shift) % total
+        order = (torch.arange(total, device=device) + drawn[0]) % total
         places = order.index_select(0, leading_places(wanted.index_select(0, order), self.looked_at))
         fresh = self._look(density_at, places)
         seen = torch.zeros_like(self.thickness).index_fill_(0, places, 1.0)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from finer_nerfstudio.nerf import kernels_at_work
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def march(walk: Walk, occupied: Bool[Tensor, " cells"], steps: Steps, samples: i
         steps: how finely.
         samples: size of the result.
     """
-    if walk.start.is_cuda and find_spec("triton") is not None:
+    if kernels_at_work.usable(walk.start):
         from finer_nerfstudio.nerf.captured import triton_march
 
         found = triton_march.counts(walk, occupied, steps)

@@ -19,7 +19,7 @@ from finer_nerfstudio.errors import InputError, UsageError, argument
 from finer_nerfstudio.inr.description import scales_of
 from finer_nerfstudio.inr.methods import METHODS, PROTOCOLS, Preset, preset
 from finer_nerfstudio.nerf.captured.adam import AdamRules
-from finer_nerfstudio.nerf.captured.grid import FixedGrid
+from finer_nerfstudio.nerf.captured.grid import FINEST, FixedGrid
 from finer_nerfstudio.nerf.captured.march import Steps
 from finer_nerfstudio.nerf.captured.quality import measure
 from finer_nerfstudio.nerf.captured.rooms import Rooms
@@ -80,6 +80,8 @@ class FieldOptions:
         for name in ("steps", "rays", "width", "depth", "samples_per_ray", "grid_resolution"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{argument(name)} must be at least 1, not {getattr(self, name)}.")
+        if self.grid_resolution > FINEST:
+            raise UsageError(f"{argument('grid_resolution')} must be at most {FINEST}, not {self.grid_resolution}.")
         if self.most_samples < 2 * self.samples_per_ray:
             raise UsageError(f"{argument('most_samples')} must be at least twice {argument('samples_per_ray')}.")
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
@@ -179,7 +181,7 @@ def fit_views(
         "samples_per_second": totals.samples / seconds,
         "trained_rays": totals.rays / (options.steps * options.rays),
         "occupied_cells": float(training.grid.occupied.double().mean()),
-        "parameters": training.optimizer.values.numel(),
+        "parameters": training.optimizer.count,
         "graphs": training.graphs,
         "measuring_seconds": quality.seconds,
     }

@@ -14,7 +14,7 @@ import torch
 
 from finer_nerfstudio.nerf.captured.adam import AdamRules, FlatAdam
 from finer_nerfstudio.nerf.captured.grid import FixedGrid
-from finer_nerfstudio.nerf.captured.repeated import Repeated
+from finer_nerfstudio.nerf.captured.repeated import Repeated, on
 from finer_nerfstudio.nerf.captured.rooms import Rooms
 from finer_nerfstudio.nerf.captured.step import Drawn, Needs, Record, Room, Sent, TrainingStep
 from finer_nerfstudio.nerf.captured.views import PixelRays
@@ -89,12 +89,13 @@ class CapturedTraining:
         Raises:
             Diverged: once it is known that an earlier step gave no numbers.
         """
-        if self._steps_of_block % self._every == 0:
-            self._begin_block(number)
-        self._steps_of_block += 1
-        self.optimizer.learning_rate.fill_(learning_rate)
-        self._drawn.draw(self._generator)
-        self._step_in(self.room)()
+        with on(self._pixels.device):
+            if self._steps_of_block % self._every == 0:
+                self._begin_block(number)
+            self._steps_of_block += 1
+            self.optimizer.learning_rate.fill_(learning_rate)
+            self._drawn.draw(self._generator)
+            self._step_in(self.room)()
 
     def finish(self) -> Totals:
         """Wait for all steps, and return what was trained.
@@ -102,9 +103,10 @@ class CapturedTraining:
         Raises:
             Diverged: where a step gave no numbers.
         """
-        self._send()
-        while self._sent:
-            self._take()
+        with on(self._pixels.device):
+            self._send()
+            while self._sent:
+                self._take()
         self._steps_of_block = 0
         return self.totals
 

@@ -9,9 +9,11 @@ import torch
 from nerfstudio.data.pixel_samplers import PixelSamplerConfig
 from torch import Tensor
 
+from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf.captured.adam import AdamRules
-from finer_nerfstudio.nerf.captured.grid import FixedGrid, GridRules
+from finer_nerfstudio.nerf.captured.grid import FINEST, FixedGrid, GridRules
 from finer_nerfstudio.nerf.captured.march import Steps
+from finer_nerfstudio.nerf.captured.repeated import NotCaptured
 from finer_nerfstudio.nerf.captured.rooms import Rooms
 from finer_nerfstudio.nerf.captured.training import CapturedTraining
 from finer_nerfstudio.nerf.captured.views import PixelRays
@@ -37,6 +39,8 @@ def reason_against(trainer: FinerTrainer) -> str | None:
         return "the field grows"
     if model.unbounded or model.grid is None:
         return "the scene has no end" if model.unbounded else "proposal networks sample it"
+    if model.grid.resolution > FINEST:
+        return f"the grid has more than {FINEST} cells per axis"
     if trainer.world_size > 1:
         return "several processes train together"
     accumulated = any(count > 1 for count in config.gradient_accumulation_steps.values())
@@ -50,7 +54,9 @@ def reason_against(trainer: FinerTrainer) -> str | None:
 
 def _reason_in_data(pipeline: Any) -> str | None:
     datamanager: Any = pipeline.datamanager
-    if datamanager.config.patch_size > 1 or type(datamanager.config.pixel_sampler) is not PixelSamplerConfig:
+    sampler = datamanager.config.pixel_sampler
+    is_special = type(sampler) is not PixelSamplerConfig or sampler.is_equirectangular
+    if datamanager.config.patch_size > 1 or is_special or sampler.fisheye_crop_radius is not None:
         return "pixels are drawn in a way of their own"
     if datamanager.config.train_num_images_to_sample_from != -1:
         return "some of the pictures are trained at a time"
@@ -121,8 +127,12 @@ class CapturedSteps:
 
         Raises:
             Diverged: once it is known that an earlier step gave no numbers.
+            InputError: where the GPU refuses to capture a step.
         """
-        self.training.step(number, self._adam.param_groups[0]["lr"])
+        try:
+            self.training.step(number, self._adam.param_groups[0]["lr"])
+        except NotCaptured as error:
+            raise InputError(f"{error}, or give --captured-steps no.") from error
         self._optimizers.scheduler_step_all(number)
         totals = self.training.totals
         self._pipeline.trained_rays = int(totals.rays)

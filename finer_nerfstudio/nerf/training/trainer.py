@@ -362,6 +362,8 @@ class FinerTrainer(Trainer):
             return
         release(self._claim)
         (self.base_dir / "config.yml").unlink(missing_ok=True)
+        for path in self.base_dir.glob("events.out.tfevents.*"):  # TensorBoard's, which may be open by then
+            path.unlink(missing_ok=True)
         with suppress(OSError):  # it holds other files, or the method's folder other runs
             for folder in (self.base_dir, self.base_dir.parent, self.base_dir.parent.parent):
                 folder.rmdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from finer_nerfstudio.benchmarks.gpu.bundle import Bundle, sizes_of
+from finer_nerfstudio.benchmarks.gpu.bundle import Bundle, sizes_of, write_bundle
+from finer_nerfstudio.benchmarks.gpu.cell import Place
 from finer_nerfstudio.benchmarks.gpu.fields import write_scene
 from finer_nerfstudio.benchmarks.gpu.preparing import TOY, BundleSizes, scene_views
+from finer_nerfstudio.benchmarks.gpu.shapes import CHECKPOINT, fit_and_measure
 from finer_nerfstudio.cli.main import main
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.files.images import read_stored_image
@@ -168,3 +171,31 @@ def test_a_damaged_bundle_gets_a_sentence(bundle: Bundle, tmp_path: Path) -> Non
     with pytest.raises(InputError, match="another version"):
         Bundle(folder)
     assert sum(sizes_of(bundle.folder).values()) > 10_000
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "images.npz"])
+def test_files_of_others_are_not_replaced(name: str, toy: Any, tmp_path: Path) -> None:
+    (tmp_path / name).write_text('{"mine": 1}')
+    with pytest.raises(InputError, match=f"holds {name}, but no bundle"):
+        write_bundle(tmp_path, toy.contents)
+    assert (tmp_path / name).read_text() == '{"mine": 1}'
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_bundle_that_is_not_whole_gets_a_sentence(toy: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(toy.folder, folder)
+    (folder / "views.npz").unlink()
+    with pytest.raises(InputError, match=r"views\.npz is missing"):
+        sizes_of(folder)
+    (folder / "bundle.json").write_text('{"format": 1, "quick": true}')
+    with pytest.raises(InputError, match=r"no bundle .*lacks contents, digests"):
+        Bundle(folder)
+
+
+def test_a_damaged_checkpoint_is_no_obstacle(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / CHECKPOINT).write_bytes(bytes(range(250)) * 4)
+    options = ShapeOptions(method="finer-sine", steps=60, width=16, batch_size=500, learning_rate=2e-3)
+    effort = Effort(resolution=24, iou_resolution=24, samples=500)
+    place = Place(torch.device("cpu"), tmp_path, time.monotonic() + 600)
+    assert fit_and_measure("toy", bundle.shape, options, effort, place)["steps"] == 60

@@ -15,6 +15,7 @@ from finer_nerfstudio.benchmarks.gpu.cell import OutOfTime, Place, QueueCell, Wo
 from finer_nerfstudio.benchmarks.gpu.cells import all_cells
 from finer_nerfstudio.benchmarks.gpu.queue import Queue, breaks_the_context, in_order, run_queue
 from finer_nerfstudio.benchmarks.gpu.records import correction, expected_seconds, read_records
+from finer_nerfstudio.nerf.captured.repeated import NotCaptured
 
 
 def cell_named(name: str, work: Work = lambda _: {"psnr": 1.0}, **changes: Any) -> QueueCell:
@@ -234,3 +235,36 @@ def test_time_over_is_raised() -> None:
     place = Place(torch.device("cpu"), Path(), time.monotonic() - 1.0)
     with pytest.raises(OutOfTime):
         place.require_time()
+
+
+def test_a_result_with_other_settings_survives_a_failure(queue: Queue) -> None:
+    run_queue([cell_named("a", settings={"steps": 1})], queue)
+    for _ in range(2):
+        run_queue([cell_named("a", failing, settings={"steps": 2})], queue)
+    record = read_records(queue.folder)["a"]
+    assert "result" not in record
+    assert "cannot be measured" in record["error"]
+    assert record["earlier"]["result"] == {"psnr": 1.0}
+    assert record["earlier"]["settings"] == {"steps": 1}
+    run_queue([cell_named("a", settings={"steps": 2})], queue)
+    assert "earlier" not in read_records(queue.folder)["a"]
+
+
+@pytest.mark.parametrize(
+    "changed", [{"card": None}, {"quick": 3}, {"seconds": "abc"}, {"settings": []}, {"result": 1}, {"group": {}}]
+)
+def test_damaged_records_are_measured_again(changed: dict[str, Any], queue: Queue) -> None:
+    cells = [cell_named("a"), cell_named("b")]
+    run_queue(cells, queue)
+    path = queue.folder / "a.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    assert run_queue(cells, queue).measured == ["a"]
+
+
+def test_a_step_that_was_not_captured_loses_the_card(queue: Queue) -> None:
+    def work(_: Place) -> dict[str, Any]:
+        raise NotCaptured("set FINER_CUDA_GRAPHS=0")
+
+    outcome = run_queue([cell_named("a", work), cell_named("b")], queue)
+    assert outcome.measured == []
+    assert outcome.lost is not None

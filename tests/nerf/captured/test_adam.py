@@ -60,6 +60,8 @@ def test_parameters_are_views_of_one_buffer_and_the_module_stays_itself() -> Non
     optimizer = FlatAdam(ours, copy.deepcopy(ours), RULES)
     for old, new in zip(before, ours.parameters(), strict=True):
         assert torch.equal(old, new)
+    assert optimizer.count == sum(parameter.numel() for parameter in ours.parameters())
+    assert all(parameter.data_ptr() % 256 == optimizer.values.data_ptr() % 256 for parameter in ours.parameters())
     optimizer.values.zero_()
     assert all(not bool(parameter.any()) for parameter in ours.parameters())
 

@@ -53,7 +53,7 @@ def test_graphs_compute_what_the_function_does(ball: Ball) -> None:
         for step in range(48):
             if not is_captured:
                 for repeated in (training._look, training._look_everywhere, *training._repeated.values()):
-                    repeated._may_capture = False
+                    repeated._may_capture = False  # as with FINER_CUDA_GRAPHS=0
             training.step(step, 1e-3)
             if not is_captured:
                 assert training.graphs <= 1

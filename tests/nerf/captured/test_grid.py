@@ -86,3 +86,13 @@ def test_a_density_that_is_no_number_is_kept_in_mind() -> None:
     grid.look(lambda positions: positions[:, 0] / 0.0)
     grid.look(ball)
     assert not bool(grid.is_finite)
+
+
+def test_all_cells_of_a_fine_grid_may_be_drawn() -> None:
+    """Numbers of single precision times so many cells leave most of them out."""
+    grid = fresh_grid(256)
+    assert grid._drawn.dtype == torch.float64
+    grid.draw(torch.Generator().manual_seed(0))
+    drawn = (grid._drawn * 256**3).long()
+    assert 0.4 < float((drawn % 2).double().mean()) < 0.6
+    assert 0.1 < float((drawn % 16 == 7).double().mean() * 2) < 0.15

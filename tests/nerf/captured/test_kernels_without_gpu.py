@@ -55,7 +55,9 @@ triton_adam.update(*torch.zeros(5, 4000), torch.ones(3), AdamRules())
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU runs these tests itself")
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="this is the interpreter's process")
-@pytest.mark.parametrize("file", ["test_march.py", "test_adam.py", "../test_compositing.py"])
+@pytest.mark.parametrize(
+    "file", ["test_march.py", "test_adam.py", "../test_compositing.py", "../test_kernels_at_work.py"]
+)
 def test_kernels_are_right_in_the_interpreter(file: str) -> None:
     """In a process of their own: Triton must learn of the interpreter before anything imports it."""
     process = subprocess.run(

@@ -108,6 +108,7 @@ def test_divergence_is_a_sentence(ball: Ball) -> None:
         ({"width": 0}, "width"),
         ({"samples_per_ray": 0}, "samples_per_ray"),
         ({"most_samples": 100}, "most_samples"),
+        ({"grid_resolution": 257}, "grid_resolution"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"method": "sirene"}, "sirene"),
     ],

@@ -120,6 +120,8 @@ def test_on_processors_steps_are_not_captured_unless_asked_for(scene: Path, tmp_
         ({"mixed_precision": True}, "mixed precision"),
         ({"gradient_accumulation_steps": {"fields": 2}}, "accumulated"),
         ({"optimizers__fields__optimizer__max_norm": 1.0}, "shortened"),
+        ({"pipeline__model__grid_resolution": 257}, "more than 256 cells"),
+        ({"pipeline__datamanager__pixel_sampler__fisheye_crop_radius": 3.0}, "a way of their own"),
         ({"pipeline__datamanager__train_num_images_to_sample_from": 2}, "some of the pictures"),
     ],
 )
