@@ -19,6 +19,8 @@ from finer_nerfstudio.nerf.radiance import Radiance
 from finer_nerfstudio.runs import metrics
 
 _RAYS = 1 << 14
+# Samples whose features are in memory at a time.
+_MOST_SAMPLES = 1 << 20
 # Ten times what training skips.
 _WEIGHT_THRESHOLD = 1e-3
 
@@ -50,16 +52,23 @@ def rendered(field: Radiance[Any], grid: FixedGrid, views: PixelRays, view: int)
         views: whose cameras are used.
         view: which.
     """
-    first, device = view * views.height * views.width, grid.occupied.device
-    parts = []
-    for pixels in torch.arange(first, first + views.height * views.width, device=device).split(_RAYS):
-        origins, directions = views.rays(pixels)
-        walk = walk_of(origins, directions, torch.full((len(pixels),), 0.5, device=device), grid.aabb, grid.steps)
-        needed = int(march(walk, grid.occupied, grid.steps, 1).found.sum())
-        segments = march(walk, grid.occupied, grid.steps, max(1, needed))
-        seen = composite(field, origins, directions, segments, weight_threshold=_WEIGHT_THRESHOLD)
-        parts.append(seen.rgb + torch.exp(-sums_along_rays(seen.thickness[:, None], segments.counts)))
+    first = view * views.height * views.width
+    pixels = torch.arange(first, first + views.height * views.width, device=grid.occupied.device)
+    parts = [_over_white(field, grid, views, part) for part in pixels.split(_RAYS)]
     return torch.cat(parts).clamp(0.0, 1.0).view(views.height, views.width, 3)
+
+
+def _over_white(field: Radiance[Any], grid: FixedGrid, views: PixelRays, pixels: Tensor) -> Tensor:
+    """Colours of pixels; where a field is full of haze, a part of them at a time."""
+    origins, directions = views.rays(pixels)
+    offsets = torch.full((len(pixels),), 0.5, device=pixels.device)
+    walk = walk_of(origins, directions, offsets, grid.aabb, grid.steps)
+    needed = int(march(walk, grid.occupied, grid.steps, 1).found.sum())
+    if needed > _MOST_SAMPLES and len(pixels) > 1:
+        return torch.cat([_over_white(field, grid, views, half) for half in pixels.chunk(2)])
+    segments = march(walk, grid.occupied, grid.steps, max(1, needed))
+    seen = composite(field, origins, directions, segments, weight_threshold=_WEIGHT_THRESHOLD)
+    return seen.rgb + torch.exp(-sums_along_rays(seen.thickness[:, None], segments.counts))
 
 
 def measure(field: Radiance[Any], grid: FixedGrid, views: Views) -> Quality:

@@ -16,10 +16,11 @@ from torch.utils._pytree import tree_leaves
 
 from finer_nerfstudio import METHODS
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.nerf.captured import quality
 from finer_nerfstudio.nerf.captured.rooms import Rooms, rung
 from finer_nerfstudio.nerf.captured.run import FieldOptions, fit_views, training_of
 from finer_nerfstudio.nerf.captured.step import Needs, Room
-from finer_nerfstudio.nerf.captured.views import Views
+from finer_nerfstudio.nerf.captured.views import PixelRays, Views
 
 SMALL = {
     "rays": 128,
@@ -171,3 +172,13 @@ def test_nothing_of_it_needs_nerfstudio() -> None:
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_hazy_view_is_rendered_in_parts_and_looks_the_same(ball: Ball, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = training_of(ball(2), FieldOptions(steps=10, **SMALL))
+    views = PixelRays.of_views(ball(1, seed=1), torch.device("cpu"))
+    whole = quality.rendered(training.field, training.grid, views, 0)
+    monkeypatch.setattr(quality, "_MOST_SAMPLES", 300)
+    parts = quality.rendered(training.field, training.grid, views, 0)
+    torch.testing.assert_close(parts, whole)
+    assert float(whole.std()) > 0
