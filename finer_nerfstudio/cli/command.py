@@ -79,6 +79,31 @@ def unwind_on_termination() -> None:
     signal.signal(signal.SIGTERM, stop)
 
 
+def note_signals() -> Callable[[], None]:
+    """Have Ctrl-C and a polite termination end the process, also where Python loses what they raise.
+
+    That happens in finalizers, as while garbage is collected.
+
+    Returns:
+        A function that raises anew what was asked for before; call it between two pieces of work.
+    """
+    asked: list[int] = []
+
+    def unwind(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        unwind_asked()
+
+    def unwind_asked() -> None:
+        if signal.SIGTERM in asked:
+            sys.exit(128 + signal.SIGTERM)
+        if asked:
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, unwind)
+    return unwind_asked
+
+
 def _exit(sentence: str, code: int) -> NoReturn:
     print(sentence, file=sys.stderr)
     raise SystemExit(code) from None

@@ -28,7 +28,7 @@ from finer_nerfstudio.benchmarks.gpu.cells import Trainers, all_cells
 from finer_nerfstudio.benchmarks.gpu.page import figure_of
 from finer_nerfstudio.benchmarks.gpu.queue import Outcome, Queue, in_words, run_queue
 from finer_nerfstudio.benchmarks.gpu.records import is_measured
-from finer_nerfstudio.cli.command import exit_without_extra, unwind_on_termination
+from finer_nerfstudio.cli.command import exit_without_extra, note_signals
 from finer_nerfstudio.errors import InputError, UsageError, argument
 from finer_nerfstudio.files.atomic import require_folder
 from finer_nerfstudio.reproduction.radiance import baselines
@@ -129,9 +129,9 @@ def _measure(command: GpuQueue) -> None:
             "--quick to try everything with toys."
         )
     prepare_processor()
-    unwind_on_termination()
+    unwind_asked = note_signals()
     goes_on = "what was measured is kept, and the same command goes on from there"
-    queue = Queue(command.output_dir, command.scratch_dir.resolve(), device, command.minutes, _say)
+    queue = Queue(command.output_dir, command.scratch_dir.resolve(), device, command.minutes, _say, unwind_asked)
     try:
         with claimed(command.output_dir):
             outcome = run_queue(cells, queue)

@@ -25,7 +25,7 @@ def finer(*arguments: str) -> int:
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     # Signals and threads of the tests' process stay as they are.
-    monkeypatch.setattr(gpu_queue, "unwind_on_termination", lambda: None)
+    monkeypatch.setattr(gpu_queue, "note_signals", lambda: lambda: None)
     monkeypatch.setattr(gpu_queue, "prepare_processor", lambda: None)
 
 

@@ -39,6 +39,7 @@ class Queue:
         device: of all cells.
         minutes: from the moment of :func:`run_queue`.
         say: is given the lines that tell how it goes.
+        unwind_asked: raises where somebody has asked for the end; called between cells.
     """
 
     folder: Path
@@ -46,6 +47,7 @@ class Queue:
     device: torch.device
     minutes: float
     say: Callable[[str], None] = print
+    unwind_asked: Callable[[], None] = lambda: None
 
 
 @dataclass
@@ -91,11 +93,13 @@ def run_queue(cells: Sequence[QueueCell], queue: Queue) -> Outcome:
     position = {cell.name: number for number, cell in enumerate(cells, start=1)}
     queue.say(f"{run.card}: {len(cells) - len(todo)} of {len(cells)} cells are measured, {queue.minutes:g} minutes")
     while run.outcome.lost is None and (cell := next((cell for cell in todo if run.can_be_next(cell)), None)):
+        queue.unwind_asked()
         todo.remove(cell)
         left = (deadline - time.monotonic()) / 60.0
         about = in_words(run.expected(cell))
         queue.say(f"[{position[cell.name]}/{len(cells)}] {cell.name}: about {about}, {left:.1f} minutes left")
         run.measure(cell)
+    queue.unwind_asked()
     for cell in todo:
         sentence = cell.missing(run.place(cell))
         if sentence is None:

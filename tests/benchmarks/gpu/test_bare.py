@@ -81,7 +81,7 @@ def test_killed_again_and_again(command: list[str], tmp_path: Path) -> None:
     results, chance = tmp_path / "results", random.Random(7)
     first: dict[str, int] = {}
     few = [*command, "--only", "quick-*-finer-sine*"]
-    for number in range(5):
+    for number in range(3):
         # Imports take seconds, in which nothing can go wrong; a slow machine takes long for the first cell too.
         awaited = "  measured in" if number % 2 else "cells are measured"
         with subprocess.Popen(few, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as child:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -268,3 +269,20 @@ def test_a_step_that_was_not_captured_loses_the_card(queue: Queue) -> None:
     outcome = run_queue([cell_named("a", work), cell_named("b")], queue)
     assert outcome.measured == []
     assert outcome.lost is not None
+
+
+def test_an_interruption_that_python_lost_ends_the_run_after_the_cell(queue: Queue) -> None:
+    asked: list[int] = []
+
+    def work(_: Place) -> dict[str, Any]:
+        asked.append(2)  # in a finalizer, whose errors are printed and dropped
+        return {"psnr": 1.0}
+
+    def unwind_asked() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    listening = replace(queue, unwind_asked=unwind_asked)
+    with pytest.raises(KeyboardInterrupt):
+        run_queue([cell_named("a", work), cell_named("b")], listening)
+    assert set(read_records(queue.folder)) == {"a"}
