@@ -26,11 +26,13 @@ def usable(tensor: Tensor) -> bool:
     """
     if not tensor.is_cuda or tensor.dtype != torch.float32 or os.environ.get("FINER_GPU_KERNELS") == "plain":
         return False
-    return find_spec("triton") is not None and _agree(tensor.device)
+    return _agree(tensor.device)
 
 
 @functools.cache
 def _agree(device: torch.device) -> bool:
+    if find_spec("triton") is None:
+        return False
     checks = {"weights": _weights, "march": _march, "adam": _adam}
     try:
         with torch.enable_grad():  # whoever asks may be computing without
@@ -85,8 +87,9 @@ def _adam(device: torch.device) -> bool:
     from finer_nerfstudio.nerf.captured import triton_adam
     from finer_nerfstudio.nerf.captured.adam import AdamRules, FlatAdam
 
-    layer = nn.Linear(3, 5)
-    optimizer = FlatAdam(layer, nn.Linear(3, 5), AdamRules())
+    # Fresh layers would draw from the generator that decides the training to come.
+    layer, averaged = (nn.ParameterList([torch.linspace(low, 1.0, 70), torch.ones(5)]) for low in (-1.0, 0.0))
+    optimizer = FlatAdam(layer, averaged, AdamRules())
     optimizer.learning_rate.fill_(1e-2)
     buffers = [optimizer.values, optimizer.first, optimizer.second, optimizer.average]
     values, first, second, average = (buffer.to(device, copy=True) for buffer in buffers)

@@ -29,7 +29,7 @@ from finer_nerfstudio.tasks.sdf.pool import PointPool
 from finer_nerfstudio.tasks.sdf.shape import Shape
 
 _FORMAT = 1
-_MANIFEST, _VIEWS, _IMAGES, _SHAPE = "bundle.json", "views.npz", "images.npz", "shape.npz"
+_FILES = _MANIFEST, _VIEWS, _IMAGES, _SHAPE = "bundle.json", "views.npz", "images.npz", "shape.npz"
 _SPLITS = ("train", "test")
 _KEYS = {"quick", "scene", "views", "images", "shape", "watertight", "inside", "contents", "digests"}
 
@@ -68,8 +68,7 @@ def write_bundle(folder: Path, contents: Contents) -> dict[str, int]:
     Raises:
         InputError: for a folder with files of these names that are no bundle's.
     """
-    names = (_MANIFEST, _VIEWS, _IMAGES, _SHAPE)
-    if taken := [name for name in names if (folder / name).exists()]:
+    if taken := [name for name in _FILES if (folder / name).exists()]:
         try:
             Bundle(folder)
         except InputError:
@@ -123,7 +122,7 @@ def sizes_of(folder: Path) -> dict[str, int]:
         InputError: where one is missing.
     """
     try:
-        return {name: (folder / name).stat().st_size for name in (_MANIFEST, _VIEWS, _IMAGES, _SHAPE)}
+        return {name: (folder / name).stat().st_size for name in _FILES}
     except OSError as error:
         raise InputError(f"{error.filename} is missing ({in_one_line(error)}): copy the bundle again.") from error
 

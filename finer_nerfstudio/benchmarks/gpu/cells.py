@@ -22,12 +22,12 @@ FIELD_METHODS = ("finer-sine", "siren", "finer-wavelet", "wire", "finer-gauss", 
 IMAGE_METHODS = FIELD_METHODS
 SHAPE_METHODS = ("finer-sine", "finer-gauss", "finer-wavelet", "siren", "gauss", "wire", "pemlp")
 
-IMAGE_VARIANTS: dict[str, ImageOptions] = {
-    "siren, ω0 = 80": ImageOptions(method="siren", omega_0=80.0),
-    "wire, learning rate 5e-4": ImageOptions(method="wire", learning_rate=5e-4),
-}
-"""Rows with other hyper-parameters than the published; a probe on another image chose them."""
-_NAMES_OF_VARIANTS = {"siren, ω0 = 80": "siren-omega80", "wire, learning rate 5e-4": "wire-lr5e-4"}
+IMAGE_VARIANTS = (
+    ("siren, ω0 = 80", "siren-omega80", {"method": "siren", "omega_0": 80.0}),
+    ("wire, learning rate 5e-4", "wire-lr5e-4", {"method": "wire", "learning_rate": 5e-4}),
+)
+"""Rows with other hyper-parameters than the published, their names in files, and what is other; a probe on another
+image chose them."""
 
 # Ways to compute that are measured beside the default: what they win, and what they cost in quality.
 _OTHER_KERNELS = (Numerics("tf32"), Numerics("tf32", "networks"), Numerics("bfloat16", "networks"))
@@ -213,11 +213,7 @@ def _fields(bundle: Bundle | None, lengths: Lengths, quick: bool) -> list[QueueC
 
 def _images(bundle: Bundle | None, lengths: Lengths, quick: bool) -> list[QueueCell]:
     rows = [(method, method, replace(lengths.image, method=method)) for method in IMAGE_METHODS]
-    for row, variant in IMAGE_VARIANTS.items():
-        options = replace(
-            lengths.image, method=variant.method, omega_0=variant.omega_0, learning_rate=variant.learning_rate
-        )
-        rows.append((row, _NAMES_OF_VARIANTS[row], options))
+    rows += [(row, short, replace(lengths.image, **changed)) for row, short, changed in IMAGE_VARIANTS]
     cells = []
     for image in _IMAGES if bundle is None else bundle.image_names:
         for row, short, options in rows:

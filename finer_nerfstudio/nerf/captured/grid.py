@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -12,6 +11,7 @@ from torch import Tensor
 from finer_nerfstudio.nerf.captured.march import Steps
 from finer_nerfstudio.nerf.compositing import leading_places
 from finer_nerfstudio.nerf.radiance import box_to_world
+from finer_nerfstudio.nerf.sampling.rules import GridRules
 
 # A look into all cells takes so many at a time, which bounds its memory.
 _CHUNK = 1 << 18
@@ -22,21 +22,6 @@ _AT_RANDOM = 1 / 16
 
 FINEST = 256
 """Cells per axis for which there is memory: two gigabytes are needed for an update."""
-
-
-@dataclass(frozen=True)
-class GridRules:
-    """How the grid remembers; see :class:`finer_nerfstudio.nerf.sampling.sampler.OccupancyGrid`, which has the same.
-
-    Attributes:
-        decay: factor of the remembered thickness at each update.
-        early_decay: the same for updates that look everywhere.
-        threshold: a cell is occupied above this optical thickness, or above the grid's mean where that is lower.
-    """
-
-    decay: float = 0.8
-    early_decay: float = 0.6
-    threshold: float = 0.01
 
 
 class FixedGrid:

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from finer_nerfstudio.nerf import kernels_at_work
+from finer_nerfstudio.nerf.sampling.table import occupied_table
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,16 @@ def march(walk: Walk, occupied: Bool[Tensor, " cells"], steps: Steps, samples: i
         counts = fitting(found, samples)
         rays, columns = triton_march.places(walk, occupied, steps, counts, samples)
     else:
-        hit = _hits(walk, occupied, steps)
+        hit, _ = occupied_table(
+            walk.start,
+            walk.per_step,
+            walk.offsets,
+            walk.length,
+            occupied,
+            step=steps.length,
+            columns=steps.columns,
+            resolution=steps.resolution,
+        )
         found = hit.sum(dim=1)
         counts = fitting(found, samples)
         rays, columns = _places(hit, counts, samples)
@@ -125,17 +135,6 @@ def march(walk: Walk, occupied: Bool[Tensor, " cells"], steps: Steps, samples: i
 def fitting(found: Int[Tensor, " rays"], samples: int) -> Int[Tensor, " rays"]:
     """Return the counts of the leading rays that fit into so many samples together, and 0 for the others."""
     return torch.where(found.cumsum(0) <= samples, found, 0)
-
-
-def _hits(walk: Walk, occupied: Bool[Tensor, " cells"], steps: Steps) -> Bool[Tensor, "rays columns"]:
-    """Which steps of each ray fall into occupied cells, as a dense table."""
-    along = torch.arange(steps.columns, device=walk.start.device, dtype=torch.float32) + walk.offsets[:, None]
-    cell = torch.zeros_like(along, dtype=torch.int32)
-    for axis in range(3):
-        coordinate = torch.addcmul(walk.start[:, axis : axis + 1], walk.per_step[:, axis : axis + 1], along)
-        cell.mul_(steps.resolution).add_(coordinate.to(torch.int32).clamp_(0, steps.resolution - 1))
-    inside = along * steps.length < walk.length[:, None]
-    return occupied.index_select(0, cell.view(-1)).view(inside.shape).logical_and_(inside)
 
 
 def _places(

@@ -26,14 +26,13 @@ from finer_nerfstudio.nerf.captured.rooms import Rooms
 from finer_nerfstudio.nerf.captured.training import CapturedTraining
 from finer_nerfstudio.nerf.captured.views import PixelRays, Views
 from finer_nerfstudio.nerf.radiance import Diverged, Radiance, initial_networks
+from finer_nerfstudio.nerf.sampling.rules import columns_in_fog
 from finer_nerfstudio.runs import metrics
 from finer_nerfstudio.runs.options import device_named
 
 _UPDATE_EVERY = 16
 _REPORT_EVERY = 100
 _FINAL_FRACTION = 0.1
-# Of the samples of a ray, those that are taken of the fog in the beginning.
-_OF_FOG = 1 / 3
 _NEAR_PLANE = 0.05
 _WEIGHT_THRESHOLD = 1e-4
 
@@ -128,7 +127,7 @@ def training_of(views: Views, options: FieldOptions) -> CapturedTraining:
         PixelRays.of_views(views, device),
         FixedGrid.empty(box.to(device), steps),
         adam=AdamRules(),
-        rooms=Rooms(options.most_samples, options.rays, columns, max(1, round(_OF_FOG * columns)), options.fog_steps),
+        rooms=Rooms(options.most_samples, options.rays, columns, columns_in_fog(columns), options.fog_steps),
         weight_threshold=_WEIGHT_THRESHOLD,
         update_every=_UPDATE_EVERY,
         generator=torch.Generator(device).manual_seed(options.seed),

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from finer_nerfstudio.nerf.radiance import Diverged, box_to_world, world_to_box
 from finer_nerfstudio.nerf.sampling import marching
+from finer_nerfstudio.nerf.sampling.rules import GridRules
 from finer_nerfstudio.nerf.sampling.segments import RaySegments
+from finer_nerfstudio.nerf.sampling.table import occupied_table
 from finer_nerfstudio.nerf.training import distributed
 
 
@@ -101,9 +103,9 @@ class OccupancyGrid(nn.Module):
         *,
         resolution: int,
         steps: int,
-        decay: float = 0.8,
-        early_decay: float = 0.6,
-        threshold: float = 0.01,
+        decay: float = GridRules.decay,
+        early_decay: float = GridRules.early_decay,
+        threshold: float = GridRules.threshold,
     ) -> None:
         super().__init__()
         self.resolution = resolution
@@ -201,7 +203,6 @@ class OccupancyGrid(nn.Module):
             offsets = torch.full_like(nearest, 0.5)
         else:
             offsets = torch.rand(nearest.shape, device=nearest.device, generator=limits.generator)
-        # Cell coordinates are affine along a ray: three fused multiply-adds per candidate, no [rays, steps, 3] table.
         scale = 0.5 * self.resolution
         start = (world_to_box(origins + directions * nearest[:, None], self.aabb) + 1.0) * scale
         per_step = directions * (2.0 / (self.aabb[1] - self.aabb[0])) * (scale * step)
@@ -220,14 +221,16 @@ class OccupancyGrid(nn.Module):
             ray_indices, slots, distances = marching.segments_of(bits, counts, nearest, offsets, step=step)
             lengths = torch.full_like(distances, step)
             return RaySegments(ray_indices, slots, distances, lengths, counts, candidates[: counts.shape[0]])
-        along = torch.arange(columns, device=origins.device, dtype=origins.dtype) + offsets[:, None]
-        inside = along * step < length[:, None]
-        cell = torch.zeros_like(along, dtype=torch.int32)
-        for axis in range(3):
-            coordinate = torch.addcmul(start[:, axis : axis + 1], per_step[:, axis : axis + 1], along)
-            cell.mul_(self.resolution).add_(coordinate.to(torch.int32).clamp_(0, self.resolution - 1))
-        hit = self.occupied.index_select(0, cell.view(-1)).view(inside.shape).logical_and_(inside)
-
+        hit, inside = occupied_table(
+            start,
+            per_step,
+            offsets,
+            length,
+            self.occupied,
+            step=step,
+            columns=columns,
+            resolution=self.resolution,
+        )
         ray_indices, column, slots, counts = self.kept(hit, limits.max_samples)
         distances = nearest[ray_indices] + (column + offsets[ray_indices]) * step
         lengths = torch.full_like(distances, step)

@@ -9,6 +9,7 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocati
 
 from finer_nerfstudio.nerf.radiance import Diverged
 from finer_nerfstudio.nerf.sampling.proposal import ProposalSampler
+from finer_nerfstudio.nerf.sampling.rules import columns_in_fog
 from finer_nerfstudio.nerf.sampling.sampler import OccupancyGrid
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 _BEFORE, _AFTER = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION, TrainingCallbackLocation.AFTER_TRAIN_ITERATION
 # Training steps between looks at whether the weights are still numbers.
 _LOOK_EVERY = 16
-# Of the samples of a ray, those that are taken of the fog in the beginning.
-_OF_FOG = 1 / 3
 
 
 def training_callbacks(model: FinerModel) -> list[TrainingCallback]:
@@ -34,15 +33,6 @@ def training_callbacks(model: FinerModel) -> list[TrainingCallback]:
     if model.proposals is not None:
         callbacks += _of_proposals(model, model.proposals)
     return callbacks
-
-
-def columns_in_fog(samples_per_ray: int) -> int:
-    """Return how many samples of a ray are taken of the fog in the beginning.
-
-    Args:
-        samples_per_ray: that are taken later.
-    """
-    return max(1, round(_OF_FOG * samples_per_ray))
 
 
 def _of_grid(model: FinerModel, grid: OccupancyGrid) -> list[TrainingCallback]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf.captured.adam import AdamRules
-from finer_nerfstudio.nerf.captured.grid import FINEST, FixedGrid, GridRules
+from finer_nerfstudio.nerf.captured.grid import FINEST, FixedGrid
 from finer_nerfstudio.nerf.captured.march import Steps
 from finer_nerfstudio.nerf.captured.repeated import NotCaptured
 from finer_nerfstudio.nerf.captured.rooms import Rooms
@@ -20,7 +20,7 @@ from finer_nerfstudio.nerf.captured.views import PixelRays
 from finer_nerfstudio.nerf.field import FinerField
 from finer_nerfstudio.nerf.model import FinerModel
 from finer_nerfstudio.nerf.sampling.rays import are_pinholes
-from finer_nerfstudio.nerf.training.callbacks import columns_in_fog
+from finer_nerfstudio.nerf.sampling.rules import GridRules, columns_in_fog
 from finer_nerfstudio.runs.metrics import decibels
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from finer_nerfstudio.nerf.captured.grid import FixedGrid, GridRules
+from finer_nerfstudio.nerf.captured.grid import FixedGrid
 from finer_nerfstudio.nerf.captured.march import Steps
+from finer_nerfstudio.nerf.sampling.rules import GridRules
 
 BOX = torch.tensor([[-1.0] * 3, [1.0] * 3])
 
