@@ -43,6 +43,7 @@ def composite(
     weight_threshold: float,
     transmittance: Float[Tensor, " rays"] | None = None,
     neuron_mask: Float[Tensor, " units"] | None = None,
+    appearance: Float[Tensor, "rays code"] | None = None,
     most_colored: int | None = None,
 ) -> Composite:
     """Evaluate a field at segments of rays and put them together, front to back (Max 1995).
@@ -55,6 +56,7 @@ def composite(
         weight_threshold: segments of less weight have no colour, which is most of the work.
         transmittance: what arrives at the first segment of each ray; all of it unless given.
         neuron_mask: factors for the first-layer neurons of the density network, of fields that can silence them.
+        appearance: code of each ray's picture, of fields that have codes; the mean of all unless given.
         most_colored: evaluate this number of colours exactly, for the leading segments that need one, so that nobody
             has to ask the GPU how many these are. The sum of ``colored`` up to a ray tells whether it had all of its.
     """
@@ -71,7 +73,8 @@ def composite(
     heavy = weights.detach() > weight_threshold
     colored = counts_of(heavy, segments.counts)
     seen = heavy.nonzero().squeeze(-1) if most_colored is None else leading_places(heavy, most_colored)
-    color = field.color(hidden.index_select(0, seen), along.index_select(0, seen))
+    codes = None if appearance is None else appearance.index_select(0, rays.index_select(0, seen))
+    color = field.color(hidden.index_select(0, seen), along.index_select(0, seen), codes)
     rgb = sums_along_rays(weights.index_select(0, seen)[:, None] * color, colored)
     return Composite(rgb, weights, thickness, colored)
 

@@ -63,7 +63,10 @@ def method_specification(
                 "optimizer": AdamConfig(lr=tuned.learning_rate),
                 "scheduler": DecayOverTrainingConfig(start_lr=tuned.start_learning_rate),
             },
-            # Only with --pipeline.model.sampler proposal; nerfacto's.
+            # Only in scenes without end, or with --pipeline.model.field.encoding grid.
+            "feature_grid": {"optimizer": AdamConfig(lr=1e-2), "scheduler": DecayOverTrainingConfig()},
+            # Only with --pipeline.model.camera-optimizer.mode and --pipeline.model.sampler proposal; nerfacto's.
+            "camera_opt": {"optimizer": AdamConfig(lr=1e-3), "scheduler": DecayOverTrainingConfig()},
             "proposal_networks": {"optimizer": AdamConfig(lr=1e-2), "scheduler": DecayOverTrainingConfig()},
         },
         # Nerfstudio's default listens on every network interface of the machine.

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from nerfacc import accumulate_along_rays
+from nerfstudio.cameras.camera_optimizers import CameraOptimizer, CameraOptimizerConfig
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
@@ -23,12 +24,13 @@ from torch.nn import functional as F
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.nerf.compositing import composite
 from finer_nerfstudio.nerf.data.alpha import over, over_white
-from finer_nerfstudio.nerf.field import FinerFieldConfig, RadianceField
+from finer_nerfstudio.nerf.field import FinerField, FinerFieldConfig, RadianceField
 from finer_nerfstudio.nerf.rendering import render, sky
+from finer_nerfstudio.nerf.sampling.importance import Amount
 from finer_nerfstudio.nerf.sampling.proposal import ProposalSampler, ProposedSegments
 from finer_nerfstudio.nerf.sampling.rays import camera_rays
 from finer_nerfstudio.nerf.sampling.sampler import OccupancyGrid, RayLimits
-from finer_nerfstudio.nerf.sampling.unbounded_grid import UnboundedGrid
+from finer_nerfstudio.nerf.sampling.unbounded_grid import DrawnSegments, UnboundedGrid
 from finer_nerfstudio.nerf.scene import Scene
 from finer_nerfstudio.nerf.streaming.growing_field import GrowingField, GrowingFieldConfig
 from finer_nerfstudio.nerf.training.averaging import AveragedField
@@ -40,6 +42,7 @@ from finer_nerfstudio.runs import metrics
 
 # Whose numbers take 5 GB.
 _FINEST_GRID = 1024
+_LONGEST_CODE = 1024
 
 
 @dataclass
@@ -59,6 +62,11 @@ class FinerModelConfig(ModelConfig):
     samples_per_ray: int = 192
     """Steps along the diagonal of the scene's box, of which only those in occupied cells are evaluated. Proposal
     networks choose a quarter as many for every ray, and look themselves at nearly twice as many to do so."""
+    drawn_per_spread: float = 0.5
+    """In scenes without end, samples of a training ray that are drawn for each step over which what the grid expects is
+    spread; pictures take twice as many."""
+    fewest_drawn: int = 6
+    most_drawn: int = 48
     max_samples_per_batch: int = 1 << 16
     """Upper bound of samples in a training step: rays beyond it are left out of the step, so that memory is bounded.
     What proposal networks look at does not count."""
@@ -72,6 +80,11 @@ class FinerModelConfig(ModelConfig):
     unbounded: Literal["auto", "yes", "no"] = "auto"
     """Whether there is something to see outside the scene's box. "auto": not in Blender-format scenes, nor where alpha
     cuts something out of its surroundings; else, as in photographs, all of space is contracted into the field."""
+    appearance_dim: int = 0
+    """Numbers of a code that each training picture has, by which colours differ from picture to picture, as exposure
+    and white balance do; everything else is seen by the mean of all codes. 0 for none."""
+    camera_optimizer: CameraOptimizerConfig = dataclasses.field(default_factory=CameraOptimizerConfig)
+    """Whether poses of training pictures are refined along with the field (--optimizers.camera-opt)."""
     near_plane: float = 0.05
     """Nothing nearer to a camera is sampled, world units."""
     color_weight_threshold: float = 1e-4
@@ -81,6 +94,9 @@ class FinerModelConfig(ModelConfig):
     """Evaluation uses an exponential moving average of the weights with this decay per step."""
     download_lpips_weights: bool = False
     """Fetch the weights that LPIPS needs (233 MB) if they are not on this machine."""
+
+    def amount(self) -> Amount:
+        return Amount(self.drawn_per_spread, self.fewest_drawn, self.most_drawn)
 
     @property
     def evaluation_threshold(self) -> float:
@@ -98,6 +114,9 @@ class FinerModelConfig(ModelConfig):
             if getattr(self, name) < 1:
                 option = name.replace("_", "-")
                 raise UsageError(f"--pipeline.model.{option} must be at least 1, not {getattr(self, name)}.")
+        if not 0 <= self.appearance_dim <= _LONGEST_CODE:
+            option = "--pipeline.model.appearance-dim"
+            raise UsageError(f"{option} must lie between 0 and {_LONGEST_CODE}, not {self.appearance_dim}.")
         if self.grid_resolution > _FINEST_GRID:
             option = "--pipeline.model.grid-resolution"
             raise UsageError(f"{option} must be at most {_FINEST_GRID:,} cells per axis, not {self.grid_resolution}.")
@@ -140,7 +159,13 @@ class FinerModel(Model):
         metadata = self.kwargs.get("metadata") or {}
         self.unbounded = metadata.get("unbounded", False) if config.unbounded == "auto" else config.unbounded == "yes"
         self.field = config.field.setup(
-            aabb=aabb, unbounded=self.unbounded, generator=torch.Generator().manual_seed(self._initial_seed)
+            aabb=aabb,
+            unbounded=self.unbounded,
+            codes=(self.num_train_data, config.appearance_dim),
+            generator=torch.Generator().manual_seed(self._initial_seed),
+        )
+        self.camera_optimizer: CameraOptimizer = config.camera_optimizer.setup(
+            num_cameras=self.num_train_data, device="cpu"
         )
         self.averaged_field = AveragedField(self.field, config.ema_decay)
         self.grid: OccupancyGrid | None = None
@@ -149,8 +174,10 @@ class FinerModel(Model):
         if config.sampler == "proposal":
             self.proposals = ProposalSampler(aabb, unbounded=self.unbounded, steps=config.samples_per_ray)
         else:
-            grid = UnboundedGrid if self.unbounded else OccupancyGrid
-            self.grid = grid(aabb, resolution=config.grid_resolution, steps=config.samples_per_ray)
+            sizes = {"resolution": config.grid_resolution, "steps": config.samples_per_ray}
+            self.grid = (
+                UnboundedGrid(aabb, amount=config.amount(), **sizes) if self.unbounded else OccupancyGrid(aabb, **sizes)
+            )
         # Average and grid are then looked after by what captured them.
         self.steps_are_captured = False
         self.panel = ViewerPanel(self.field, steps=config.samples_per_ray)
@@ -200,9 +227,15 @@ class FinerModel(Model):
         require_same_setup(state, self.get_extra_state())
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
-        groups = {"fields": list(self.field.parameters())}
+        grid = getattr(self.field, "grid", None)
+        tables = [] if grid is None else list(grid.parameters())
+        networks = [own for own in self.field.parameters() if all(own is not table for table in tables)]
+        groups = {"fields": networks}
+        if tables:
+            groups["feature_grid"] = tables
         if self.proposals is not None:
             groups["proposal_networks"] = list(self.proposals.parameters())
+        self.camera_optimizer.get_param_groups(groups)
         return groups
 
     def get_training_callbacks(
@@ -216,6 +249,7 @@ class FinerModel(Model):
     def _training_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
         """Colour over the sky or a transparent background, for the leading rays that fit into the sample budget."""
         sampler, threshold = self.sampler, self.config.color_weight_threshold
+        self.camera_optimizer.apply_to_raybundle(ray_bundle)
         limits = RayLimits(
             ray_bundle.nears,
             ray_bundle.fars,
@@ -227,10 +261,15 @@ class FinerModel(Model):
         segments = sampler.march(ray_bundle.origins, ray_bundle.directions, limits)
         num_rays = segments.num_rays
         origins, directions = ray_bundle.origins[:num_rays], ray_bundle.directions[:num_rays]
-        seen = composite(self.field, origins, directions, segments, weight_threshold=threshold)
+        appearance = None
+        if isinstance(self.field, FinerField) and ray_bundle.camera_indices is not None:
+            appearance = self.field.appearance(ray_bundle.camera_indices[:num_rays, 0])
+        seen = composite(self.field, origins, directions, segments, weight_threshold=threshold, appearance=appearance)
         rgb, weights = seen.rgb, seen.weights
         accumulation = accumulate_along_rays(weights, None, segments.ray_indices, num_rays)
         losses = segments.losses(weights) if isinstance(segments, ProposedSegments) else {}
+        if isinstance(segments, DrawnSegments) and isinstance(sampler, UnboundedGrid):
+            sampler.see(segments, (seen.thickness / segments.lengths).detach())
         if sampler.reach is not None:
             rgb = rgb + sky(
                 self.field.hidden_features,
@@ -240,6 +279,7 @@ class FinerModel(Model):
                 1.0 - accumulation.squeeze(-1),
                 reach=sampler.reach,
                 threshold=threshold,
+                appearance=appearance,
             )
             accumulation = torch.ones_like(accumulation)
         return {"rgb": rgb, "accumulation": accumulation, "num_samples_per_batch": len(weights), "losses": losses}
@@ -300,7 +340,9 @@ class FinerModel(Model):
         if not self.unbounded:
             background = torch.rand(rgb.shape, device=rgb.device, generator=self.generator(rgb.device))
         prediction = rgb + (1.0 - outputs["accumulation"]) * background
-        return {"rgb_loss": F.mse_loss(prediction, over(image, background)), **outputs["losses"]}
+        losses = {"rgb_loss": F.mse_loss(prediction, over(image, background)), **outputs["losses"]}
+        self.camera_optimizer.get_loss_dict(losses)
+        return losses
 
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]

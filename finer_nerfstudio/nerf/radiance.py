@@ -63,6 +63,7 @@ def initial_networks(
     density_depth: int,
     color_depth: int,
     direction_dim: int = 3,
+    position_dim: int = 3,
     generator: torch.Generator | None = None,
 ) -> tuple[CoordinateNetwork, CoordinateNetwork]:
     """Return fresh networks of a radiance field, that of the density and that of the colour.
@@ -73,11 +74,12 @@ def initial_networks(
         density_depth: hidden layers of the density network.
         color_depth: hidden layers of the colour network.
         direction_dim: numbers that stand for a direction.
+        position_dim: numbers that stand for a position.
         generator: source of the initial weights.
     """
     sizes = {"width": width, "activation": preset.activation, "bias_range": preset.bias_range}
     density_net = CoordinateNetwork(
-        3,
+        position_dim,
         1 + width,
         depth=density_depth,
         encoding_frequencies=preset.encoding_frequencies,
@@ -100,7 +102,7 @@ class Radiance(nn.Module, Generic[Network]):
     maps features and viewing direction to colour. Methods take world positions.
 
     Args:
-        density_net: 3 coordinates to raw density and features.
+        density_net: 3 coordinates, and perhaps more of a position, to raw density and features.
         color_net: features and (encoded) direction to 3 values.
         aabb: lowest and highest corner of the scene in world units, ``[2, 3]``.
         unbounded: whether all of space is contracted into the networks' box, or the scene's box alone fills it.
@@ -124,7 +126,11 @@ class Radiance(nn.Module, Generic[Network]):
 
     def hidden_features(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch hidden"]:
         """Last hidden layer of the density network at world ``positions``, inside the scene's box if it is bounded."""
-        return self.density_net.hidden_features(self.coordinates(positions))
+        return self.density_net.hidden_features(self.inputs(positions))
+
+    def inputs(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch inputs"]:
+        """Return what the density network reads of world ``positions``: their coordinates."""
+        return self.coordinates(positions)
 
     def density(self, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch"]:
         """Volume density per unit of world length, in (0, inf), of what :meth:`hidden_features` gave.
@@ -135,10 +141,28 @@ class Radiance(nn.Module, Generic[Network]):
         return truncated_exponential(self.density_net.readout(hidden, slice(0, 1)).squeeze(-1).float())
 
     def color(
-        self, hidden: Float[Tensor, "*batch hidden"], directions: Float[Tensor, "*batch 3"]
+        self,
+        hidden: Float[Tensor, "*batch hidden"],
+        directions: Float[Tensor, "*batch 3"],
+        appearance: Float[Tensor, "*batch code"] | None = None,
     ) -> Float[Tensor, "*batch 3"]:
-        """Colour in (0, 1) seen along unit ``directions``."""
-        return torch.sigmoid(self._raw_color(hidden, self.encoded_directions(directions)).float())
+        """Colour in (0, 1) seen along unit ``directions``.
+
+        Args:
+            hidden: what :meth:`hidden_features` gave.
+            directions: of unit length.
+            appearance: code of the picture in which it is seen, of fields that have codes; the mean of all unless given.
+        """
+        encoded = self.encoded_directions(directions)
+        if appearance is None:
+            appearance = self.mean_appearance()
+        if appearance is not None:
+            encoded = torch.cat([encoded, appearance.to(encoded.dtype).expand(*encoded.shape[:-1], -1)], dim=-1)
+        return torch.sigmoid(self._raw_color(hidden, encoded).float())
+
+    def mean_appearance(self) -> Float[Tensor, " code"] | None:
+        """Return the code by which what no picture shows is seen; None of fields that have no codes."""
+        return None
 
     def encoded_directions(self, directions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch encoded"]:
         """Return what the colour network reads of unit directions: their three numbers."""

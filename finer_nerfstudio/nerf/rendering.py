@@ -129,25 +129,28 @@ def _background(like: Tensor) -> Tensor:
 
 def sky(
     hidden_at: Callable[[Float[Tensor, "points 3"]], Float[Tensor, "points hidden"]],
-    color: Callable[[Float[Tensor, "points hidden"], Float[Tensor, "points 3"]], Float[Tensor, "points 3"]],
+    color: Callable[..., Float[Tensor, "points 3"]],
     origins: Float[Tensor, "rays 3"],
     directions: Float[Tensor, "rays 3"],
     transmittance: Float[Tensor, " rays"],
     *,
     reach: float,
     threshold: float,
+    appearance: Float[Tensor, "rays code"] | None = None,
 ) -> Float[Tensor, "rays 3"]:
     """Return the colour that rays through a scene without end add where nothing stopped them: the field's far away.
 
     Args:
         hidden_at: of the field, hidden features at world positions.
-        color: of the field, colours of hidden features along directions.
+        color: of the field, colours of hidden features along directions, and of pictures' codes.
         origins: world units.
         directions: of unit length.
         transmittance: what is left of each ray, the weight of its sky.
         reach: distance up to which steps are of equal length, world units.
         threshold: rays with less left have no sky.
+        appearance: code of each ray's picture; see :func:`finer_nerfstudio.nerf.compositing.composite`.
     """
     seen = (transmittance.detach() > threshold).nonzero().squeeze(-1)
     hidden = hidden_at(origins[seen] + directions[seen] * far_away(reach))
-    return accumulate_along_rays(transmittance[seen], color(hidden, directions[seen]), seen, origins.shape[0])
+    codes = None if appearance is None else appearance[seen]
+    return accumulate_along_rays(transmittance[seen], color(hidden, directions[seen], codes), seen, origins.shape[0])

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.model_components.ray_generators import RayGenerator
 from nerfstudio.utils.math import intersect_obb
 from torch import Tensor, nn
+
+# Whose rays all begin where the camera is.
+_FROM_ONE_PLACE = (CameraType.PERSPECTIVE, CameraType.FISHEYE, CameraType.EQUIRECTANGULAR)
+# Pixels of all lenses, of 16 bytes each.
+_MOST_TABULATED = 1 << 25
 
 
 class PinholeRays(nn.Module):
@@ -75,6 +80,85 @@ class LensRays(RayGenerator):
             ray_indices: camera, row and column of each pixel.
         """
         return _with_axis(super().forward(ray_indices.to(self.cameras.device)), self.cameras)
+
+
+class TabulatedRays(nn.Module):
+    """Rays of cameras with few lenses, which are asked once for the direction of every pixel.
+
+    To undo the distortion of a lens takes ten steps of Newton's method, on each ray of each training step otherwise.
+
+    Args:
+        cameras: of which :func:`lenses_of` says how many lenses they have.
+    """
+
+    def __init__(self, cameras: Cameras) -> None:
+        super().__init__()
+        lens, first = lenses_of(cameras)
+        tables = [self._seen_by(cameras[int(number)]) for number in first]
+        sizes = torch.tensor([len(table) for table in tables], device=lens.device)
+        self.register_buffer("_rotations", cameras.camera_to_worlds[:, :3, :3].float(), persistent=False)
+        self.register_buffer("_centers", cameras.camera_to_worlds[:, :3, 3].float(), persistent=False)
+        self.register_buffer("_starts", (sizes.cumsum(0) - sizes)[lens], persistent=False)
+        self.register_buffer("_widths", cameras.width[:, 0].to(lens), persistent=False)
+        self.register_buffer("_table", torch.cat(tables), persistent=False)
+
+    _rotations: Tensor
+    _centers: Tensor
+    _starts: Tensor
+    _widths: Tensor
+    _table: Tensor
+
+    @staticmethod
+    def _seen_by(camera: Cameras) -> Float[Tensor, "pixels 4"]:
+        """Direction of each pixel in the camera's frame, row by row, and the length that it had before it was one."""
+        camera = camera.reshape((1,))
+        camera.camera_to_worlds = torch.eye(4)[None, :3].to(camera.camera_to_worlds)
+        rays = camera_rays(camera)
+        return torch.cat([rays.directions, rays.metadata["directions_norm"]], dim=-1).reshape(-1, 4).float()
+
+    def forward(self, ray_indices: Int[Tensor, "rays 3"]) -> RayBundle:
+        """Rays with unit directions through the middles of pixels.
+
+        Args:
+            ray_indices: camera, row and column of each pixel.
+        """
+        camera, row, column = ray_indices.to(self._table.device).unbind(dim=1)
+        seen = self._table.index_select(0, self._starts[camera] + row * self._widths[camera] + column)
+        norm = seen[:, 3:]
+        return RayBundle(
+            origins=self._centers[camera],
+            directions=torch.bmm(self._rotations[camera], seen[:, :3, None]).squeeze(-1),
+            pixel_area=torch.ones_like(norm),
+            camera_indices=camera[:, None],
+            metadata={"directions_norm": norm},
+        )
+
+
+def lenses_of(cameras: Cameras) -> tuple[Int[Tensor, " cameras"], Int[Tensor, " lenses"]]:
+    """Return the lens of each camera, by its number, and a camera that has each lens.
+
+    Args:
+        cameras: in a row.
+    """
+    parts = [cameras.fx, cameras.fy, cameras.cx, cameras.cy, cameras.width, cameras.height, cameras.camera_type]
+    if cameras.distortion_params is not None:
+        parts.append(cameras.distortion_params)
+    rows = torch.cat([part.double() for part in parts], dim=1)
+    unique, lens = rows.unique(dim=0, return_inverse=True)
+    first = torch.full((len(unique),), len(rows), device=lens.device)
+    return lens, first.scatter_reduce_(0, lens, torch.arange(len(rows), device=lens.device), "amin")
+
+
+def fit_a_table(cameras: Cameras) -> bool:
+    """Return whether :class:`TabulatedRays` gives the rays of these cameras, in little memory."""
+    kinds = {int(kind) for kind in cameras.camera_type.unique()}
+    if cameras.metadata or cameras.times is not None or cameras.camera_to_worlds.dim() != 3:
+        return False
+    if not kinds <= {kind.value for kind in _FROM_ONE_PLACE}:
+        return False
+    _, first = lenses_of(cameras)
+    pixels = (cameras.width[first].long() * cameras.height[first].long()).sum()
+    return int(pixels) <= _MOST_TABULATED
 
 
 def camera_rays(camera: Cameras, crop: OrientedBox | None = None) -> RayBundle:

@@ -160,18 +160,34 @@ class OccupancyGrid(nn.Module):
             everywhere: look into all cells; otherwise into the occupied ones and a random sixteenth of all.
             generator: source of the random cells and of the random place within a cell.
         """
-        device = self.thickness.device
+        fresh = self._look(self._cells_to_look_into(everywhere, generator), density_at, generator)
+        self.thickness *= self.early_decay if everywhere else self.decay
+        self._raise(*fresh)
+
+    def _cells_to_look_into(self, everywhere: bool, generator: torch.Generator | None) -> Int[Tensor, " looked"]:
+        """Return the cells that this process looks into, in ascending order."""
         rank, processes = comms.get_rank(), comms.get_world_size()
+        total, device = self.thickness.numel(), self.thickness.device
         if everywhere:
-            cells = torch.arange(rank, self.thickness.numel(), processes, device=device)
-        else:
-            total = self.thickness.numel()
-            anywhere = torch.randint(total, (total // 16 // processes,), device=device, generator=generator)
-            seen = torch.zeros_like(self.occupied)
-            seen[self.occupied.nonzero().squeeze(-1)[rank::processes]] = True
-            seen[anywhere] = True
-            cells = seen.nonzero().squeeze(-1)
-        r = self.resolution
+            return torch.arange(rank, total, processes, device=device)
+        anywhere = torch.randint(total, (total // 16 // processes,), device=device, generator=generator)
+        seen = torch.zeros_like(self.occupied)
+        seen[self.occupied.nonzero().squeeze(-1)[rank::processes]] = True
+        seen[anywhere] = True
+        return seen.nonzero().squeeze(-1)
+
+    def _look(
+        self,
+        cells: Int[Tensor, " looked"],
+        density_at: Callable[[Float[Tensor, "points 3"]], Float[Tensor, " points"]],
+        generator: torch.Generator | None,
+    ) -> tuple[Int[Tensor, " looked"], Float[Tensor, " looked"]]:
+        """Return cells and the thickness of a step in a random place of each.
+
+        Raises:
+            Diverged: where a density is no number.
+        """
+        device, r = cells.device, self.resolution
         corners = torch.stack([cells // (r * r), cells // r % r, cells % r], dim=-1)
         within = torch.rand(corners.shape, device=device, generator=generator)
         positions = self.to_world((corners + within) * (2.0 / r) - 1.0)
@@ -180,8 +196,11 @@ class OccupancyGrid(nn.Module):
         # A process that stopped alone would leave the others waiting for it.
         if distributed.total(float(not bool(torch.isfinite(fresh).all())), device) > 0:
             raise Diverged("densities are NaN or infinite")
-        self.thickness *= self.early_decay if everywhere else self.decay
-        self.thickness[cells] = torch.maximum(self.thickness[cells], fresh.to(self.thickness.dtype))
+        return cells, fresh.to(self.thickness.dtype)
+
+    def _raise(self, cells: Int[Tensor, " looked"], fresh: Float[Tensor, " looked"]) -> None:
+        """Raise cells to what was seen in them, and say anew which are occupied."""
+        self.thickness[cells] = torch.maximum(self.thickness[cells], fresh)
         distributed.keep_largest(self.thickness)
         threshold = min(self.threshold, float(self.thickness.mean()))
         torch.gt(self.thickness, threshold, out=self.occupied)

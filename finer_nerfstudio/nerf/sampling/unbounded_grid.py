@@ -1,28 +1,57 @@
-"""The occupancy grid of scenes without end: its cells divide contracted space, and steps grow with distance."""
+"""The occupancy grid of scenes without end: its cells divide contracted space, and rays are sampled by its thickness."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from nerfstudio.utils import comms
 from torch import Tensor
 
 from finer_nerfstudio.nerf.radiance import box_to_world, world_to_box
-from finer_nerfstudio.nerf.sampling.contraction import contract, distance_at, expand, shrinkage
-from finer_nerfstudio.nerf.sampling.sampler import EVERYWHERE, OccupancyGrid, RayLimits
+from finer_nerfstudio.nerf.sampling.contraction import contract, expand
+from finer_nerfstudio.nerf.sampling.importance import Amount, Chances, draw
+from finer_nerfstudio.nerf.sampling.sampler import EVERYWHERE, OccupancyGrid, RayLimits, leading
 from finer_nerfstudio.nerf.sampling.segments import RaySegments
+
+# How far the grid follows what training sees of a cell in one step.
+_FOLLOWED = 0.2
+# Cells that an update looks into.
+_LOOKED_INTO = 1 << 14
+
+
+@dataclass
+class DrawnSegments(RaySegments):
+    """Segments that were drawn, as :class:`finer_nerfstudio.nerf.sampling.importance.Drawn`, flat.
+
+    Attributes:
+        cells: ``[samples]`` of the grid in which they lie.
+    """
+
+    cells: Int[Tensor, " samples"]
 
 
 class UnboundedGrid(OccupancyGrid):
-    """An :class:`OccupancyGrid` over all of space.
+    """An :class:`OccupancyGrid` over all of space, which says where on a ray samples are worth their time.
 
     Half of the steps of a ray are of equal length, as in a bounded scene, and reach as far as half the diagonal of
     the scene's box. The other half goes on from there to the far plane, equal in the reciprocal of distance: to
-    ``steps / 4`` diagonals. What is beyond is sky.
+    ``steps / 4`` diagonals. What is beyond is sky. Of these steps, a few samples are drawn.
 
     Lengths of segments are contracted as space is where they lie: a haze that is the same everywhere in the field's
     coordinates then leaves the sky visible, which can be learnt as a picture on which matter is put where it has to be.
     In true lengths everything starts as fog a few boxes away, in front of which training would have to find the scene.
+
+    Args:
+        amount: of samples of a ray in training; pictures have twice as many.
+        **options: of the grid.
     """
+
+    def __init__(self, aabb: Float[Tensor, "2 3"], *, amount: Amount, **options: float) -> None:
+        super().__init__(aabb, **options)  # pyright: ignore[reportArgumentType]
+        self.amount = amount
 
     @property
     def reach(self) -> float:
@@ -35,12 +64,45 @@ class UnboundedGrid(OccupancyGrid):
     def to_world(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
         return box_to_world(expand(positions), self.aabb)
 
-    def lengths_at(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
-        """As segments have it there, seen from the middle of the box: cameras stand in the box or near it."""
-        distances = (positions - self.aabb.mean(dim=0)).norm(dim=-1)
-        farthest = self.reach * 0.5 * self.steps
-        lengths = self.step_length * (distances.clamp(self.reach, farthest) / self.reach).square()
-        return lengths * shrinkage(world_to_box(positions, self.aabb))
+    @torch.no_grad()
+    def update(
+        self,
+        density_at: Callable[[Float[Tensor, "points 3"]], Float[Tensor, " points"]],
+        *,
+        everywhere: bool,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Look into some random cells, and into all of them the first time.
+
+        Training looks into those that matter, step by step (:meth:`see`).
+
+        Args:
+            density_at: density at world positions.
+            everywhere: of no account here.
+            generator: source of the random cells and of the random place within a cell.
+        """
+        del everywhere
+        if bool(self.thickness.any()):
+            total, number = self.thickness.numel(), _LOOKED_INTO // comms.get_world_size()
+            cells = torch.randint(total, (number,), device=self.thickness.device, generator=generator).unique()
+        else:
+            cells = self._cells_to_look_into(True, generator)
+        cells, fresh = self._look(cells, density_at, generator)
+        self.thickness[cells] *= 1.0 - _FOLLOWED
+        self._raise(cells, fresh)
+
+    @torch.no_grad()
+    def see(self, segments: DrawnSegments, density: Float[Tensor, " samples"]) -> None:
+        """Follow what training has just found out about cells, which costs nothing more.
+
+        Args:
+            segments: that were trained.
+            density: there.
+        """
+        known = self.thickness[segments.cells]
+        followed = known + _FOLLOWED * (density.to(known.dtype) * self.step_length - known)
+        # The largest of several samples in a cell, in whatever order they come.
+        self.thickness.scatter_reduce_(0, segments.cells, followed, "amax", include_self=False)
 
     @torch.no_grad()
     def march(
@@ -48,49 +110,54 @@ class UnboundedGrid(OccupancyGrid):
         origins: Float[Tensor, "rays 3"],
         directions: Float[Tensor, "rays 3"],
         limits: RayLimits = EVERYWHERE,
-    ) -> RaySegments:
-        """Return the occupied segments of rays up to the far plane; see :meth:`Sampler.march`."""
-        steps = self.steps if limits.steps is None else limits.steps
-        reach = self.reach
-        # The last step would end at infinity.
-        edges = torch.arange(max(2, steps), device=origins.device, dtype=origins.dtype) * (2.0 / max(2, steps))
-        edge_distances = distance_at(edges, reach)
-        lengths = edge_distances.diff()
+    ) -> DrawnSegments:
+        """Return segments of rays up to the far plane, as many on each that meets anything; see :meth:`Sampler.march`.
 
-        num_rays, columns = origins.shape[0], lengths.shape[0]
-        if limits.generator is None:
-            offsets = origins.new_full((num_rays,), 0.5)
-        else:
-            offsets = torch.rand(num_rays, device=origins.device, dtype=origins.dtype, generator=limits.generator)
-        # A segment is looked at where its share ``offset`` of contracted length ends.
-        distances = distance_at(edges[:-1] + offsets[:, None] * edges[1], reach)
-        inside = distances >= limits.near_plane
+        Where the limits have a generator, they are drawn; else they lie in the middles of their shares.
+        """
+        steps = max(2, self.steps if limits.steps is None else limits.steps)
+        amount = self.amount if limits.generator is not None else _doubled(self.amount)
+        most = amount.most
+        rays = origins.shape[0]
+        nears, fars = origins.new_full((rays,), limits.near_plane), origins.new_full((rays,), torch.inf)
         if limits.nears is not None:
-            inside &= distances >= limits.nears
+            nears = torch.maximum(nears, limits.nears.squeeze(-1))
         if limits.fars is not None:
-            inside &= distances <= limits.fars
-
-        # As contract(), but one coordinate at a time: a table of them all is slow to stride through.
-        start = world_to_box(origins, self.aabb)
-        slope = directions * (2.0 / (self.aabb[1] - self.aabb[0]))
-        coordinates = [
-            torch.addcmul(start[:, axis : axis + 1], slope[:, axis : axis + 1], distances) for axis in range(3)
-        ]
-        largest = torch.maximum(torch.maximum(coordinates[0].abs(), coordinates[1].abs()), coordinates[2].abs())
-        largest.clamp_(min=1.0)
-        shrink = (1.0 - 0.5 / largest) / largest * (0.5 * self.resolution)
-        cell = torch.zeros_like(distances, dtype=torch.int32)
-        for coordinate in coordinates:
-            place = coordinate.mul_(shrink).add_(0.5 * self.resolution).to(torch.int32)
-            cell.mul_(self.resolution).add_(place.clamp_(0, self.resolution - 1))
-        hit = self.occupied.index_select(0, cell.view(-1)).view(num_rays, columns).logical_and_(inside)
-
-        ray_indices, column, slots, counts = self.kept(hit, limits.max_samples)
-        return RaySegments(
-            ray_indices,
-            slots,
-            distances[ray_indices, column],
-            lengths[column] / largest[ray_indices, column].square(),
-            counts,
-            inside[: counts.shape[0]].sum(dim=1),
+            fars = torch.minimum(fars, limits.fars.squeeze(-1))
+        if limits.generator is None:
+            looked_at, placed = origins.new_full((rays,), 0.5), origins.new_full((rays, most), 0.5)
+        else:
+            looked_at, placed = (
+                torch.rand(shape, device=origins.device, dtype=origins.dtype, generator=limits.generator)
+                for shape in ((rays,), (rays, most))
+            )
+        # The last step would end at infinity.
+        chances = Chances(
+            reach=self.reach,
+            per_step=2.0 / steps,
+            columns=steps - 1,
+            thickness=self.thickness,
+            unit=self.step_length,
+            occupied=self.occupied,
+            resolution=self.resolution,
         )
+        slope = directions * (2.0 / (self.aabb[1] - self.aabb[0]))
+        start = world_to_box(origins, self.aabb)
+        drawn = draw(start, slope, nears, fars, chances, amount, looked_at=looked_at, placed=placed)
+        counts = leading(drawn.counts, limits.max_samples)
+        rays = counts.shape[0]
+        slots = torch.arange(most, device=origins.device).expand(rays, most)
+        kept = (slots < counts[:, None]).flatten().nonzero().squeeze(-1)
+        return DrawnSegments(
+            ray_indices=kept // most,
+            slots=kept % most,
+            distances=drawn.distances.flatten()[kept],
+            lengths=drawn.lengths.flatten()[kept],
+            counts=counts,
+            candidates=drawn.candidates[:rays],
+            cells=drawn.cells.flatten()[kept],
+        )
+
+
+def _doubled(amount: Amount) -> Amount:
+    return Amount(2.0 * amount.per_spread, 2 * amount.fewest, 2 * amount.most)

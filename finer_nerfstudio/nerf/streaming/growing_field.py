@@ -44,10 +44,20 @@ class GrowingFieldConfig(FinerFieldConfig):
         return tuple(i / stages for i in range(1, stages)) if self.grow_at is None else self.grow_at
 
     def setup(
-        self, *, aabb: Float[Tensor, "2 3"], unbounded: bool = False, generator: torch.Generator | None = None
+        self,
+        *,
+        aabb: Float[Tensor, "2 3"],
+        unbounded: bool = False,
+        codes: tuple[int, int] = (0, 0),
+        generator: torch.Generator | None = None,
     ) -> GrowingField:
         chosen = self.require_possible()
         option = "--pipeline.model.field"
+        if self.encoding == "grid":
+            raise UsageError(f"{option}.encoding grid is for fields that do not grow: leave it out.")
+        sizes = self.sizes(has_grid=False)
+        if codes[1]:
+            raise UsageError("--pipeline.model.appearance-dim is for fields that do not grow: leave it out.")
         if not self.widths:
             raise UsageError(f"{option}.widths: give at least one.")
         units = [units_of(width, chosen.activation) for width in self.widths if width >= 1]
@@ -68,11 +78,11 @@ class GrowingFieldConfig(FinerFieldConfig):
         density_net = GrowingNetwork(
             3,
             1 + features,
-            depth=self.density_depth,
+            depth=sizes.density_depth,
             activation=chosen.activation,
             encoding_frequencies=chosen.encoding_frequencies,
         )
-        color_net = GrowingNetwork(color_inputs, 3, depth=self.color_depth, activation=chosen.activation)
+        color_net = GrowingNetwork(color_inputs, 3, depth=sizes.color_depth, activation=chosen.activation)
         shells = bias_shells(chosen.bias_range, len(self.widths))
         for network in (density_net, color_net):
             for width, shell in zip(self.widths, shells if self.shells else itertools.repeat(shells[0]), strict=False):

@@ -40,7 +40,9 @@ def _of_grid(model: FinerModel, grid: OccupancyGrid) -> list[TrainingCallback]:
 
     def sample_fog(step: int) -> None:
         steps = config.samples_per_ray
-        model.training_samples_per_ray = columns_in_fog(steps) if step < config.grid_warmup_steps else steps
+        # A grid without end has as many samples on a ray, however it is cut into steps.
+        fog = step < config.grid_warmup_steps and not model.unbounded
+        model.training_samples_per_ray = columns_in_fog(steps) if fog else steps
 
     def update_grid(step: int) -> None:
         if model.steps_are_captured:

@@ -39,6 +39,8 @@ def reason_against(trainer: FinerTrainer) -> str | None:
         return "the field grows"
     if model.unbounded or model.grid is None:
         return "the scene has no end" if model.unbounded else "proposal networks sample it"
+    if model.config.appearance_dim or model.config.camera_optimizer.mode != "off":
+        return "pictures have codes, or their poses are refined"
     if model.grid.resolution > FINEST:
         return f"the grid has more than {FINEST} cells per axis"
     if trainer.world_size > 1:

@@ -23,7 +23,7 @@ from finer_nerfstudio.nerf.data.batches import SceneBatches
 from finer_nerfstudio.nerf.data.views import evenly
 from finer_nerfstudio.nerf.data.visibility import require_lenses, require_sight
 from finer_nerfstudio.nerf.model import FinerModelConfig
-from finer_nerfstudio.nerf.sampling.rays import PinholeRays, are_pinholes
+from finer_nerfstudio.nerf.sampling.rays import PinholeRays, TabulatedRays, are_pinholes, fit_a_table
 from finer_nerfstudio.nerf.training import distributed, terminal
 from finer_nerfstudio.nerf.training.afterwards import say_next_at_exit
 from finer_nerfstudio.nerf.training.asked import crop_of_command, require_possible_command
@@ -35,7 +35,7 @@ from finer_nerfstudio.runs.processor import prepare_processor
 
 # Photographs have something to see on every ray, some fifty samples of it early on. The rays that are left of what
 # does for a bounded scene are too few to learn from: with a hundred a step, the demo capture broke up into noise.
-_MORE_WITHOUT_END = 2
+_MORE_WITHOUT_END = 1
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,8 @@ class FinerPipeline(DynamicBatchPipeline):
         if datamanager.train_pixel_sampler is None:
             return
         cameras = datamanager.train_dataset.cameras
-        if are_pinholes(cameras):
-            rays = PinholeRays(cameras).to(self.device)
+        if are_pinholes(cameras) or fit_a_table(cameras):
+            rays = (PinholeRays if are_pinholes(cameras) else TabulatedRays)(cameras).to(self.device)
             datamanager.train_ray_generator = rays  # pyright: ignore[reportAttributeAccessIssue]
         if test_mode == "val" and isinstance(datamanager, SceneBatches):
             require_lenses(datamanager.train_dataparser_outputs, datamanager.train_ray_generator)

@@ -37,6 +37,7 @@ from finer_nerfstudio.nerf.training import distributed, terminal
 from finer_nerfstudio.nerf.training.captured_steps import CapturedSteps, reason_against
 from finer_nerfstudio.nerf.training.checkpoint_loading import damaged_checkpoint
 from finer_nerfstudio.nerf.training.pipeline import CountedPipeline, FinerPipeline
+from finer_nerfstudio.nerf.training.refined_poses import write_refined_poses
 from finer_nerfstudio.nerf.training.turns import Turns
 from finer_nerfstudio.nerf.viewer.address import require_address
 from finer_nerfstudio.nerf.viewer.panel import viewer_thread
@@ -555,6 +556,7 @@ class FinerTrainer(Trainer):
             self._captured.settle()
         seconds = self._clock.seconds()
         self._save_summary(seconds)
+        self._save_refined_poses()
         # Nerfstudio's method goes on to wait for the end of the viewer, and says things of its own before.
         quits = self.config.viewer.quit_on_train_completion
         self.config.viewer.quit_on_train_completion = True
@@ -598,6 +600,15 @@ class FinerTrainer(Trainer):
         else:
             rows.append(("fly from view to view", f"ns-render interpolate --load-config {config}"))
         terminal.say_table(rows)
+
+    @check_main_thread
+    def _save_refined_poses(self) -> None:
+        pipeline = self.pipeline
+        optimizer = getattr(pipeline.model, "camera_optimizer", None)
+        if isinstance(pipeline, FinerPipeline) and optimizer is not None and optimizer.config.mode != "off":
+            outputs = pipeline.datamanager.train_dataparser_outputs
+            path = write_refined_poses(self.base_dir, optimizer, outputs)
+            terminal.say(f"The refined poses are in {terminal.quoted(path)}.")
 
     @check_main_thread
     def _save_summary(self, seconds: float) -> None:

@@ -132,7 +132,7 @@ def bundle(count: int) -> RayBundle:
 def test_field_and_proposals_learn_together_each_in_a_group_of_their_own(unbounded: str) -> None:
     model = make_model(unbounded=unbounded, max_samples_per_batch=256).train()
     groups = model.get_param_groups()
-    assert set(groups) == {"fields", "proposal_networks"}
+    assert set(groups) == {"fields", "proposal_networks"} | ({"feature_grid"} if unbounded == "yes" else set())
     outputs = model.get_outputs(bundle(64))
     assert outputs["num_samples_per_batch"] == 256
     losses = model.get_loss_dict(outputs, {"image": torch.rand(64, 3)})

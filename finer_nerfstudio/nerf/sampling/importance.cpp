@@ -1,0 +1,126 @@
+// Samples of rays through a scene without end, drawn where its occupancy grid expects them to count.
+//
+// A ray is cut into steps, of equal length up to a reach and equal in the reciprocal of distance beyond. What the grid
+// expects a step to show is its chance to be sampled, beside a share that all occupied steps have in common. A sample
+// stands for so much of the ray that optical thickness is right on average.
+
+#include <cstdint>
+#include <vector>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace {
+
+struct Place {
+  int32_t cell;
+  float contracted;  // length of a progress of 1 there, contracted
+};
+
+inline float expected_behind(float thickness) {
+  // Falls slower than exp(-thickness): the grid is coarse, and what it takes for hidden may be in sight.
+  return 1.0f / (1.0f + thickness * (1.0f + 0.5f * thickness));
+}
+
+inline float distance_at(float progress, float reach) {
+  return progress <= 1.0f ? reach * progress : reach / (2.0f - progress);
+}
+
+inline int32_t along(float coordinate, int32_t resolution) {
+  const int32_t cell = static_cast<int32_t>(coordinate);
+  return cell < 0 ? 0 : cell >= resolution ? resolution - 1 : cell;
+}
+
+inline Place place_at(const float* from, const float* slope, float distance, float reach, int32_t resolution) {
+  const float x = __builtin_fmaf(slope[0], distance, from[0]), y = __builtin_fmaf(slope[1], distance, from[1]),
+              z = __builtin_fmaf(slope[2], distance, from[2]);
+  const float ax = x < 0 ? -x : x, ay = y < 0 ? -y : y, az = z < 0 ? -z : z;
+  float largest = ax > ay ? ax : ay;
+  largest = largest > az ? largest : az;
+  largest = largest > 1.0f ? largest : 1.0f;
+  const float inverse = 1.0f / largest, half = 0.5f * resolution;
+  const float shrink = (1.0f - 0.5f * inverse) * inverse * half;
+  const int32_t i = along(__builtin_fmaf(x, shrink, half), resolution),
+                j = along(__builtin_fmaf(y, shrink, half), resolution),
+                k = along(__builtin_fmaf(z, shrink, half), resolution);
+  const float farther = distance > reach ? distance / reach * inverse : inverse;
+  return {(i * resolution + j) * resolution + k, reach * farther * farther};
+}
+
+}  // namespace
+
+// Rays as origins and directions [rays, 3] in units of the box, nears and fars [rays] in world units; per_step is the
+// progress of a step, of which the reach is 1; looked_at [rays] in [0, 1) says where in its steps the grid is asked,
+// placed [rays, most] in [0, 1) where in its share of a ray each sample lies. thickness [resolution^3] is that of a
+// length of unit, and occupied [resolution^3] says where it counts; shared is the share that occupied steps have in
+// common.
+// A ray has per_spread samples for each step that its chances are spread over, from fewest to most.
+// Gives distances and contracted lengths [rays, most] in world units, and their cells; counts [rays], which are 0 where
+// nothing is; and candidates [rays].
+extern "C" void finer_draw(const float* origins, const float* directions, const float* nears, const float* fars,
+                           float reach, float per_step, int64_t columns, const float* thickness,
+                           const uint8_t* occupied, float unit, int32_t resolution, float shared, const float* looked_at, const float* placed, int64_t rays, float per_spread,
+                           int64_t fewest, int64_t most, float* distances, float* lengths, int64_t* cells, int64_t* counts, int64_t* candidates,
+                           int threads) {
+  const float per_unit = 1.0f / unit;
+#pragma omp parallel num_threads(threads)
+  {
+    std::vector<float> depth(columns), chance(columns), contracted(columns);
+    std::vector<int32_t> cell(columns);
+#pragma omp for schedule(dynamic, 64)
+    for (int64_t ray = 0; ray < rays; ++ray) {
+      const float *from = origins + 3 * ray, *slope = directions + 3 * ray;
+      const float near = nears[ray], far = fars[ray], offset = looked_at[ray];
+      for (int64_t i = 0; i < columns; ++i) {
+        depth[i] = distance_at((static_cast<float>(i) + offset) * per_step, reach);
+        const Place place = place_at(from, slope, depth[i], reach, resolution);
+        cell[i] = place.cell;
+        contracted[i] = place.contracted * per_step;
+      }
+      int64_t inside = 0, candidate = 0;
+      float before = 0.0f, shown = 1.0f;
+      for (int64_t i = 0; i < columns; ++i) {
+        const bool is_inside = depth[i] >= near && depth[i] <= far, counts_here = is_inside && occupied[cell[i]];
+        candidate += is_inside;
+        inside += counts_here;
+        before += counts_here ? contracted[i] * per_unit * thickness[cell[i]] : 0.0f;
+        const float behind = expected_behind(before);
+        chance[i] = counts_here ? shown - behind : -1.0f;
+        shown = behind;
+      }
+      candidates[ray] = candidate;
+      counts[ray] = 0;
+      if (!inside) continue;
+      const float by_weight = (1.0f - shared) / __builtin_fmaxf(1.0f - shown, 1e-6f);
+      const float by_step = shared / static_cast<float>(inside);
+      float total = 0.0f, squares = 0.0f;
+      int64_t last = 0;
+      for (int64_t i = 0; i < columns; ++i) {
+        chance[i] = chance[i] < 0.0f ? 0.0f : chance[i] * by_weight + by_step;
+        total += chance[i];
+        squares += chance[i] * chance[i];
+        last = chance[i] > 0.0f ? i : last;
+      }
+      // As many steps as would give these squares if all had the same chance.
+      const float spread = total * total / squares;
+      int64_t samples = static_cast<int64_t>(__builtin_ceilf(per_spread * spread));
+      samples = samples < fewest ? fewest : samples > most ? most : samples;
+      counts[ray] = samples;
+      int64_t step = 0;
+      float begin = 0.0f;
+      for (int64_t j = 0; j < samples; ++j) {
+        const int64_t at = ray * most + j;
+        const float wanted = (static_cast<float>(j) + placed[at]) / static_cast<float>(samples) * total;
+        while (step < last && begin + chance[step] <= wanted) begin += chance[step++];
+        float within = (wanted - begin) / chance[step];
+        within = within > 0.0f ? within < 1.0f ? within : 1.0f : 0.0f;
+        float distance = distance_at((static_cast<float>(step) + within) * per_step, reach);
+        distance = distance < near ? near : distance > far ? far : distance;
+        const Place place = place_at(from, slope, distance, reach, resolution);
+        distances[at] = distance;
+        lengths[at] = place.contracted * per_step * total / (static_cast<float>(samples) * chance[step]);
+        cells[at] = place.cell;
+      }
+    }
+  }
+}
