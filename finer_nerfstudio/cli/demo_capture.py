@@ -1,4 +1,4 @@
-"""Make a capture of the demo scene outdoors, as if photographed with a distorting lens."""
+"""Make a capture of a generated square or room, as if photographed with a distorting lens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ def run(options: DemoCapture) -> None:
     """Create the capture's folder or leave a finished one alone, and say what to type next."""
     unwind_on_termination()
     if make_demo_capture(options):
-        print(f"Wrote {options.output_dir}: {options.views} images of {options.width}x{options.height} pixels.")
+        width, height = options.size
+        print(f"Wrote {options.output_dir}: {options.views} images of {width}x{height} pixels.")
     else:
         print(f"{options.output_dir} already holds this capture: nothing to do.")
     print(f"next: ns-train finer-sine --data {shlex.quote(str(options.output_dir))} nerfstudio-data")

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Protocol
@@ -81,7 +81,7 @@ class Recipe(Protocol):
         """Return what a finished folder holds, relative to it; for values without a fault."""
         ...
 
-    def recipe(self) -> dict[str, int]:
+    def recipe(self) -> Mapping[str, int | str]:
         """All that decides the files' content."""
         ...
 

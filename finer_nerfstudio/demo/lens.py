@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Lens:
+    """A lens whose focal length is the same along either axis."""
+
+    focal: float
+    """In widths of the image."""
+    center: tuple[float, float]
+    """Principal point in widths and heights: a lens is never mounted quite straight."""
+    distortion: dict[str, float]
+    """OpenCV's coefficients ``k1``, ``k2``, ``p1`` and ``p2``."""
 
 
 def distort(points: NDArray[np.float64], k1: float, k2: float, p1: float, p2: float) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ def linear_colour(hexadecimal: str) -> Array:
     return (encoded**2.2).astype(np.float32)[:, None]
 
 
-def mix(a: Array, b: Array, weight: Array) -> Array:
+def mix(a: Array, b: Array, weight: Array | np.float32) -> Array:
     return a + (b - a) * weight
 
 
@@ -25,7 +25,7 @@ def _square_wave(phase: Array) -> Array:
     return ((phase - np.floor(phase)) < 0.5).astype(np.float32)
 
 
-def _noise(p: Array, frequency: float) -> Array:
+def noise(p: Array, frequency: float) -> Array:
     """Smooth lattice noise in [0, 1] with ``frequency`` lattice cells per world unit."""
     scaled = p * np.float32(frequency)
     floor = np.floor(scaled)
@@ -89,8 +89,8 @@ def checkered(first: str, second: str, period: float) -> Callable[[Array], Array
 def globe_map(p: Array) -> Array:
     """Continents with shores and mountains over a sea with a graticule."""
     x, y, z = p
-    relief = 0.5 * _noise(p, 4.0) + 0.3 * _noise(p, 9.0) + 0.2 * _noise(p, 22.0)
-    grain = _noise(p, 45.0)
+    relief = 0.5 * noise(p, 4.0) + 0.3 * noise(p, 9.0) + 0.2 * noise(p, 22.0)
+    grain = noise(p, 45.0)
     latitude = np.arcsin(np.clip(z / np.sqrt(x * x + y * y + z * z), -1, 1)) * np.float32(12 / math.pi)
     longitude = np.arctan2(y, x) * np.float32(12 / math.pi)
     # The lines keep their width in world units, so those of longitude widen in angle towards the poles.
@@ -110,8 +110,8 @@ def mosaic(p: Array) -> Array:
     angle = np.arctan2(y, x) * np.float32(1 / (2 * math.pi))
     rings = np.floor(radius / np.float32(0.0758))
     checks = mix(linear_colour("f1e3c6"), linear_colour("1f4e5f"), np.mod(rings + np.floor(angle * 32), 2))
-    veins = np.abs(_noise(p, 6.0) + 0.5 * _noise(p, 13.0) - 0.75) < 0.035
-    stone = mix(linear_colour("9c4030"), linear_colour("cf7f57"), _noise(p, 35.0))
+    veins = np.abs(noise(p, 6.0) + 0.5 * noise(p, 13.0) - 0.75) < 0.035
+    stone = mix(linear_colour("9c4030"), linear_colour("cf7f57"), noise(p, 35.0))
     stone = mix(stone, linear_colour("f1d9b8"), 0.8 * veins.astype(np.float32))
     teeth = mix(linear_colour("e6b450"), linear_colour("26272e"), _square_wave(angle * 40))
     colour = np.where(radius < 0.455, checks, stone)

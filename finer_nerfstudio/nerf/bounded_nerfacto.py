@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from finer_nerfstudio.nerf.data.alpha import over_white
 from finer_nerfstudio.nerf.data.batches import SceneBatches
 from finer_nerfstudio.nerf.data.dataparser import BlenderViewsDataParserConfig
+from finer_nerfstudio.nerf.data.images import counted_pixels
 from finer_nerfstudio.nerf.training.pipeline import CountedPipelineConfig
 from finer_nerfstudio.nerf.training.trainer import FinerTrainerConfig
 from finer_nerfstudio.runs.metrics import view_metrics
@@ -58,7 +59,7 @@ class BoundedNerfacto(NerfactoModel):
             "accumulation": colormaps.apply_colormap(outputs["accumulation"]),
             "depth": colormaps.apply_depth_colormap(outputs["depth"], accumulation=outputs["accumulation"]),
         }
-        return view_metrics(rgb, image), images
+        return view_metrics(rgb, image, counted_pixels(batch, rgb)), images
 
 
 def specification() -> MethodSpecification:

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.nerf.compositing import composite
 from finer_nerfstudio.nerf.data.alpha import over, over_white
+from finer_nerfstudio.nerf.data.images import counted_pixels
 from finer_nerfstudio.nerf.field import FinerField, FinerFieldConfig, RadianceField
 from finer_nerfstudio.nerf.rendering import render, sky
 from finer_nerfstudio.nerf.sampling.importance import Amount
@@ -349,7 +350,9 @@ class FinerModel(Model):
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         image = over_white(batch["image"].to(self.device))
         rgb = outputs["rgb"].clamp(0.0, 1.0)
-        values = metrics.view_metrics(rgb, image, download_lpips_weights=self.config.download_lpips_weights)
+        values = metrics.view_metrics(
+            rgb, image, counted_pixels(batch, rgb), download_lpips_weights=self.config.download_lpips_weights
+        )
         images = {
             "img": torch.cat([image, rgb], dim=1),
             "accumulation": colormaps.apply_colormap(outputs["accumulation"]),

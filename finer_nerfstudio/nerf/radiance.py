@@ -151,7 +151,7 @@ class Radiance(nn.Module, Generic[Network]):
         Args:
             hidden: what :meth:`hidden_features` gave.
             directions: of unit length.
-            appearance: code of the picture in which it is seen, of fields that have codes; the mean of all unless given.
+            appearance: code of the picture that shows it, of fields that have codes; the mean of all unless given.
         """
         encoded = self.encoded_directions(directions)
         if appearance is None:

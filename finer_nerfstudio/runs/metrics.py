@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 SSIM_BORDER = 5
 """Pixels along each border that are in the middle of no window of SSIM."""
+_WINDOW = 2 * SSIM_BORDER + 1
 _ALEXNET_WEIGHTS = "alexnet-owt-7be5be79.pth"
 
 
@@ -26,22 +27,47 @@ def decibels(squared_error: float, *, peak: float = 1.0) -> float:
     return 10.0 * math.log10(peak**2 / squared_error) if squared_error > 0 else math.inf
 
 
-def psnr(image: Float[Tensor, "*batch channels"], reference: Float[Tensor, "*batch channels"]) -> Float[Tensor, ""]:
-    """Peak signal-to-noise ratio in dB of values in [0, 1]."""
+def psnr(
+    image: Float[Tensor, "*batch channels"],
+    reference: Float[Tensor, "*batch channels"],
+    counted: Bool[Tensor, "*batch 1"] | None = None,
+) -> Float[Tensor, ""]:
+    """Peak signal-to-noise ratio in dB of values in [0, 1].
+
+    Args:
+        image: the image under test.
+        reference: what it should look like.
+        counted: which pixels count, all unless given; NaN where none does.
+    """
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
+    if counted is not None:
+        image, reference = (pixels[counted.squeeze(-1)] for pixels in (image, reference))
+        if not len(image):
+            return image.new_tensor(float("nan"))
     return peak_signal_noise_ratio(image, reference, data_range=1.0)
 
 
 def ssim(
-    image: Float[Tensor, "height width channels"], reference: Float[Tensor, "height width channels"]
+    image: Float[Tensor, "height width channels"],
+    reference: Float[Tensor, "height width channels"],
+    counted: Bool[Tensor, "height width 1"] | None = None,
 ) -> Float[Tensor, ""]:
     """Structural similarity in [-1, 1] of images with values in [0, 1]; NaN below its 11 pixel window.
 
     The mean over all windows that lie within the image, as of Wang et al. 2004 and scikit-image. torchmetrics counts
     windows around border pixels too (from 1.4.3 on), which see a reflection beyond the border.
+
+    Args:
+        image: the image under test.
+        reference: what it should look like.
+        counted: which pixels count, all unless given. A window counts if all its pixels do; NaN where none does.
     """
-    return ssim_map(image, reference).mean()
+    windows = ssim_map(image, reference)
+    if counted is None or min(image.shape[:2]) < _WINDOW:
+        return windows.mean()
+    left_out = torch.nn.functional.max_pool2d(_as_batch((~counted).to(windows)), _WINDOW, stride=1)
+    return windows[left_out[0, 0] == 0].mean()
 
 
 def ssim_map(
@@ -54,7 +80,7 @@ def ssim_map(
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    if min(image.shape[:2]) < 2 * SSIM_BORDER + 1:
+    if min(image.shape[:2]) < _WINDOW:
         return torch.full_like(image[:1, :1], float("nan"))
     _, similarity = structural_similarity_index_measure(
         _as_batch(image), _as_batch(reference), data_range=1.0, return_full_image=True
@@ -105,6 +131,7 @@ def _lpips_network(download: bool) -> torch.nn.Module | None:
 def view_metrics(
     rgb: Float[Tensor, "height width 3"],
     image: Float[Tensor, "height width 3"],
+    counted: Bool[Tensor, "height width 1"] | None = None,
     *,
     download_lpips_weights: bool = False,
 ) -> dict[str, float]:
@@ -113,10 +140,12 @@ def view_metrics(
     Args:
         rgb: the rendering, values in [0, 1].
         image: the truth, likewise.
+        counted: which pixels count, all unless given. LPIPS sees the truth at the others, in both images.
         download_lpips_weights: fetch the weights if they are not here.
     """
-    values = {"psnr": float(psnr(rgb, image)), "ssim": float(ssim(rgb, image))}
-    distance = lpips(rgb, image, download=download_lpips_weights)
+    values = {"psnr": float(psnr(rgb, image, counted)), "ssim": float(ssim(rgb, image, counted))}
+    shown = rgb if counted is None else torch.where(counted, rgb, image)
+    distance = lpips(shown, image, download=download_lpips_weights)
     return values if distance is None else {**values, "lpips": float(distance)}
 
 

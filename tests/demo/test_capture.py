@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
 
-from finer_nerfstudio.demo.capture import CENTER, DISTORTION, FOCAL, DemoCapture, pixel_directions
+from finer_nerfstudio.demo.capture import SHOOTS, DemoCapture, pixel_directions
 from finer_nerfstudio.demo.lens import distort, undistort
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -28,33 +29,38 @@ def run(output: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.parametrize("scene", ["square", "room"])
 @given(st.integers(0, 1000))
-def test_the_lens_has_an_inverse(seed: int) -> None:
+def test_the_lens_has_an_inverse(scene: str, seed: int) -> None:
+    lens = SHOOTS[scene].lens
     # As far from the axis as the corners of the images are.
-    points = np.random.default_rng(seed).uniform((-0.65, -0.5), (0.65, 0.5), (50, 2))
-    ideal = undistort(points, **DISTORTION)
-    np.testing.assert_allclose(distort(ideal, **DISTORTION), points, atol=1e-12)
+    corner = 0.51 / lens.focal * np.array([1.0, SHOOTS[scene].sides[1] / SHOOTS[scene].sides[0]])
+    points = np.random.default_rng(seed).uniform(-corner, corner, (50, 2))
+    ideal = undistort(points, **lens.distortion)
+    np.testing.assert_allclose(distort(ideal, **lens.distortion), points, atol=1e-12)
     assert np.abs(ideal - points).max() > 0.01
 
 
-def test_pixels_look_where_nerfstudios_rays_go() -> None:
-    options = DemoCapture(width=64, supersampling=1)
-    lens = DISTORTION
-    focal = FOCAL * options.width
+@pytest.mark.parametrize("scene", ["square", "room"])
+def test_pixels_look_where_nerfstudios_rays_go(scene: Literal["square", "room"]) -> None:
+    options = DemoCapture(scene=scene, width=64, supersampling=1)
+    (width, height), lens = options.size, options.shoot.lens
+    focal, k = lens.focal * width, lens.distortion
+    center = lens.center[0] * width, lens.center[1] * height
     cameras = Cameras(
         camera_to_worlds=torch.eye(4)[None, :3],
         fx=focal,
         fy=focal,
-        cx=CENTER[0] * options.width,
-        cy=CENTER[1] * options.height,
-        width=options.width,
-        height=options.height,
-        distortion_params=torch.tensor([[lens["k1"], lens["k2"], 0.0, 0.0, lens["p1"], lens["p2"]]]),
+        cx=center[0],
+        cy=center[1],
+        width=width,
+        height=height,
+        distortion_params=torch.tensor([[k["k1"], k["k2"], 0.0, 0.0, k["p1"], k["p2"]]]),
     )
     expected = cameras.generate_rays(camera_indices=0).directions
     ours = torch.from_numpy(pixel_directions(options)[:, :, 0])
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
-    without = Cameras(torch.eye(4)[None, :3], focal, focal, CENTER[0] * 64, CENTER[1] * 48, width=64, height=48)
+    without = Cameras(torch.eye(4)[None, :3], focal, focal, *center, width=width, height=height)
     assert float((without.generate_rays(camera_indices=0).directions - expected).abs().max()) > 0.02
 
 
@@ -81,7 +87,10 @@ def test_the_same_options_give_the_same_files_and_leave_them_alone(tmp_path: Pat
     assert [len(parser.get_dataparser_outputs(split).image_filenames) for split in ("train", "test")] == [9, 1]
 
 
-@pytest.mark.parametrize("option", [("--width", "8"), ("--views", "3"), ("--supersampling", "0"), ("--seed", "-1")])
+@pytest.mark.parametrize(
+    "option",
+    [("--width", "8"), ("--views", "3"), ("--supersampling", "0"), ("--seed", "-1"), ("--scene", "garden")],
+)
 def test_impossible_options_get_a_sentence(option: tuple[str, str], tmp_path: Path) -> None:
     done = run(tmp_path / "capture", *option)
     assert done.returncode == 2

@@ -750,6 +750,69 @@ def test_masks_that_cannot_be(
     assert_sentence(capsys, *words)
 
 
+@pytest.mark.parametrize("sizes", ["one size", "several sizes"])
+def test_masked_pixels_are_in_no_metric(tmp_path: Path, sizes: str) -> None:
+    """ns-eval's means, those at the end of a training, and those of an image and a batch of rays during it.
+
+    What is masked is magenta, which nothing in the scene is; of one of the views nothing is left at all.
+    """
+    lenses = [TrueLens(24, 18), TrueLens(20, 24) if sizes == "several sizes" else TrueLens(24, 18)] * 3
+
+    def change(content: dict[str, Any]) -> None:
+        MASKS["grey"](tmp_path)(content)
+        for name in ("w", "h", "cx", "cy"):
+            content.pop(name)
+        for index, frame in enumerate(content["frames"]):
+            with Image.open(tmp_path / frame["file_path"]) as picture:
+                size = picture.size
+            masked = half(*size) == 0
+            colors = 0.5 + 0.5 * directions(lenses[index]) @ camera_pose(index, np.zeros(3))[:3, :3].T
+            write_16_bits(tmp_path / frame["file_path"], np.where(masked[..., None], [1.0, 0.0, 1.0], colors))
+        files = [frame["file_path"] for frame in content["frames"]]
+        content.update(train_filenames=files[:3], val_filenames=files[3:], test_filenames=files[3:])
+        Image.new("L", (2, 2)).resize(size).save(tmp_path / "masks" / "5.png")
+
+    capture(tmp_path, lenses, change=change)
+    pipeline = pipeline_of(tmp_path, nerfstudio_data=True)
+    pipeline.eval()
+    errors = []
+    for index in (3, 4):
+        camera = pipeline.datamanager.eval_dataset.cameras[index - 3 : index - 2]
+        rendered = pipeline.model.get_outputs_for_camera(camera)["rgb"].double().numpy()
+        truth = 0.5 + 0.5 * directions(lenses[index]) @ camera_pose(index, np.zeros(3))[:3, :3].T
+        left = (rendered - truth)[:, : lenses[index].width // 2]
+        errors.append(float(np.square(left).mean()))
+    expected = -10 * np.log10(errors)
+    assert pipeline.get_average_eval_image_metrics()["psnr"] == pytest.approx(expected.mean(), abs=1e-3)
+    quality = pipeline.test_quality(seconds=1e9)
+    assert (quality.measured, quality.views) == (2, 2)
+    assert quality.psnr == pytest.approx(expected.mean(), abs=1e-3)
+    pipeline.eval()
+    for index in (0, 1):
+        camera, batch = pipeline.datamanager.fixed_indices_eval_dataloader.get_camera(index)
+        values, _ = pipeline.model.get_image_metrics_and_images(pipeline.model.get_outputs_for_camera(camera), batch)
+        assert values["psnr"] == pytest.approx(expected[index], abs=1e-3)
+    assert pipeline.datamanager.eval_pixel_sampler is not None
+    pipeline.datamanager.eval_pixel_sampler.set_num_rays_per_batch(4000)
+    _, _, values = pipeline.get_eval_loss_dict(0)
+    # Of pixels drawn at random from the two views, as often as they have some.
+    shares = np.array([lenses[index].width * lenses[index].height for index in (3, 4)])
+    assert float(values["psnr"]) == pytest.approx(-10 * np.log10(np.average(errors, weights=shares)), abs=0.3)
+
+
+def test_evaluation_views_that_are_masked_throughout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["frames"][5]["mask_path"] = "none.png"
+        files = [frame["file_path"] for frame in content["frames"]]
+        content.update(train_filenames=files[:5], val_filenames=files[5:], test_filenames=files[5:])
+        Image.new("L", (24, 18)).save(tmp_path / "none.png")
+
+    capture(tmp_path, PLAIN, change=change)
+    with pytest.raises(SystemExit):
+        pipeline_of(tmp_path, nerfstudio_data=True)
+    assert_sentence(capsys, "no pixel of any picture to evaluate on")
+
+
 def test_a_fish_eye_shows_a_circle(tmp_path: Path) -> None:
     lenses = [TrueLens(20, 20, 7.0, "fisheye")] * 6
     change = all_of(camera_model="OPENCV_FISHEYE", fisheye_crop_radius=8.0)

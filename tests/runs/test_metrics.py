@@ -37,3 +37,32 @@ def test_what_happens_at_the_border_counts_as_much_as_it_is_seen() -> None:
     spoiled[0] = 0.0
     assert metrics.ssim_map(spoiled, image).shape == (21, 21, 3)
     assert metrics.ssim_map(spoiled, image)[1:].min() > 0.999
+
+
+@given(st.integers(11, 30), st.integers(11, 30), st.integers(0, 2**31))
+def test_pixels_that_do_not_count_change_nothing(height: int, width: int, seed: int) -> None:
+    """In double precision by the definition: all counted pixels, and all windows of counted pixels alone."""
+    generator = np.random.default_rng(seed)
+    image, truth = generator.uniform(0, 1, (2, height, width, 3))
+    counted = np.ones((height, width, 1), dtype=bool)
+    row, column = generator.integers(height), generator.integers(width)
+    counted[row, column:] = False
+    mask = torch.from_numpy(counted)
+    spoiled = np.where(counted, image, generator.uniform(0, 1, image.shape))
+    squared = ((image - truth) ** 2)[counted[..., 0]].mean()
+    similar = structural_similarity(
+        image, truth, channel_axis=2, win_size=11, data_range=1.0, gaussian_weights=True, sigma=1.5,
+        use_sample_covariance=False, full=True,
+    )[1]  # fmt: skip
+    whole = [
+        similar[r, c].mean()
+        for r in range(5, height - 5)
+        for c in range(5, width - 5)
+        if counted[r - 5 : r + 6, c - 5 : c + 6].all()
+    ]
+    for pixels in (image, spoiled):
+        pair = torch.from_numpy(pixels), torch.from_numpy(truth)
+        assert float(metrics.psnr(*pair, mask)) == pytest.approx(-10 * np.log10(squared), abs=1e-6)
+        found = float(metrics.ssim(*pair, mask))
+        assert np.isnan(found) if not whole else found == pytest.approx(np.mean(whole), abs=2e-4)
+    assert np.isnan(float(metrics.psnr(torch.from_numpy(image), torch.from_numpy(truth), torch.zeros_like(mask))))

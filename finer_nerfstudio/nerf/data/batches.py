@@ -62,6 +62,14 @@ class SceneBatches(VanillaDataManager[SceneImages]):
 
     def setup_eval(self) -> None:
         super().setup_eval()
+        # The quality of a view of which nothing counts is no number.
+        counted = [index for index in range(len(self.eval_dataset)) if self.eval_dataset.counts(index)]
+        if not counted:
+            raise InputError(
+                "the masks leave no pixel of any picture to evaluate on: what is white in a mask counts, so they may "
+                "be the wrong way round."
+            )
+        self.fixed_indices_eval_dataloader.image_indices = counted
         self.eval_ray_generator = LensRays(self.eval_dataset.cameras.to(self.device))
 
     def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:

@@ -76,6 +76,11 @@ class SceneImages(InputDataset):
                 data["image"] = torch.where(data["mask"], image, color.to(image.dtype))
         return data
 
+    def counts(self, image_idx: int) -> bool:
+        """Whether masks leave a pixel of an image."""
+        mask = self._mask(image_idx, *(int(side[image_idx]) for side in (self.cameras.height, self.cameras.width)))
+        return mask is None or bool(mask.any())
+
     def _pixels(self, image_idx: int) -> Pixels:
         path = self.image_filenames[image_idx]
         stored = read_stored_image(path, upright=False)
@@ -110,6 +115,19 @@ class SceneImages(InputDataset):
             row, column = np.ogrid[:height, :width]
             mask &= np.hypot(row + 0.5 - height / 2, column + 0.5 - width / 2) <= radius
         return mask
+
+
+def counted_pixels(
+    data: dict[str, Any], rendered: Float[Tensor, "height width 3"]
+) -> Bool[Tensor, "height width 1"] | None:
+    """Return which pixels of a view count, where its rendering is, or None if all of them do.
+
+    Args:
+        data: of a picture, as :meth:`SceneImages.get_data` gives it.
+        rendered: the view as it was rendered.
+    """
+    mask: Tensor | None = data.get("mask")
+    return None if mask is None else mask.to(rendered.device)
 
 
 def read_mask(path: Path, height: int, width: int) -> Bool[np.ndarray, "height width"]:

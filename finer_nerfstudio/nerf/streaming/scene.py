@@ -20,6 +20,7 @@ from torch import Tensor
 from finer_nerfstudio.errors import InputError, UsageError, argument
 from finer_nerfstudio.inr.growth import GrowingNetwork
 from finer_nerfstudio.nerf.data.alpha import over_white
+from finer_nerfstudio.nerf.data.images import counted_pixels
 from finer_nerfstudio.nerf.data.views import View, evenly, view_of
 from finer_nerfstudio.nerf.field import DIRECTION_DIMS, FinerField
 from finer_nerfstudio.nerf.model import FinerModelConfig
@@ -391,9 +392,10 @@ def _photograph(data: VanillaDataManager, index: int) -> Float[Tensor, "height w
 def _quality(scene: DecodedScene, cameras: Cameras, data: VanillaDataManager, index: int) -> tuple[float, float]:
     """PSNR and SSIM of a test view."""
     photograph = _photograph(data, index)
+    counted = counted_pixels(data.eval_dataset[index], photograph)
     rays = camera_rays(cameras[index : index + 1])
     seen = scene.colors(rays.flatten()).reshape(photograph.shape).cpu()
-    return float(metrics.psnr(seen, photograph)), float(metrics.ssim(seen, photograph))
+    return float(metrics.psnr(seen, photograph, counted)), float(metrics.ssim(seen, photograph, counted))
 
 
 def _as_plain(signal: SceneSignal) -> dict[str, Any]:

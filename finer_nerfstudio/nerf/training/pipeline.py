@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.nerf.data.alpha import over_white
 from finer_nerfstudio.nerf.data.batches import SceneBatches
+from finer_nerfstudio.nerf.data.images import SceneImages, counted_pixels
 from finer_nerfstudio.nerf.data.views import evenly
 from finer_nerfstudio.nerf.data.visibility import require_lenses, require_sight
 from finer_nerfstudio.nerf.model import FinerModelConfig
@@ -205,21 +206,24 @@ class FinerPipeline(DynamicBatchPipeline):
             dataparser_outputs=datamanager.dataparser.get_dataparser_outputs(split="test"),
             scale_factor=datamanager.config.camera_res_scale_factor,
         )
+        counted = [index for index in range(len(views)) if not isinstance(views, SceneImages) or views.counts(index)]
+        if not counted:
+            raise InputError("the masks leave no pixel of any test view.")
         self.eval()
         start = time.perf_counter()
-        measured = [self._view_quality(views, 0)]
+        measured = [self._view_quality(views, counted[0])]
         affordable = max(1, int(seconds / max(time.perf_counter() - start, 1e-3)))
-        for index in evenly(len(views), min(affordable, len(views)))[1:]:
-            measured.append(self._view_quality(views, index))
+        for number in evenly(len(counted), min(affordable, len(counted)))[1:]:
+            measured.append(self._view_quality(views, counted[number]))
         self.train()
         means = {name: sum(view[name] for view in measured) / len(measured) for name in measured[0]}
-        return Quality(means["psnr"], means["ssim"], len(measured), len(views))
+        return Quality(means["psnr"], means["ssim"], len(measured), len(counted))
 
     def _view_quality(self, views: Any, index: int) -> dict[str, float]:
         rendered = self.model.get_outputs_for_camera(views.cameras[index : index + 1].to(self.device))["rgb"]
-        image = over_white(views[index]["image"].to(self.device))
-        rgb = rendered.clamp(0.0, 1.0)
-        return {"psnr": float(metrics.psnr(rgb, image)), "ssim": float(metrics.ssim(rgb, image))}
+        data, rgb = views[index], rendered.clamp(0.0, 1.0)
+        image, counted = over_white(data["image"].to(self.device)), counted_pixels(data, rgb)
+        return {"psnr": float(metrics.psnr(rgb, image, counted)), "ssim": float(metrics.ssim(rgb, image, counted))}
 
     def get_average_eval_image_metrics(self, step: int | None = None, *args: Any, **kwargs: Any) -> dict[str, Any]:
         with exit_on_input_error():
