@@ -1,4 +1,4 @@
-"""The occupancy grid of scenes without end: its cells divide contracted space, and rays are sampled by what it holds."""
+"""The grid of scenes without end: its cells divide contracted space, and rays are sampled by what it holds."""
 
 from __future__ import annotations
 
