@@ -63,16 +63,14 @@ class FinerModelConfig(ModelConfig):
     samples_per_ray: int = 192
     """Steps along the diagonal of the scene's box, of which only those in occupied cells are evaluated. Proposal
     networks choose a quarter as many for every ray, and look themselves at nearly twice as many to do so."""
-    drawn_per_spread: float = 0.5
-    """In scenes without end, samples of a training ray that are drawn for each step over which what the grid expects is
-    spread; pictures take twice as many."""
-    fewest_drawn: int = 6
-    most_drawn: int = 48
+    samples_per_spread: float = 0.25
+    """In scenes without end, which have twice as many steps, samples of a training ray for each step over which the
+    grid's expectations are spread: few where it knows the surface, and many in fog. Pictures take twice as many."""
     max_samples_per_batch: int = 1 << 16
     """Upper bound of samples in a training step: rays beyond it are left out of the step, so that memory is bounded.
     What proposal networks look at does not count."""
     grid_resolution: int = 64
-    """Cells per axis of the occupancy grid; this and the next two are of no account to proposal networks."""
+    """Cells per axis of the occupancy grid, twice as many in scenes without end; this and the next two are of no account to proposal networks."""
     grid_warmup_steps: int = 256
     """Training steps during which every update of the grid looks into all cells, and rays are sampled a third as
     often: there is nothing but fog to see, and three times the rays see more of it."""
@@ -96,9 +94,6 @@ class FinerModelConfig(ModelConfig):
     download_lpips_weights: bool = False
     """Fetch the weights that LPIPS needs (233 MB) if they are not on this machine."""
 
-    def amount(self) -> Amount:
-        return Amount(self.drawn_per_spread, self.fewest_drawn, self.most_drawn)
-
     @property
     def evaluation_threshold(self) -> float:
         """Rendering weight from which evaluation has colour: ten times what training skips."""
@@ -121,6 +116,9 @@ class FinerModelConfig(ModelConfig):
         if self.grid_resolution > _FINEST_GRID:
             option = "--pipeline.model.grid-resolution"
             raise UsageError(f"{option} must be at most {_FINEST_GRID:,} cells per axis, not {self.grid_resolution}.")
+        if not 0 < self.samples_per_spread < math.inf:
+            option = "--pipeline.model.samples-per-spread"
+            raise UsageError(f"{option} must be finite and positive, it is {self.samples_per_spread}.")
         for name in ("near_plane", "grid_warmup_steps"):
             if not 0 <= getattr(self, name) < math.inf:
                 option = name.replace("_", "-")
@@ -171,18 +169,23 @@ class FinerModel(Model):
         self.averaged_field = AveragedField(self.field, config.ema_decay)
         self.grid: OccupancyGrid | None = None
         self.proposals: ProposalSampler | None = None
-        self.training_samples_per_ray = config.samples_per_ray
+        # The sampler's own number, but for the fog in the beginning.
+        self.training_steps: int | None = None
         if config.sampler == "proposal":
             self.proposals = ProposalSampler(aabb, unbounded=self.unbounded, steps=config.samples_per_ray)
         else:
-            sizes = {"resolution": config.grid_resolution, "steps": config.samples_per_ray}
-            self.grid = (
-                UnboundedGrid(aabb, amount=config.amount(), **sizes) if self.unbounded else OccupancyGrid(aabb, **sizes)
-            )
+            self.grid = self._grid(aabb)
         # Average and grid are then looked after by what captured them.
         self.steps_are_captured = False
-        self.panel = ViewerPanel(self.field, steps=config.samples_per_ray)
+        self.panel = ViewerPanel(self.field, steps=self.sampler.steps)
         self.live_view = LiveView()
+
+    def _grid(self, aabb: Tensor) -> OccupancyGrid:
+        steps, resolution = self.config.samples_per_ray, self.config.grid_resolution
+        if not self.unbounded:
+            return OccupancyGrid(aabb, resolution=resolution, steps=steps)
+        amount = Amount(self.config.samples_per_spread)
+        return UnboundedGrid(aabb, amount=amount, resolution=2 * resolution, steps=2 * steps)
 
     @property
     def sampler(self) -> OccupancyGrid | ProposalSampler:
@@ -255,7 +258,7 @@ class FinerModel(Model):
             ray_bundle.nears,
             ray_bundle.fars,
             self.config.near_plane,
-            steps=self.training_samples_per_ray,
+            steps=self.training_steps,
             max_samples=self.config.max_samples_per_batch,
             generator=self.generator(ray_bundle.origins.device),
         )

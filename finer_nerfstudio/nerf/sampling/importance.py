@@ -32,8 +32,8 @@ class Amount:
     """
 
     per_spread: float
-    fewest: int
-    most: int
+    fewest: int = 6
+    most: int = 48
 
 
 @dataclass(frozen=True)

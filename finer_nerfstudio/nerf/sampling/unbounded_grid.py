@@ -16,8 +16,8 @@ from finer_nerfstudio.nerf.sampling.importance import Amount, Chances, draw
 from finer_nerfstudio.nerf.sampling.sampler import EVERYWHERE, OccupancyGrid, RayLimits, leading
 from finer_nerfstudio.nerf.sampling.segments import RaySegments
 
-# How far the grid follows what training sees of a cell in one step.
-_FOLLOWED = 0.2
+# How far a cell follows what one step of training, or one look of an update, has found in it.
+_FOLLOWED_IN_TRAINING, _FOLLOWED_IN_UPDATES = 0.2, 0.5
 # Cells that an update looks into.
 _LOOKED_INTO = 1 << 14
 
@@ -88,8 +88,8 @@ class UnboundedGrid(OccupancyGrid):
         else:
             cells = self._cells_to_look_into(True, generator)
         cells, fresh = self._look(cells, density_at, generator)
-        self.thickness[cells] *= 1.0 - _FOLLOWED
-        self._raise(cells, fresh)
+        self.thickness[cells] += _FOLLOWED_IN_UPDATES * (fresh - self.thickness[cells])
+        self._raise(cells, self.thickness[cells])
 
     @torch.no_grad()
     def see(self, segments: DrawnSegments, density: Float[Tensor, " samples"]) -> None:
@@ -100,9 +100,9 @@ class UnboundedGrid(OccupancyGrid):
             density: there.
         """
         known = self.thickness[segments.cells]
-        followed = known + _FOLLOWED * (density.to(known.dtype) * self.step_length - known)
-        # The largest of several samples in a cell, in whatever order they come.
-        self.thickness.scatter_reduce_(0, segments.cells, followed, "amax", include_self=False)
+        followed = known + _FOLLOWED_IN_TRAINING * (density.to(known.dtype) * self.step_length - known)
+        # A mean: the largest of several would take a cell that is dense in one place for a wall.
+        self.thickness.scatter_reduce_(0, segments.cells, followed, "mean", include_self=False)
 
     @torch.no_grad()
     def march(

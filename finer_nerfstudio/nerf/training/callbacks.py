@@ -39,10 +39,9 @@ def _of_grid(model: FinerModel, grid: OccupancyGrid) -> list[TrainingCallback]:
     config = model.config
 
     def sample_fog(step: int) -> None:
-        steps = config.samples_per_ray
-        # A grid without end has as many samples on a ray, however it is cut into steps.
-        fog = step < config.grid_warmup_steps and not model.unbounded
-        model.training_samples_per_ray = columns_in_fog(steps) if fog else steps
+        # A grid without end has its own number of samples for fog.
+        is_fog = step < config.grid_warmup_steps and not model.unbounded
+        model.training_steps = columns_in_fog(config.samples_per_ray) if is_fog else None
 
     def update_grid(step: int) -> None:
         if model.steps_are_captured:

@@ -36,7 +36,7 @@ from finer_nerfstudio.runs.processor import prepare_processor
 
 # Photographs have something to see on every ray, some fifty samples of it early on. The rays that are left of what
 # does for a bounded scene are too few to learn from: with a hundred a step, the demo capture broke up into noise.
-_MORE_WITHOUT_END = 1
+_MORE_WITHOUT_END = 2
 
 
 @dataclass(frozen=True)
