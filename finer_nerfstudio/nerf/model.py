@@ -24,6 +24,7 @@ from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.nerf.compositing import composite
 from finer_nerfstudio.nerf.data.alpha import over, over_white
 from finer_nerfstudio.nerf.data.images import counted_pixels
+from finer_nerfstudio.nerf.depth_loss import depth_loss
 from finer_nerfstudio.nerf.field import FinerFieldConfig, RadianceField
 from finer_nerfstudio.nerf.rendering import render, sky
 from finer_nerfstudio.nerf.sampling.proposal import ProposalSampler, ProposedSegments
@@ -73,6 +74,9 @@ class FinerModelConfig(ModelConfig):
     unbounded: Literal["auto", "yes", "no"] = "auto"
     """Whether there is something to see outside the scene's box. "auto": not in Blender-format scenes, nor where alpha
     cuts something out of its surroundings; else, as in photographs, all of space is contracted into the field."""
+    depth_loss_weight: float = 0.0
+    """Weight of the error of depths beside that of colours, in captures with depth maps ("depth_file_path"); 0 leaves
+    the maps alone, and 0.1 is a good start."""
     near_plane: float = 0.05
     """Nothing nearer to a camera is sampled, world units."""
     color_weight_threshold: float = 1e-4
@@ -102,7 +106,7 @@ class FinerModelConfig(ModelConfig):
         if self.grid_resolution > _FINEST_GRID:
             option = "--pipeline.model.grid-resolution"
             raise UsageError(f"{option} must be at most {_FINEST_GRID:,} cells per axis, not {self.grid_resolution}.")
-        for name in ("near_plane", "grid_warmup_steps"):
+        for name in ("near_plane", "grid_warmup_steps", "depth_loss_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 option = name.replace("_", "-")
                 raise UsageError(
@@ -232,6 +236,11 @@ class FinerModel(Model):
         rgb, weights = seen.rgb, seen.weights
         accumulation = accumulate_along_rays(weights, None, segments.ray_indices, num_rays)
         losses = segments.losses(weights) if isinstance(segments, ProposedSegments) else {}
+        if "depth" in ray_bundle.metadata:
+            farthest = origins.norm(dim=-1) + (sampler.aabb[1] - sampler.aabb[0]).norm()
+            measured = ray_bundle.metadata["depth"]
+            loss = depth_loss(segments, weights, measured, reach=sampler.reach, farthest=farthest)
+            losses["depth_loss"] = self.config.depth_loss_weight * loss
         if sampler.reach is not None:
             rgb = rgb + sky(
                 self.field.hidden_features,

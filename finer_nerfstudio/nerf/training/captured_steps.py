@@ -39,6 +39,8 @@ def reason_against(trainer: FinerTrainer) -> str | None:
         return "the field grows"
     if model.unbounded or model.grid is None:
         return "the scene has no end" if model.unbounded else "proposal networks sample it"
+    if model.config.depth_loss_weight > 0:
+        return "depth maps are trained on"
     if model.grid.resolution > FINEST:
         return f"the grid has more than {FINEST} cells per axis"
     if trainer.world_size > 1:
