@@ -151,7 +151,7 @@ def shortened(command: str) -> str:
             "ntk": ["--points", "32", "--width", "16"],
         }
         arguments += [*sizes.get(arguments[1], []), "--output-dir", f"outputs/{place_of(command)}"]
-    elif command.startswith("finer export"):
+    elif command.startswith("finer export") and arguments[1] != "original":
         arguments += ["--view-size", "32", "--held-out", "1"]
         sizes = {"splats": ["--splats", "1000", "--refine-steps", "5"], "grid": ["--resolution", "24"]}
         arguments += sizes[arguments[1]]

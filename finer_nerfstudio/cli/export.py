@@ -4,7 +4,8 @@
     finer export grid --load-config RUN/config.yml --output-path demo.npz
 
 Splats are Gaussians in the usual .ply layout of 3D Gaussian Splatting; a grid is a sparse one of voxels. A JSON file
-and a picture beside either say how much it looks like the field.
+and a picture beside either say how much it looks like the field. The verb "original" brings what ns-export wrote back
+to the coordinates of the data.
 """
 
 from __future__ import annotations
@@ -49,6 +50,29 @@ class Splats(SplatOptions, Bake):
 @dataclass(frozen=True, kw_only=True)
 class Grid(GridOptions, Bake):
     """Bake a run into a sparse grid of voxels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Original:
+    """Bring a point cloud, a mesh or camera poses of ns-export back to the coordinates of the data."""
+
+    file: tyro.conf.Positional[Path]
+    """What ns-export wrote: .ply, .obj or .json."""
+    load_config: Path
+    """config.yml of the run, or its folder, which ns-train prints."""
+    output_path: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """The file to write, of the same kind; beside the other, with _original in its name, unless given."""
+    overwrite: bool = False
+    """Replace it if it is there."""
+
+
+def original(command: Original) -> None:
+    from finer_nerfstudio.nerf.export.original import placement_of_run, write_original
+
+    source = command.file
+    target = command.output_path or source.with_name(f"{source.stem}_original{source.suffix}")
+    write_original(source, target, placement_of_run(run_config(command.load_config)), overwrite=command.overwrite)
+    print(f"{target}, in the coordinates of the data")
 
 
 def splats(command: Splats) -> None:
@@ -105,9 +129,10 @@ def _quality_in_words(found: dict[str, Any]) -> str:
 OPTIONS = (
     Annotated[Splats, tyro.conf.subcommand("splats", prefix_name=False)]
     | Annotated[Grid, tyro.conf.subcommand("grid", prefix_name=False)]
+    | Annotated[Original, tyro.conf.subcommand("original", prefix_name=False)]
 )
-_VERBS: dict[type, Callable[[Any], None]] = {Splats: splats, Grid: grid}
+_VERBS: dict[type, Callable[[Any], None]] = {Splats: splats, Grid: grid, Original: original}
 
 
-def run(command: Splats | Grid) -> None:
+def run(command: Splats | Grid | Original) -> None:
     _VERBS[type(command)](command)

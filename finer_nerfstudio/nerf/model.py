@@ -25,6 +25,7 @@ from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.nerf.compositing import composite
 from finer_nerfstudio.nerf.data.alpha import over, over_white
 from finer_nerfstudio.nerf.data.images import counted_pixels
+from finer_nerfstudio.nerf.depth_loss import depth_loss
 from finer_nerfstudio.nerf.field import FinerField, FinerFieldConfig, RadianceField
 from finer_nerfstudio.nerf.rendering import render, sky
 from finer_nerfstudio.nerf.sampling.importance import Amount
@@ -70,7 +71,8 @@ class FinerModelConfig(ModelConfig):
     """Upper bound of samples in a training step: rays beyond it are left out of the step, so that memory is bounded.
     What proposal networks look at does not count."""
     grid_resolution: int = 64
-    """Cells per axis of the occupancy grid, twice as many in scenes without end; this and the next two are of no account to proposal networks."""
+    """Cells per axis of the occupancy grid, twice as many in scenes without end; this and the next two are of no
+    account to proposal networks."""
     grid_warmup_steps: int = 256
     """Training steps during which every update of the grid looks into all cells, and rays are sampled a third as
     often: there is nothing but fog to see, and three times the rays see more of it."""
@@ -84,6 +86,9 @@ class FinerModelConfig(ModelConfig):
     and white balance do; everything else is seen by the mean of all codes. 0 for none."""
     camera_optimizer: CameraOptimizerConfig = dataclasses.field(default_factory=CameraOptimizerConfig)
     """Whether poses of training pictures are refined along with the field (--optimizers.camera-opt)."""
+    depth_loss_weight: float = 0.0
+    """Weight of the error of depths beside that of colours, in captures with depth maps ("depth_file_path"); 0 leaves
+    the maps alone, and 0.1 is a good start."""
     near_plane: float = 0.05
     """Nothing nearer to a camera is sampled, world units."""
     color_weight_threshold: float = 1e-4
@@ -119,7 +124,7 @@ class FinerModelConfig(ModelConfig):
         if not 0 < self.samples_per_spread < math.inf:
             option = "--pipeline.model.samples-per-spread"
             raise UsageError(f"{option} must be finite and positive, it is {self.samples_per_spread}.")
-        for name in ("near_plane", "grid_warmup_steps"):
+        for name in ("near_plane", "grid_warmup_steps", "depth_loss_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 option = name.replace("_", "-")
                 raise UsageError(
@@ -274,6 +279,11 @@ class FinerModel(Model):
         losses = segments.losses(weights) if isinstance(segments, ProposedSegments) else {}
         if isinstance(segments, DrawnSegments) and isinstance(sampler, UnboundedGrid):
             sampler.see(segments, (seen.thickness / segments.lengths).detach())
+        if "depth" in ray_bundle.metadata:
+            farthest = origins.norm(dim=-1) + (sampler.aabb[1] - sampler.aabb[0]).norm()
+            measured = ray_bundle.metadata["depth"]
+            loss = depth_loss(segments, weights, measured, reach=sampler.reach, farthest=farthest)
+            losses["depth_loss"] = self.config.depth_loss_weight * loss
         if sampler.reach is not None:
             rgb = rgb + sky(
                 self.field.hidden_features,

@@ -21,11 +21,16 @@ import pytest
 import torch
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCallbackLocation
 from PIL import Image
+from scipy.optimize import least_squares
 
+from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.files.png import write_image
 from finer_nerfstudio.nerf.configs import finer_sine
 from finer_nerfstudio.nerf.data.batches import SceneBatches
+from finer_nerfstudio.nerf.data.depths import read_depth
+from finer_nerfstudio.nerf.sampling.rays import camera_rays
 from finer_nerfstudio.nerf.training.pipeline import FinerPipeline, FinerPipelineConfig
 
 NONE = (0.0,) * 6
@@ -53,6 +58,8 @@ def directions(lens: TrueLens) -> np.ndarray:
         level = np.cos(latitude)
         return np.stack([level * np.sin(longitude), np.sin(latitude), -level * np.cos(longitude)], axis=-1)
     x, y = (u - cx) / lens.focal, (v - cy) / lens.focal
+    if lens.model == "aria":
+        return aria_directions(np.stack([x, y], axis=-1), lens.distortion)
     k1, k2, k3, k4, p1, p2 = lens.distortion
     if lens.model == "fisheye":
         bent = np.hypot(x, y)
@@ -73,6 +80,26 @@ def directions(lens: TrueLens) -> np.ndarray:
         )
     ray = np.stack([straight_x, -straight_y, -np.ones_like(x)], axis=-1)
     return ray / np.linalg.norm(ray, axis=-1, keepdims=True)
+
+
+def aria_directions(seen: np.ndarray, numbers: tuple[float, ...]) -> np.ndarray:
+    """Directions that Project Aria's formula puts at places: of its angles by least squares, from its own words."""
+    k, (p0, p1, s0, s1, s2, s3) = numbers[:6], numbers[6:]
+
+    def misses(angles: np.ndarray, place: np.ndarray) -> np.ndarray:
+        theta = np.hypot(*angles)
+        x, y = angles * (1 + sum(k[i] * theta ** (2 * i + 2) for i in range(6)))
+        r2 = x * x + y * y
+        tangential = np.array([p0 * (2 * x * x + r2) + 2 * p1 * x * y, p1 * (2 * y * y + r2) + 2 * p0 * x * y])
+        return np.array([x, y]) + tangential + np.array([s0 * r2 + s1 * r2**2, s2 * r2 + s3 * r2**2]) - place
+
+    found = []
+    for place in seen.reshape(-1, 2):
+        angles = least_squares(misses, place, args=(place,), xtol=1e-15, ftol=1e-15, gtol=1e-15).x
+        theta = np.hypot(*angles)
+        x, y = angles * np.sinc(theta / np.pi)
+        found.append([x, -y, -np.cos(theta)])
+    return np.array(found).reshape(*seen.shape[:2], 3)
 
 
 def camera_pose(index: int, center: np.ndarray) -> np.ndarray:
@@ -177,7 +204,7 @@ def blender(
     return scene
 
 
-def pipeline_of(data: Path, *, nerfstudio_data: bool, **options: Any) -> FinerPipeline:
+def pipeline_of(data: Path, *, nerfstudio_data: bool, depth_loss_weight: float = 0.0, **options: Any) -> FinerPipeline:
     config = copy.deepcopy(finer_sine.config.pipeline)
     assert isinstance(config, FinerPipelineConfig)
     assert isinstance(config.datamanager, VanillaDataManagerConfig)
@@ -185,6 +212,7 @@ def pipeline_of(data: Path, *, nerfstudio_data: bool, **options: Any) -> FinerPi
         config.datamanager.dataparser = NerfstudioDataParserConfig(**options)
     config.datamanager.data = data
     config.model.field.width = config.model.grid_resolution = 8
+    config.model.depth_loss_weight = depth_loss_weight
     pipeline = config.setup(device="cpu", test_mode="val")
     assert isinstance(pipeline, FinerPipeline)
     return pipeline
@@ -350,6 +378,57 @@ def test_lenses_of_every_kind_in_one_capture(tmp_path: Path) -> None:
     assert_true_rays(capture(tmp_path, lenses, change=change), nerfstudio_data=True)
 
 
+ARIA = [
+    (0.4, -0.3, 0.1, 0.02, -0.01, 0.001, 0.001, -0.002, 0.003, -0.001, 0.002, 0.0005),
+    (0.0,) * 12,
+    (-0.05, 0.02, 0, 0, 0, 0, -0.002, 0.001, 0, 0, 0, 0),
+]
+
+
+def test_lenses_of_project_aria_beside_others(tmp_path: Path) -> None:
+    """Each with numbers of its own; the second sees up to 115 degrees from its axis, which is the middle of a pixel."""
+    lenses = [
+        TrueLens(12, 10, 6.0, "aria", ARIA[0]),
+        TrueLens(11, 9, 3.5, "aria", ARIA[1]),
+        TrueLens(12, 12, 7.0, "aria", ARIA[2], center=(5.6, 6.3)),
+        TrueLens(24, 18, 22.0, "pinhole", (0.03, -0.01, 0, 0.02, 0, 0)),
+    ] * 2
+
+    def change(content: dict[str, Any]) -> None:
+        for name in INTRINSICS:
+            content.pop(name)
+        for frame, lens in zip(content["frames"], lenses, strict=True):
+            cx, cy = lens.center or (lens.width / 2, lens.height / 2)
+            model = {"pinhole": "OPENCV", "aria": "FISHEYE624"}[lens.model]
+            frame.update(w=lens.width, h=lens.height, fl_x=lens.focal, fl_y=lens.focal, cx=cx, cy=cy)
+            frame.update(camera_model=model, distortion_params=list(lens.distortion))
+
+    pipeline = assert_true_rays(capture(tmp_path, lenses, change=change), nerfstudio_data=True)
+    # All pixels of a view, as evaluation has them.
+    cameras = pipeline.datamanager.train_dataset.cameras
+    outputs = pipeline.datamanager.train_dataparser_outputs
+    turn = outputs.dataparser_transform.double().numpy()[:, :3]
+    for index, lens in enumerate(lenses[:4]):
+        seen = camera_rays(cameras[index : index + 1]).directions.double().numpy() @ turn
+        expected = directions(lens) @ camera_pose(index, np.zeros(3))[:3, :3].T
+        np.testing.assert_allclose(seen, expected, atol=1e-5)
+
+
+def test_orthophotos_are_in_units_of_the_file(tmp_path: Path) -> None:
+    """Rays are parallel, and begin where pixels are, ``fl_x`` of them in a unit."""
+    capture(tmp_path, PLAIN, change=all_of(camera_model="ORTHOPHOTO", fl_x=4.0, fl_y=5.0))
+    manager = pipeline_of(tmp_path, nerfstudio_data=True).datamanager
+    rays, batch = manager.next_train(0)
+    outputs = manager.train_dataparser_outputs
+    transform = outputs.dataparser_transform.double().numpy()
+    origins = (rays.origins.double().numpy() / outputs.dataparser_scale - transform[:, 3]) @ transform[:, :3]
+    camera, row, column = batch["indices"].numpy().T
+    poses = np.stack([camera_pose(index, np.zeros(3)) for index in range(6)])[camera]
+    local = np.stack([(column + 0.5 - 12) / 4.0, -(row + 0.5 - 9) / 5.0, 0.0 * row, 1.0 + 0 * row], axis=1)
+    np.testing.assert_allclose(origins, np.einsum("nij,nj->ni", poses, local)[:, :3], atol=1e-4)
+    np.testing.assert_allclose(rays.directions.double().numpy() @ transform[:, :3], -poses[:, :3, 2], atol=1e-5)
+
+
 @pytest.mark.parametrize("center_method", ["poses", "focus"])
 def test_survey_coordinates_keep_their_millimetres(tmp_path: Path, center_method: str) -> None:
     center = np.array([512345.678, 5432109.876, 312.5])
@@ -492,6 +571,21 @@ def put(value: Any, *place: Any) -> Change:
     ("change", "words"),
     [
         pytest.param(all_of(camera_model="FULL_OPENCV"), ["FULL_OPENCV", "frame 0"], id="model unknown"),
+        *(
+            pytest.param(all_of(camera_model=model), [model, "two eyes"], id=model)
+            for model in ("OMNIDIRECTIONALSTEREO_L", "OMNIDIRECTIONALSTEREO_R", "VR180_L", "VR180_R")
+        ),
+        pytest.param(all_of(camera_model="EQUIRECTANGULAR", k1=0.1), ['"k1"', "EQUIRECTANGULAR"], id="all round bent"),
+        pytest.param(all_of(camera_model="ORTHOPHOTO", p2=0.1), ['"p2"', "ORTHOPHOTO"], id="orthophoto bent"),
+        pytest.param(all_of(camera_model="FISHEYE624"), ["distortion_params", "12"], id="Aria without numbers"),
+        pytest.param(
+            both(
+                all_of(camera_model="ORTHOPHOTO"),
+                lambda content: content["frames"][2].update(camera_model="FISHEYE624", distortion_params=[0.0] * 12),
+            ),
+            ["ORTHOPHOTO and FISHEYE624"],
+            id="orthophoto beside Aria",
+        ),
         pytest.param(all_of(camera_model=7), ["camera_model", "7"], id="model is a number"),
         pytest.param(all_of(camera_model="OPENCV", is_fisheye=True), ["OPENCV", "FISHEYE"], id="two models"),
         pytest.param(each(is_fisheye="no"), ["is_fisheye", "true or false"], id="flag is a text"),
@@ -811,6 +905,154 @@ def test_evaluation_views_that_are_masked_throughout(tmp_path: Path, capsys: pyt
     with pytest.raises(SystemExit):
         pipeline_of(tmp_path, nerfstudio_data=True)
     assert_sentence(capsys, "no pixel of any picture to evaluate on")
+
+
+def with_depths(folder: Path, lenses: list[TrueLens], height: float, unit: float, suffix: str, shrink: int) -> Change:
+    """Depth maps of the plane z = ``height`` below the cameras, of the file: 0 where none is seen, or every 7th pixel.
+
+    Along the axis for perspective cameras, and along the ray for others.
+    """
+
+    def change(content: dict[str, Any]) -> None:
+        (folder / "depths").mkdir()
+        for index, frame in enumerate(content["frames"]):
+            pose, lens = np.array(frame["transform_matrix"]), lenses[index]
+            rays = directions(lens) @ pose[:3, :3].T
+            with np.errstate(divide="ignore"):
+                distance = (height - pose[2, 3]) / rays[..., 2]
+            if lens.model == "pinhole":
+                distance = distance * -(rays @ pose[:3, 2])
+            distance = np.where((distance > 0) & (distance < 60), distance, 0.0)
+            distance.flat[::7] = 0.0
+            values = (distance / unit)[::shrink, ::shrink]
+            name = f"depths/{index}{suffix}"
+            if suffix == ".npy":
+                np.save(folder / name, values.astype(np.float32))
+            else:
+                write_image(folder / name, np.rint(values).astype(np.uint16)[..., None])
+            if index != 1:
+                frame["depth_file_path"] = name.replace("/", "\\")
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("suffix", "unit", "tolerance"), [(".npy", 1e-3, 1e-3), (".png", 1e-3, 2e-3), (".npy", 0.5, 1e-3)]
+)
+def test_depth_maps_are_where_rays_meet_something(tmp_path: Path, suffix: str, unit: float, tolerance: float) -> None:
+    """Points at the depths of rays lie on the plane that was measured, in the file's coordinates, for every lens."""
+    lenses = [
+        TrueLens(24, 18, 20.0, "pinhole", center=(11.5, 9.25)),
+        TrueLens(24, 18),
+        TrueLens(18, 24, 25.0, "pinhole", (0.03, -0.01, 0, 0.02, 0, 0)),
+        TrueLens(20, 20, 7.0, "fisheye"),
+        TrueLens(12, 10, 6.0, "aria", ARIA[0]),
+    ] * 2
+
+    def change(content: dict[str, Any]) -> None:
+        for name in INTRINSICS:
+            content.pop(name)
+        for frame, lens in zip(content["frames"], lenses, strict=True):
+            cx, cy = lens.center or (lens.width / 2, lens.height / 2)
+            model = {"pinhole": "OPENCV", "fisheye": "OPENCV_FISHEYE", "aria": "FISHEYE624"}[lens.model]
+            frame.update(w=lens.width, h=lens.height, fl_x=lens.focal, fl_y=lens.focal, cx=cx, cy=cy)
+            frame.update(camera_model=model, distortion_params=list(lens.distortion))
+        with_depths(tmp_path, lenses, -1.5, unit, suffix, 1)(content)
+
+    capture(tmp_path, lenses, change=change)
+    pipeline = pipeline_of(tmp_path, nerfstudio_data=True, depth_unit_scale_factor=unit, eval_mode="all")
+    manager = pipeline.datamanager
+    assert isinstance(manager, SceneBatches)
+    manager.read_depths()
+    assert manager.train_pixel_sampler is not None
+    manager.train_pixel_sampler.set_num_rays_per_batch(3000)
+    rays, batch = manager.next_train(0)
+    depth, outputs = rays.metadata["depth"].double().numpy(), manager.train_dataparser_outputs
+    camera, row, column = batch["indices"].numpy().T
+    widths = np.array([lens.width for lens in lenses])[camera]
+    known = depth[:, 0] > 0
+    assert not known[(camera == 1) | ((row * widths + column) % 7 == 0)].any()
+    for number in (0, 2, 3, 4):
+        assert known[camera == number].sum() > 10
+    transform = outputs.dataparser_transform.double().numpy()
+    points = rays.origins.double().numpy() + depth * rays.directions.double().numpy()
+    there = (points / outputs.dataparser_scale - transform[:, 3]) @ transform[:, :3]
+    np.testing.assert_allclose(there[known, 2], -1.5, atol=tolerance)
+
+
+def test_smaller_depth_maps_are_stretched_and_others_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capture(tmp_path, PLAIN, change=with_depths(tmp_path, PLAIN, -1.5, 1e-3, ".png", 2))
+    manager = pipeline_of(tmp_path, nerfstudio_data=True).datamanager
+    assert "depth-loss-weight 0.1 trains on them" in capsys.readouterr().out
+    assert isinstance(manager, SceneBatches)
+    manager.read_depths()
+    assert manager.depths is not None
+    written = read_depth(tmp_path / "depths" / "0.png")
+    seen = manager.depths.maps[0]
+    assert seen is not None
+    unit = 1e-3 * manager.train_dataparser_outputs.dataparser_scale
+    np.testing.assert_allclose(seen.numpy(), unit * written.repeat(2, axis=0).repeat(2, axis=1), rtol=1e-5)
+
+    for values, words in (
+        (np.zeros((5, 5), np.uint16), "differ in shape"),
+        (np.zeros((18, 24, 3), np.uint8), "one number for each pixel"),
+    ):
+        write_image(tmp_path / "depths" / "0.png", values if values.ndim == 3 else values[..., None])
+        with pytest.raises(InputError, match=words):
+            manager.read_depths()
+    (tmp_path / "depths" / "0.png").unlink()
+    with pytest.raises(SystemExit):
+        pipeline_of(tmp_path, nerfstudio_data=True)
+    assert_sentence(capsys, "depths/0.png of frame 0", "is missing")
+
+
+def test_depths_are_trained_on(tmp_path: Path) -> None:
+    """A grey floor that colours say nothing about lies after training where its depth maps have it."""
+
+    def grey(path: Path, colors: np.ndarray) -> None:
+        write_16_bits(path, np.full_like(colors, 0.5))
+
+    capture(tmp_path, PLAIN, change=with_depths(tmp_path, PLAIN, -1.0, 1e-3, ".npy", 1), write=grey)
+    pipeline = pipeline_of(tmp_path, nerfstudio_data=True, depth_loss_weight=1.0)
+    manager, model = pipeline.datamanager, pipeline.model
+    assert manager.train_pixel_sampler is not None
+
+    def error() -> float:
+        """Mean error of rendered depths, in distances that were measured."""
+        assert manager.train_pixel_sampler is not None
+        rays, _ = manager.next_train(0)
+        measured = rays.metadata["depth"].squeeze(-1)
+        model.eval()
+        with torch.no_grad():
+            seen = model(rays)["depth"].squeeze(-1)
+        model.train()
+        known = measured > 0
+        return float(((seen - measured).abs() / measured)[known].clamp(max=1.0).mean())
+
+    before = error()
+    optimizer = torch.optim.Adam(model.get_param_groups()["fields"], lr=5e-3)
+    callbacks = pipeline.get_training_callbacks(
+        TrainingCallbackAttributes(optimizers=None, grad_scaler=None, pipeline=pipeline, trainer=None)
+    )
+    for step in range(120):
+        _, losses, _ = pipeline.get_train_loss_dict(step)
+        optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+        for callback in callbacks:
+            callback.run_callback_at_location(step, TrainingCallbackLocation.AFTER_TRAIN_ITERATION)
+    after = error()
+    assert before > 0.3
+    assert after < 0.15
+
+
+def test_depths_that_are_missing_are_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capture(tmp_path, PLAIN)
+    with pytest.raises(SystemExit):
+        pipeline_of(tmp_path, nerfstudio_data=True, depth_loss_weight=0.1)
+    assert_sentence(capsys, "--pipeline.model.depth-loss-weight", "depth_file_path")
 
 
 def test_a_fish_eye_shows_a_circle(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
 from finer_nerfstudio.errors import InputError, in_one_line
 from finer_nerfstudio.files.memory import available_memory, gigabytes
 from finer_nerfstudio.nerf.data.captures import checked_captures
+from finer_nerfstudio.nerf.data.depths import DepthMaps, depth_maps
 from finer_nerfstudio.nerf.data.images import SceneImages
 from finer_nerfstudio.nerf.data.pixels import ScenePixels
 from finer_nerfstudio.nerf.sampling.rays import LensRays
@@ -32,6 +33,9 @@ class SceneBatches(VanillaDataManager[SceneImages]):
     An ordinary copy to a GPU waits until everything has been computed that was asked for before. That is the better
     part of the step before, behind which drawing pixels, making rays and marching them can hide.
     """
+
+    depths: DepthMaps | None = None
+    """Depth maps of the training pictures, where they are trained on."""
 
     def __init__(self, config: VanillaDataManagerConfig, *args: Any, **kwargs: Any) -> None:
         if isinstance(config.dataparser, NerfstudioDataParserConfig):
@@ -60,6 +64,19 @@ class SceneBatches(VanillaDataManager[SceneImages]):
         assert isinstance(pictures, dict)
         return pictures
 
+    def read_depths(self) -> None:
+        """Have training batches say how far along their rays something is, as "depth" of the rays.
+
+        Raises:
+            InputError: if there are no depth maps, or one of them is damaged.
+        """
+        self.depths = depth_maps(self.train_dataparser_outputs, self.config.camera_res_scale_factor)
+        if self.depths is None:
+            raise InputError(
+                "--pipeline.model.depth-loss-weight trains on depth maps, and no training view of this scene has one: "
+                'give frames of a capture their "depth_file_path", or leave the option out.'
+            )
+
     def setup_eval(self) -> None:
         super().setup_eval()
         # The quality of a view of which nothing counts is no number.
@@ -79,7 +96,10 @@ class SceneBatches(VanillaDataManager[SceneImages]):
         assert self.train_pixel_sampler is not None
         drawn = self.train_pixel_sampler.sample(self.training_pictures())
         batch = {name: values if name == "full_image" else self._sent(values) for name, values in drawn.items()}
-        return self.train_ray_generator(batch["indices"]), batch
+        rays = self.train_ray_generator(batch["indices"])
+        if self.depths is not None:
+            rays.metadata["depth"] = self.depths.along(rays, drawn["indices"])
+        return rays, batch
 
     def _get_pixel_sampler(self, dataset: SceneImages, num_rays_per_batch: int) -> PixelSampler:
         config = self.config.pixel_sampler

@@ -75,12 +75,32 @@ def find_mask(frame: Frame, folder: Path, downscale: int = 1) -> Path | None:
     return path
 
 
+def find_depth(frame: Frame, folder: Path, downscale: int) -> Path | None:
+    """Find the depth map that a frame names, if it names one.
+
+    Args:
+        frame: of a file in ``folder``.
+        folder: of the scene.
+        downscale: of the copies that are read.
+
+    Raises:
+        InputError: where it is missing.
+    """
+    if frame.depth is None:
+        return None
+    name = _smaller_copy(frame.depth, "depths", downscale)
+    path = find_image(folder, name)
+    if path is None:
+        raise InputError(f"the depth map {folder / name} of {frame.where} is missing.")
+    return path
+
+
 @dataclass
 class Captures(DataParser):
     """Reads what Nerfstudio's parser reads, lenses of each frame too, and says what is wrong with the rest.
 
     Poses are centred in double precision. Where a capture has no pictures to evaluate on, those of training stand in.
-    Depth maps and COLMAP's points are left alone.
+    Depth maps are found, and read by whoever wants them. COLMAP's points are left alone.
 
     Raises:
         UsageError: if there is no capture at ``data`` or an option is out of range.
@@ -104,6 +124,7 @@ class Captures(DataParser):
         pictures = sorted(self._pictures(transforms, folder, downscale), key=lambda picture: picture.path)
         self._notes.tell(of_times(picture.frame for picture in pictures))
         masks = [find_mask(picture.frame, folder, downscale) for picture in pictures]
+        depths = [find_depth(picture.frame, folder, downscale) for picture in pictures]
         chosen = self._split(transforms, pictures, folder, downscale, split)
 
         poses, to_field = self._oriented(np.stack([picture.frame.pose for picture in pictures]), transforms, path)
@@ -119,13 +140,15 @@ class Captures(DataParser):
         half = config.scene_scale
         return CaptureOutputs(
             image_filenames=[pictures[index].path for index in chosen],
-            cameras=cameras_of([pictures[index] for index in chosen], poses[chosen]),
+            cameras=cameras_of([pictures[index] for index in chosen], poses[chosen], scale),
             scene_box=SceneBox(aabb=torch.tensor([[-half] * 3, [half] * 3], dtype=torch.float32)),
             dataparser_scale=scale * transforms.applied_scale,
             dataparser_transform=torch.from_numpy(to_field),
             metadata={
                 "mask_color": config.mask_color,
                 "masks": [masks[index] for index in chosen],
+                "depths": [depths[index] for index in chosen],
+                "depth_unit": config.depth_unit_scale_factor * scale * transforms.applied_scale,
                 "crop_radii": [pictures[index].lens.crop_radius for index in chosen],
             },
         )
@@ -136,7 +159,7 @@ class Captures(DataParser):
             value = getattr(config, name)
             if value is not None and value < 1:
                 raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {value}.")
-        for name in ("scale_factor", "scene_scale"):
+        for name in ("scale_factor", "scene_scale", "depth_unit_scale_factor"):
             if not 0 < getattr(config, name) < math.inf:
                 raise UsageError(f"--{name.replace('_', '-')} must be positive, not {getattr(config, name)}.")
         if not 0 < config.train_split_fraction <= 1:

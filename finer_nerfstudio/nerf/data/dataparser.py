@@ -97,7 +97,7 @@ class BlenderViews(DataParser):
         extent = config.scene_half_extent
         return DataparserOutputs(
             image_filenames=[picture.path for picture in pictures],
-            cameras=cameras_of(pictures, poses, factor),
+            cameras=cameras_of(pictures, poses, config.scale_factor, factor),
             alpha_color=None,
             scene_box=SceneBox(aabb=torch.tensor([[-extent] * 3, [extent] * 3], dtype=torch.float32)),
             dataparser_scale=config.scale_factor,

@@ -30,6 +30,10 @@ _LONGEST_NAME = 1024
 _FARTHEST = 1e12
 _DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 _LENS_FLAGS = {"is_fisheye": CameraType.FISHEYE, "equirectangular": CameraType.EQUIRECTANGULAR}
+_FOR_TWO_EYES = ("OMNIDIRECTIONALSTEREO_L", "OMNIDIRECTIONALSTEREO_R", "VR180_L", "VR180_R")
+# Of which Nerfstudio's rays know no distortion.
+_WITHOUT_DISTORTION = (CameraType.EQUIRECTANGULAR, CameraType.ORTHOPHOTO)
+_TRAINED_ON = [model for model in CAMERA_MODEL_TO_TYPE if model not in _FOR_TWO_EYES]
 _ORIENTATIONS = ("pca", "up", "vertical", "none")
 
 
@@ -143,6 +147,7 @@ class Frame:
         where: the frame for sentences.
         image: file of the picture, relative to the scene's folder, with slashes; its suffix may be missing.
         mask: likewise of the mask, if there is one.
+        depth: likewise of the depth map, if there is one.
         pose: camera-to-world matrix ``[3, 4]``, a rotation and a position; the camera looks along -z, y is up.
         time: of a scene that moves.
         values: what it says of its lens, the file's values where it says nothing.
@@ -151,6 +156,7 @@ class Frame:
     where: str
     image: str
     mask: str | None
+    depth: str | None
     pose: Matrix
     time: float | None
     values: _Values
@@ -184,6 +190,11 @@ class Frame:
             raise InputError(
                 f"{self.where} has a lens that cannot be: its focal length is {_numbers(lens.focal)}, its center "
                 f"{_numbers(lens.center)} pixels, and its distortion {_numbers(lens.distortion)}."
+            )
+        if lens.distorts_by is not None and model in _WITHOUT_DISTORTION:
+            raise InputError(
+                f'{self.where} has lens distortion ("{lens.distorts_by}"), which pictures of type {model.name} cannot '
+                f"have: undistort them, or give the lens that they were taken with."
             )
         return lens
 
@@ -269,32 +280,49 @@ def of_times(frames: Iterable[Frame]) -> str | None:
     )
 
 
-def cameras_of(pictures: Sequence[Picture], poses: npt.NDArray[np.floating], downscale: int = 1) -> Cameras:
+def cameras_of(
+    pictures: Sequence[Picture], poses: npt.NDArray[np.floating], scale: float, downscale: int = 1
+) -> Cameras:
     """Return Nerfstudio's cameras of pictures whose blocks of ``downscale`` by ``downscale`` pixels are averaged.
 
     Args:
         pictures: at least one.
         poses: camera-to-world matrices ``[pictures, 3, 4]`` in the coordinates of the field.
+        scale: units of the field in one of the file, by which the pixels of an ORTHOPHOTO shrink.
         downscale: a remainder at the right and the bottom is cut off.
+
+    Raises:
+        InputError: for kinds of lenses that cannot be in one scene.
     """
 
     def column(values: Sequence[float]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.float64).div(downscale).float()[:, None]
 
     lenses = [picture.lens for picture in pictures]
+    models = {lens.model for lens in lenses}
+    if {
+        CameraType.ORTHOPHOTO,
+        CameraType.FISHEYE624,
+    } <= models:  # Nerfstudio asks which kinds there are, not which it is
+        raise InputError("pictures of type ORTHOPHOTO and FISHEYE624 cannot be in one capture: make two of them.")
+    units = [scale if lens.model is CameraType.ORTHOPHOTO else 1.0 for lens in lenses]
     longest = max(len(lens.distortion) for lens in lenses)
     distortion = torch.tensor([lens.distortion + (0.0,) * (longest - len(lens.distortion)) for lens in lenses])
     return Cameras(
         camera_to_worlds=torch.from_numpy(np.ascontiguousarray(poses)).float(),
-        fx=column([lens.focal[0] for lens in lenses]),
-        fy=column([lens.focal[1] for lens in lenses]),
+        fx=column([lens.focal[0] / unit for lens, unit in zip(lenses, units, strict=True)]),
+        fy=column([lens.focal[1] / unit for lens, unit in zip(lenses, units, strict=True)]),
         cx=column([lens.center[0] for lens in lenses]),
         cy=column([lens.center[1] for lens in lenses]),
         width=torch.tensor([[picture.width // downscale] for picture in pictures]),
         height=torch.tensor([[picture.height // downscale] for picture in pictures]),
-        distortion_params=distortion if any(lens.distorts_by for lens in lenses) else None,
+        distortion_params=distortion if CameraType.FISHEYE624 in models or any(map(_distorts, lenses)) else None,
         camera_type=torch.tensor([[lens.model.value] for lens in lenses]),
     )
+
+
+def _distorts(lens: Lens) -> bool:
+    return lens.distorts_by is not None
 
 
 def _json(path: Path) -> Any:
@@ -320,7 +348,8 @@ def _frame(frame: Any, scene: dict[str, Any], where: str) -> Frame:
     if not isinstance(frame, dict):
         raise InputError(f"{where} must be a JSON object, it is {_shown(frame)}.")
     own = _Values([frame], where)
-    image, mask, pose = own.text("file_path"), own.text("mask_path"), own.matrix("transform_matrix")
+    image, pose = own.text("file_path"), own.matrix("transform_matrix")
+    mask, depth = own.text("mask_path"), own.text("depth_file_path")
     if image is None:
         raise InputError(f'{where} has no "file_path".')
     if pose is None:
@@ -329,6 +358,7 @@ def _frame(frame: Any, scene: dict[str, Any], where: str) -> Frame:
         where,
         _portable(image),
         None if mask is None else _portable(mask),
+        None if depth is None else _portable(depth),
         _camera_pose(pose, f'{where}: "transform_matrix"'),
         None if own.get("time") is None else own.number("time"),
         _Values([frame, scene], where),
@@ -371,8 +401,13 @@ def _model(values: _Values) -> CameraType:
     known = CAMERA_MODEL_TO_TYPE.get(model) if isinstance(model, str) else None
     if known is None:
         raise InputError(
-            f'{values.where}: the "camera_model" {_shown(model)} is not known, only {", ".join(CAMERA_MODEL_TO_TYPE)}: '
+            f'{values.where}: the "camera_model" {_shown(model)} is not known, only {", ".join(_TRAINED_ON)}: '
             f"undistort the pictures, or estimate another model."
+        )
+    if model in _FOR_TWO_EYES:
+        raise InputError(
+            f'{values.where}: pictures of the "camera_model" {model} show two places at once, those of two eyes: a '
+            f"field renders such pictures, but is not trained on them. Convert them to EQUIRECTANGULAR or PINHOLE."
         )
     if flags and known is not flags[0]:
         raise InputError(f'{values.where} has the "camera_model" {model}, and is {flags[0].name} by another word.')
@@ -424,9 +459,13 @@ def _scales(values: _Values, width: int, height: int) -> tuple[float, float]:
 
 def _distortion(values: _Values, model: CameraType) -> tuple[float, ...]:
     listed = values.innermost("distortion_params", *_DISTORTION).get("distortion_params")
+    expected = 12 if model is CameraType.FISHEYE624 else 6
+    if listed is None and model is CameraType.FISHEYE624:
+        raise InputError(
+            f'{values.where}: a lens of type FISHEYE624 needs its "distortion_params", {expected} numbers.'
+        )
     if listed is None:
         return tuple(values.number(name) or 0.0 for name in _DISTORTION)
-    expected = 12 if model is CameraType.FISHEYE624 else 6
     if not isinstance(listed, list) or len(listed) != expected:
         raise InputError(f'{values.where}: "distortion_params" must be a list of {expected} numbers.')
     numbers = [_Values([{"distortion_params": number}], values.where).number("distortion_params") for number in listed]

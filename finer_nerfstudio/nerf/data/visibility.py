@@ -19,6 +19,7 @@ from torch import Tensor
 from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf.data.captures import CaptureOutputs
 from finer_nerfstudio.nerf.data.notes import Notes
+from finer_nerfstudio.nerf.sampling.fisheye624 import project
 
 Array = npt.NDArray[np.float64]
 
@@ -82,7 +83,7 @@ def require_lenses(outputs: DataparserOutputs, rays_of: Callable[[Int[Tensor, "r
 def _misses(
     directions: Float[Tensor, "rays 3"], indices: Int[Tensor, "rays 3"], cameras: Cameras
 ) -> Float[Tensor, " rays"]:
-    """How many pixels away from their own rays are seen, by OpenCV's models; 0 for other lenses."""
+    """How many pixels away from their own rays are seen, by OpenCV's models and FISHEYE624; 0 for other lenses."""
     camera = indices[:, 0]
     local = torch.einsum("nij,ni->nj", cameras.camera_to_worlds.double().cpu()[camera, :3, :3], directions)
     x, y, ahead = local[:, 0], -local[:, 1], -local[:, 2]
@@ -98,8 +99,13 @@ def _misses(
     seen_x = x * radial + 2 * p1 * x * y + p2 * (square + 2 * x * x)
     seen_y = y * radial + p1 * (square + 2 * y * y) + 2 * p2 * x * y
     fx, fy, cx, cy = (value.double().cpu()[camera, 0] for value in (cameras.fx, cameras.fy, cameras.cx, cameras.cy))
+    aria = kind == CameraType.FISHEYE624.value
+    if bool(aria.any()):
+        local = local * local.new_tensor([1.0, -1.0, -1.0])
+        seen = project(local[aria], cameras.distortion_params.double().cpu()[camera[aria]])
+        seen_x[aria], seen_y[aria] = seen.unbind(dim=1)
     missed = torch.hypot(seen_x * fx + cx - indices[:, 2] - 0.5, seen_y * fy + cy - indices[:, 1] - 0.5)
-    known = fisheye | (kind == CameraType.PERSPECTIVE.value)
+    known = aria | fisheye | (kind == CameraType.PERSPECTIVE.value)
     return torch.where(known, missed.nan_to_num(nan=math.inf), 0.0)
 
 
@@ -193,7 +199,7 @@ def sight_of(
     numbers = np.unique(cameras)
     axes = np.stack([directions[cameras == number].mean(axis=0) for number in numbers])
     axes /= np.linalg.norm(axes, axis=1, keepdims=True)
-    places = np.stack([origins[cameras == number][0] for number in numbers])
+    places = np.stack([origins[cameras == number].mean(axis=0) for number in numbers])
     # The point nearest to all axes: the sum of what each axis leaves of the way there vanishes.
     across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
     total = across.sum(axis=0)

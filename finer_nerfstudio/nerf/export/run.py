@@ -23,6 +23,7 @@ from finer_nerfstudio.nerf.export.grid_baking import bake_grid, picture_of_grid
 from finer_nerfstudio.nerf.export.gsplat_rasterizer import rasterizer_for
 from finer_nerfstudio.nerf.export.initialization import splats_on
 from finer_nerfstudio.nerf.export.options import GridOptions, SplatOptions
+from finer_nerfstudio.nerf.export.placement import Placement, placement_of
 from finer_nerfstudio.nerf.export.refinement import refine
 from finer_nerfstudio.nerf.export.scene import Picture, pictures_of, scene_of_model
 from finer_nerfstudio.nerf.export.splat_file import write_splats
@@ -53,6 +54,7 @@ class LoadedScene:
         method: its method.
         steps: that it was trained for.
         scene: what it shows.
+        placement: from its coordinates to those of the data.
         training: the cameras it was trained on.
         held_out: others, of the size in which pictures are compared.
     """
@@ -61,8 +63,14 @@ class LoadedScene:
     method: str
     steps: int
     scene: Scene
+    placement: Placement
     training: list[View]
     held_out: list[View]
+
+    @property
+    def placed(self) -> Placement:
+        """Where splats are written: as the data were, but for an offset that their single precision has no room for."""
+        return self.placement.near_the_origin(float((self.scene.field.aabb[1] - self.scene.field.aabb[0]).max()))[0]
 
 
 @dataclass
@@ -132,7 +140,9 @@ def load_scene(run: Path, *, view_size: int | None, held_out: int) -> LoadedScen
     training = [view_of(cameras, index) for index in range(len(cameras))]
     held = [view_of(others, index) for index in evenly(len(others), held_out)]
     size = _for_device(_VIEW_SIZE, model.device) if view_size is None else view_size
-    return LoadedScene(config, method, steps, scene_of_model(model), training, [view.resized(size) for view in held])
+    placement = placement_of(data.train_dataparser_outputs)
+    resized = [view.resized(size) for view in held]
+    return LoadedScene(config, method, steps, scene_of_model(model), placement, training, resized)
 
 
 def _for_device(choices: tuple[int, int], device: torch.device | str) -> int:
@@ -140,7 +150,7 @@ def _for_device(choices: tuple[int, int], device: torch.device | str) -> int:
 
 
 def bake_splats_to(path: Path, run: Path, options: SplatOptions, *, overwrite: bool, report: Stage) -> dict[str, Any]:
-    """Bake a run into splats and write them.
+    """Bake a run into splats and write them, in the coordinates of the data.
 
     Args:
         path: .ply file.
@@ -196,7 +206,7 @@ def bake_splats_to(path: Path, run: Path, options: SplatOptions, *, overwrite: b
         splats = refined
         compared = compare(lambda view: Picture(view, *draw(refined, view)), held_out, report)
         clock.lap("refine")
-    write_splats(path, splats)
+    write_splats(path, loaded.placed.splats(splats))
     found = {
         "kind": "splats",
         "splats": len(splats),
@@ -209,7 +219,7 @@ def bake_splats_to(path: Path, run: Path, options: SplatOptions, *, overwrite: b
 
 
 def bake_grid_to(path: Path, run: Path, options: GridOptions, *, overwrite: bool, report: Stage) -> dict[str, Any]:
-    """Bake a run into a sparse grid and write it; see :func:`bake_splats_to`.
+    """Bake a run into a sparse grid and write it, in the coordinates of the field; see :func:`bake_splats_to`.
 
     Args:
         path: .npz file.
@@ -256,14 +266,21 @@ def _finish(
     write_comparison(picture_file(path), compared, found["kind"])
     view = loaded.held_out[0]
     device = loaded.scene.device
+    # A grid lies along the axes of the field's box.
+    viewpoint, offset = viewpoint_on(view, loaded.scene.field.aabb), None
+    if found["kind"] == "splats":
+        viewpoint = loaded.placed.viewpoint(viewpoint)
+        offset = (loaded.placement.shift - loaded.placed.shift).tolist()
     content = {
         **found,
+        "field_to_data": loaded.placement.matrix.tolist(),
+        "offset_to_data": offset,
         **mean_quality(compared),
         "psnr_by_view": [view.psnr for view in compared],
         "bytes": path.stat().st_size,
         "seconds": clock.seconds,
         "measured_on": {"held_out_views": len(loaded.held_out), "width": view.width, "height": view.height},
-        "viewpoint": asdict(viewpoint_on(view, loaded.scene.field.aabb)),
+        "viewpoint": asdict(viewpoint),
         "run": str(loaded.config),
         "method": loaded.method,
         "trained_steps": loaded.steps,

@@ -11,6 +11,8 @@ from nerfstudio.model_components.ray_generators import RayGenerator
 from nerfstudio.utils.math import intersect_obb
 from torch import Tensor, nn
 
+from finer_nerfstudio.nerf.sampling.fisheye624 import unproject
+
 # Whose rays all begin where the camera is.
 _FROM_ONE_PLACE = (CameraType.PERSPECTIVE, CameraType.FISHEYE, CameraType.EQUIRECTANGULAR)
 # Pixels of all lenses, of 16 bytes each.
@@ -67,7 +69,7 @@ class PinholeRays(nn.Module):
 
 
 class LensRays(RayGenerator):
-    """Nerfstudio's ``RayGenerator``, with the ray along the axis of a fish eye.
+    """Nerfstudio's ``RayGenerator``, with the ray along the axis of a fish eye, and lenses of type FISHEYE624.
 
     Args:
         cameras: of any kind.
@@ -79,7 +81,9 @@ class LensRays(RayGenerator):
         Args:
             ray_indices: camera, row and column of each pixel.
         """
-        return _with_axis(super().forward(ray_indices.to(self.cameras.device)), self.cameras)
+        ray_indices = ray_indices.to(self.cameras.device)
+        rays = _with_axis(super().forward(ray_indices), self.cameras)
+        return _with_fisheye624(rays, self.cameras, ray_indices[:, 1:].double() + 0.5)
 
 
 class TabulatedRays(nn.Module):
@@ -170,6 +174,7 @@ def camera_rays(camera: Cameras, crop: OrientedBox | None = None) -> RayBundle:
     """
     camera = camera if camera.shape else camera.reshape((1,))
     rays = _with_axis(camera.generate_rays(camera_indices=0, keep_shape=True), camera)
+    rays = _with_fisheye624(rays, camera, camera.get_image_coords().to(camera.device).double())
     rays.origins = rays.origins.to(rays.directions)  # a camera path of whole numbers has whole-numbered poses
     if crop is not None:
         nears, fars = intersect_obb(rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3), crop)
@@ -190,6 +195,31 @@ def _with_axis(rays: RayBundle, cameras: Cameras) -> RayBundle:
     # The pixel before it is lost too where only areas are asked for: they are differences to the next one.
     area = (1.0 / (cameras.fx * cameras.fy))[camera]
     rays.pixel_area = torch.where(fisheye & rays.pixel_area.isnan(), area, rays.pixel_area)
+    return rays
+
+
+def _with_fisheye624(rays: RayBundle, cameras: Cameras, places: Float[Tensor, "*rays 2"]) -> RayBundle:
+    """Nerfstudio takes the numbers of the first ray's lens for all, and knows no angle beyond 90 degrees.
+
+    Args:
+        rays: of all kinds of lenses.
+        cameras: that they are of.
+        places: rows and columns of the middles of their pixels.
+    """
+    assert rays.camera_indices is not None
+    camera = rays.camera_indices.squeeze(-1)
+    chosen = cameras.camera_type[camera].squeeze(-1) == CameraType.FISHEYE624.value
+    if not bool(chosen.any()):
+        return rays
+    assert cameras.distortion_params is not None
+    camera, (rows, columns) = camera[chosen], places[chosen].unbind(dim=-1)
+    fx, fy, cx, cy = (values.double()[camera, 0] for values in (cameras.fx, cameras.fy, cameras.cx, cameras.cy))
+    points = torch.stack([(columns - cx) / fx, (rows - cy) / fy], dim=-1)
+    local = unproject(points, cameras.distortion_params.double()[camera]) * points.new_tensor([1.0, -1.0, -1.0])
+    directions = torch.einsum("nij,nj->ni", cameras.camera_to_worlds.double()[camera, :3, :3], local)
+    rays.directions[chosen] = directions.to(rays.directions)
+    rays.metadata["directions_norm"][chosen] = 1.0
+    rays.pixel_area[chosen] = (1.0 / (fx * fy)).to(rays.pixel_area)[:, None]
     return rays
 
 

@@ -31,6 +31,10 @@ def _say_next(since: float) -> None:
         written = None if folder is None else _newest(Path(folder), since)
         if written is not None:
             terminal.say(f"next: open {terminal.shown(written)}")
+            config = value_on_command_line("--load-config")
+            if config is not None and "--save-world-frame" not in sys.argv:
+                files = f"{terminal.quoted(written)} --load-config {terminal.quoted(Path(config))}"
+                terminal.say(f"or, in the coordinates of the data: finer export original {files}")
     elif program in ("ns-eval", "eval"):
         numbers = value_on_command_line("--output-path")
         if numbers is not None and _newest(Path(numbers), since) is not None:

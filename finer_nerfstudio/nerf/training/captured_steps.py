@@ -41,6 +41,10 @@ def reason_against(trainer: FinerTrainer) -> str | None:
         return "the scene has no end" if model.unbounded else "proposal networks sample it"
     if model.config.appearance_dim or model.config.camera_optimizer.mode != "off":
         return "pictures have codes, or their poses are refined"
+    if model.config.depth_loss_weight > 0:
+        return "depth maps are trained on"
+    if model.field.grid is not None:
+        return "the network reads a grid of features"
     if model.grid.resolution > FINEST:
         return f"the grid has more than {FINEST} cells per axis"
     if trainer.world_size > 1:

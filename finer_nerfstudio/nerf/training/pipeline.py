@@ -21,6 +21,7 @@ from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.nerf.data.alpha import over_white
 from finer_nerfstudio.nerf.data.batches import SceneBatches
 from finer_nerfstudio.nerf.data.images import SceneImages, counted_pixels
+from finer_nerfstudio.nerf.data.notes import Notes
 from finer_nerfstudio.nerf.data.views import evenly
 from finer_nerfstudio.nerf.data.visibility import require_lenses, require_sight
 from finer_nerfstudio.nerf.model import FinerModelConfig
@@ -136,6 +137,10 @@ class FinerPipeline(DynamicBatchPipeline):
             datamanager.train_ray_generator = rays  # pyright: ignore[reportAttributeAccessIssue]
         if test_mode == "val" and isinstance(datamanager, SceneBatches):
             require_lenses(datamanager.train_dataparser_outputs, datamanager.train_ray_generator)
+            if self.config.model.depth_loss_weight > 0:
+                datamanager.read_depths()
+            elif any(datamanager.train_dataparser_outputs.metadata.get("depths", [])):
+                Notes().tell("There are depth maps: --pipeline.model.depth-loss-weight 0.1 trains on them too.")
             if not self.model.unbounded:
                 pictures = datamanager.training_pictures()
                 require_sight(datamanager.train_dataparser_outputs, pictures, datamanager.train_ray_generator)

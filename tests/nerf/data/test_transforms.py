@@ -40,7 +40,7 @@ ANYTHING = st.recursive(
 NAMES = ["w", "h", "fl_x", "fl_y", "cx", "cy", "camera_angle_x", "camera_angle_y", "camera_model", "is_fisheye"]
 NAMES += ["k1", "k4", "p1", "distortion_params", "fisheye_crop_radius", "frames", "train_filenames", "val_filenames"]
 NAMES += ["applied_transform", "applied_scale", "orientation_override", "transform_matrix", "file_path", "mask_path"]
-NAMES += ["time", "equirectangular", "test_filenames"]
+NAMES += ["time", "equirectangular", "test_filenames", "depth_file_path"]
 
 
 def content() -> dict[str, Any]:

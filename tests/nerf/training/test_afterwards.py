@@ -20,6 +20,12 @@ from finer_nerfstudio.nerf.training.afterwards import _say_next
         (["ns-render", "dataset"], ["renders/test/rgb/0.jpg"], "next: look at renders/test/rgb/0.jpg"),
         (["ns-export", "pointcloud", "--output-dir", "e"], ["e/cloud.ply"], "next: open e/cloud.ply"),
         (
+            ["ns-export", "poisson", "--load-config", "run/config.yml", "--output-dir", "e"],
+            ["e/mesh.ply"],
+            "next: open e/mesh.ply\nor, in the coordinates of the data: finer export original e/mesh.ply "
+            "--load-config run/config.yml",
+        ),
+        (
             ["ns-eval", "--load-config", "run/config.yml", "--output-path", "e.json"],
             ["e.json"],
             "next: ns-viewer --load-config run/config.yml",
