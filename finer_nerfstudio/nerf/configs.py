@@ -64,7 +64,7 @@ def method_specification(
                 "scheduler": DecayOverTrainingConfig(start_lr=tuned.start_learning_rate),
             },
             # Only in scenes without end, or with --pipeline.model.field.encoding grid.
-            "feature_grid": {"optimizer": AdamConfig(lr=1e-2), "scheduler": DecayOverTrainingConfig()},
+            "feature_grid": {"optimizer": AdamConfig(lr=1e-2, eps=1e-7), "scheduler": DecayOverTrainingConfig()},
             # Only with --pipeline.model.camera-optimizer.mode and --pipeline.model.sampler proposal; nerfacto's.
             "camera_opt": {"optimizer": AdamConfig(lr=1e-3), "scheduler": DecayOverTrainingConfig()},
             "proposal_networks": {"optimizer": AdamConfig(lr=1e-2), "scheduler": DecayOverTrainingConfig()},

@@ -30,7 +30,7 @@ from finer_nerfstudio.nerf.field import FinerField, FinerFieldConfig, RadianceFi
 from finer_nerfstudio.nerf.rendering import render, sky
 from finer_nerfstudio.nerf.sampling.importance import Amount
 from finer_nerfstudio.nerf.sampling.proposal import ProposalSampler, ProposedSegments
-from finer_nerfstudio.nerf.sampling.rays import camera_rays
+from finer_nerfstudio.nerf.sampling.rays import camera_rays, finer_cameras
 from finer_nerfstudio.nerf.sampling.sampler import OccupancyGrid, RayLimits
 from finer_nerfstudio.nerf.sampling.unbounded_grid import DrawnSegments, UnboundedGrid
 from finer_nerfstudio.nerf.scene import Scene
@@ -45,6 +45,8 @@ from finer_nerfstudio.runs import metrics
 # Whose numbers take 5 GB.
 _FINEST_GRID = 1024
 _LONGEST_CODE = 1024
+_SUPERSAMPLING_WITHOUT_END = 2
+_MOST_SUPERSAMPLING = 8
 
 
 @dataclass
@@ -86,6 +88,11 @@ class FinerModelConfig(ModelConfig):
     and white balance do; everything else is seen by the mean of all codes. 0 for none."""
     camera_optimizer: CameraOptimizerConfig = dataclasses.field(default_factory=CameraOptimizerConfig)
     """Whether poses of training pictures are refined along with the field (--optimizers.camera-opt)."""
+    supersampling: int | None = None
+    """Rays along each side of a pixel, in training and in pictures: a photograph's pixel is the mean of what it covers.
+    2 in scenes without end, and 1 else and in the viewer, unless given."""
+    supersampling_from: int = 1000
+    """Training steps in which a pixel has one ray, through its middle, before it has several."""
     depth_loss_weight: float = 0.0
     """Weight of the error of depths beside that of colours, in captures with depth maps ("depth_file_path"); 0 leaves
     the maps alone, and 0.1 is a good start."""
@@ -115,6 +122,9 @@ class FinerModelConfig(ModelConfig):
             if getattr(self, name) < 1:
                 option = name.replace("_", "-")
                 raise UsageError(f"--pipeline.model.{option} must be at least 1, not {getattr(self, name)}.")
+        if self.supersampling is not None and not 1 <= self.supersampling <= _MOST_SUPERSAMPLING:
+            option = "--pipeline.model.supersampling"
+            raise UsageError(f"{option} must lie between 1 and {_MOST_SUPERSAMPLING}, not {self.supersampling}.")
         if not 0 <= self.appearance_dim <= _LONGEST_CODE:
             option = "--pipeline.model.appearance-dim"
             raise UsageError(f"{option} must lie between 0 and {_LONGEST_CODE}, not {self.appearance_dim}.")
@@ -124,7 +134,7 @@ class FinerModelConfig(ModelConfig):
         if not 0 < self.samples_per_spread < math.inf:
             option = "--pipeline.model.samples-per-spread"
             raise UsageError(f"{option} must be finite and positive, it is {self.samples_per_spread}.")
-        for name in ("near_plane", "grid_warmup_steps", "depth_loss_weight"):
+        for name in ("near_plane", "grid_warmup_steps", "supersampling_from", "depth_loss_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 option = name.replace("_", "-")
                 raise UsageError(
@@ -171,6 +181,10 @@ class FinerModel(Model):
         self.camera_optimizer: CameraOptimizer = config.camera_optimizer.setup(
             num_cameras=self.num_train_data, device="cpu"
         )
+        default = _SUPERSAMPLING_WITHOUT_END if self.unbounded else 1
+        self.supersampling = default if config.supersampling is None else config.supersampling
+        # What a pixel covers is of no account yet in the beginning, when more pixels say more.
+        self.training_supersampling = 1
         self.averaged_field = AveragedField(self.field, config.ema_decay)
         self.grid: OccupancyGrid | None = None
         self.proposals: ProposalSampler | None = None
@@ -184,6 +198,11 @@ class FinerModel(Model):
         self.steps_are_captured = False
         self.panel = ViewerPanel(self.field, steps=self.sampler.steps)
         self.live_view = LiveView()
+
+    @property
+    def rays_of_pixel(self) -> int:
+        """Rays whose mean is the colour of a pixel in this training step."""
+        return self.training_supersampling**2
 
     def _grid(self, aabb: Tensor) -> OccupancyGrid:
         steps, resolution = self.config.samples_per_ray, self.config.grid_resolution
@@ -265,6 +284,7 @@ class FinerModel(Model):
             self.config.near_plane,
             steps=self.training_steps,
             max_samples=self.config.max_samples_per_batch,
+            together=self.rays_of_pixel,
             generator=self.generator(ray_bundle.origins.device),
         )
         segments = sampler.march(ray_bundle.origins, ray_bundle.directions, limits)
@@ -296,6 +316,10 @@ class FinerModel(Model):
                 appearance=appearance,
             )
             accumulation = torch.ones_like(accumulation)
+        if self.rays_of_pixel > 1:
+            rgb, accumulation = (
+                values.unflatten(0, (-1, self.rays_of_pixel)).mean(dim=1) for values in (rgb, accumulation)
+            )
         return {"rgb": rgb, "accumulation": accumulation, "num_samples_per_batch": len(weights), "losses": losses}
 
     def scene(self, stages: int | None = None) -> Scene:
@@ -317,7 +341,9 @@ class FinerModel(Model):
 
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
-        return self.get_outputs_for_camera_ray_bundle(camera_rays(camera, obb_box))
+        across = 1 if viewer_thread() is not None else self.supersampling
+        outputs = self.get_outputs_for_camera_ray_bundle(camera_rays(finer_cameras(camera, across), obb_box))
+        return {name: _means_of_pixels(values, across) for name, values in outputs.items()}
 
     def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
         """Straight-alpha ``[*, 4]`` image: the white that evaluation puts behind the scene is taken out again."""
@@ -373,3 +399,10 @@ class FinerModel(Model):
             "normals": outputs["normals"],
         }
         return values, images
+
+
+def _means_of_pixels(values: Tensor, across: int) -> Tensor:
+    """Return the means of blocks of ``across`` by ``across`` rays, ``[height, width, channels]``."""
+    if across == 1:
+        return values
+    return values.unflatten(1, (-1, across)).unflatten(0, (-1, across)).mean(dim=(1, 3))

@@ -58,14 +58,30 @@ def results_of(nerfstudio: Command, output: Path) -> tuple[dict[str, float], dic
 def test_a_capture_trains_and_is_evaluated(capture: Path, tmp_path: Path, nerfstudio: Command) -> None:
     """Views that were not trained on come out closer than pictures of one colour could, the best for each of them."""
     nerfstudio("ns-train", "finer-sine", "--data", capture, "--output-dir", tmp_path, *SHORT,
-               "--optimizers.fields.optimizer.lr", "2e-3",
+               # Sixteen pictures of 48 pixels say nothing of details that finer grids could hold.
+               "--pipeline.model.field.grid.levels", "4", "--pipeline.model.field.grid.finest", "48",
+               "--pipeline.model.appearance-dim", "4",
+               "--pipeline.model.camera-optimizer.mode", "SO3xR3",
                "--max-num-iterations", "200", "nerfstudio-data")  # fmt: skip
     results, state = results_of(nerfstudio, tmp_path)
-    names = json.loads((capture / "transforms.json").read_text())["test_filenames"]
+    transforms = json.loads((capture / "transforms.json").read_text())
+    names = transforms["test_filenames"]
     pictures = [np.asarray(Image.open(capture / name)) / 255 for name in names]
     flat = np.mean([-10 * np.log10(picture.var(axis=(0, 1)).mean()) for picture in pictures])
     assert results["psnr"] > flat + 0.7
     assert state["pipeline"]["_model._extra_state"]["unbounded"] == "yes"
+    assert set(state["optimizers"]) == {"fields", "feature_grid", "camera_opt"}
+    codes = state["pipeline"]["_model.field.codes"]
+    assert codes.shape == (16, 4)
+    assert bool((codes.norm(dim=1) > 0).all())
+    # Poses were right before, and have not gone far.
+    given = {frame["file_path"]: frame["transform_matrix"] for frame in transforms["frames"]}
+    refined = json.loads(next(tmp_path.rglob("refined_poses.json")).read_text())["frames"]
+    assert len(refined) == 16
+    for frame in refined:
+        pose, before = np.array(frame["transform_matrix"]), np.array(given[frame["file_path"]])
+        assert 0 < np.abs(pose - before).max() < 0.3
+        np.testing.assert_allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-4)
 
 
 def test_proposal_networks_train_are_evaluated_and_resumed(

@@ -98,7 +98,8 @@ class SceneBatches(VanillaDataManager[SceneImages]):
         batch = {name: values if name == "full_image" else self._sent(values) for name, values in drawn.items()}
         rays = self.train_ray_generator(batch["indices"])
         if self.depths is not None:
-            rays.metadata["depth"] = self.depths.along(rays, drawn["indices"])
+            of_pixel = len(rays) // len(drawn["indices"])
+            rays.metadata["depth"] = self.depths.along(rays, drawn["indices"].repeat_interleave(of_pixel, dim=0))
         return rays, batch
 
     def _get_pixel_sampler(self, dataset: SceneImages, num_rays_per_batch: int) -> PixelSampler:

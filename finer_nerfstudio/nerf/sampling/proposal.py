@@ -148,7 +148,8 @@ class ProposalSampler(nn.Module):
         slots = sampler.num_nerf_samples_per_ray
         num_rays = origins.shape[0]
         if limits.max_samples is not None and num_rays:
-            num_rays = max(1, min(num_rays, limits.max_samples // slots))
+            fitting = min(num_rays, limits.max_samples // slots)
+            num_rays = max(1, fitting // limits.together) * limits.together
         origins, directions = origins[:num_rays], directions[:num_rays]
         nears, fars = (None if limit is None else limit[:num_rays] for limit in (limits.nears, limits.fars))
         if self.reach is None:

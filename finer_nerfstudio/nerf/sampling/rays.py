@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from jaxtyping import Float, Int
 from nerfstudio.cameras.cameras import Cameras, CameraType
@@ -136,6 +138,56 @@ class TabulatedRays(nn.Module):
             camera_indices=camera[:, None],
             metadata={"directions_norm": norm},
         )
+
+
+class SubpixelRays(nn.Module):
+    """Several rays for each pixel, side by side: a photograph's pixel is the mean of what it covers.
+
+    Args:
+        cameras: of any kind.
+        most_across: rays along each side of a pixel that it can be asked for, at least 1.
+
+    Attributes:
+        across: rays along each side of a pixel now, 1 or ``most_across``; 1 is the middle.
+    """
+
+    def __init__(self, cameras: Cameras, most_across: int) -> None:
+        super().__init__()
+        self.across = 1
+        self._by_across = nn.ModuleDict(
+            {str(across): least_costly_rays(finer_cameras(cameras, across)) for across in {1, most_across}}
+        )
+
+    def forward(self, ray_indices: Int[Tensor, "pixels 3"]) -> RayBundle:
+        """Rays with unit directions, those of a pixel one after the other, row by row.
+
+        Args:
+            ray_indices: camera, row and column of each pixel.
+        """
+        n = self.across
+        if n > 1:
+            within = torch.arange(n, device=ray_indices.device)
+            rows = n * ray_indices[:, 1, None, None] + within[:, None]
+            columns = n * ray_indices[:, 2, None, None] + within
+            camera = ray_indices[:, 0, None, None]
+            ray_indices = torch.stack(torch.broadcast_tensors(camera, rows, columns), dim=-1).view(-1, 3)
+        return self._by_across[str(n)](ray_indices)
+
+
+def finer_cameras(cameras: Cameras, across: int) -> Cameras:
+    """Return cameras with ``across`` times as many pixels along each side, which see the same."""
+    if across == 1:
+        return cameras
+    finer = copy.deepcopy(cameras)
+    finer.rescale_output_resolution(float(across))
+    return finer
+
+
+def least_costly_rays(cameras: Cameras) -> nn.Module:
+    """Return what makes rays of these cameras at the least cost."""
+    if are_pinholes(cameras):
+        return PinholeRays(cameras)
+    return TabulatedRays(cameras) if fit_a_table(cameras) else LensRays(cameras)
 
 
 def lenses_of(cameras: Cameras) -> tuple[Int[Tensor, " cameras"], Int[Tensor, " lenses"]]:

@@ -35,6 +35,7 @@ class RayLimits:
         steps: along the diagonal of the scene's box, the sampler's own number unless given.
         max_samples: keep only as many leading rays as fit into this number of segments (at least one ray), so that the
             memory of what follows is bounded.
+        together: rays of one pixel, which are kept or left out together.
         generator: source of one random offset per ray; without it segments are centred.
     """
 
@@ -43,6 +44,7 @@ class RayLimits:
     near_plane: float = 0.0
     steps: int | None = None
     max_samples: int | None = None
+    together: int = 1
     generator: torch.Generator | None = None
 
 
@@ -236,7 +238,7 @@ class OccupancyGrid(nn.Module):
                 columns=columns,
                 resolution=self.resolution,
             )
-            counts = leading(counts, limits.max_samples)
+            counts = leading(counts, limits)
             ray_indices, slots, distances = marching.segments_of(bits, counts, nearest, offsets, step=step)
             lengths = torch.full_like(distances, step)
             return RaySegments(ray_indices, slots, distances, lengths, counts, candidates[: counts.shape[0]])
@@ -250,20 +252,20 @@ class OccupancyGrid(nn.Module):
             columns=columns,
             resolution=self.resolution,
         )
-        ray_indices, column, slots, counts = self.kept(hit, limits.max_samples)
+        ray_indices, column, slots, counts = self.kept(hit, limits)
         distances = nearest[ray_indices] + (column + offsets[ray_indices]) * step
         lengths = torch.full_like(distances, step)
         return RaySegments(ray_indices, slots, distances, lengths, counts, inside[: counts.shape[0]].sum(dim=1))
 
     @staticmethod
-    def kept(hit: Bool[Tensor, "rays steps"], max_samples: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def kept(hit: Bool[Tensor, "rays steps"], limits: RayLimits) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The places of a table that hold, as ray, step and number among those of the ray, and counts of rays.
 
         Args:
             hit: which steps are samples.
-            max_samples: keep only as many leading rays as fit into this number of samples (at least one ray).
+            limits: of the samples that leading rays may have together.
         """
-        counts = leading(hit.sum(dim=1), max_samples)
+        counts = leading(hit.sum(dim=1), limits)
         hit = hit[: counts.shape[0]]
         ray_indices, column = hit.nonzero(as_tuple=True)
         first = counts.cumsum(0) - counts
@@ -271,11 +273,12 @@ class OccupancyGrid(nn.Module):
         return ray_indices, column, slots, counts
 
 
-def leading(counts: Int[Tensor, " rays"], max_samples: int | None) -> Int[Tensor, " kept"]:
-    """Counts of the leading rays that fit into so many samples together, of at least one ray."""
-    if max_samples is None:
+def leading(counts: Int[Tensor, " rays"], limits: RayLimits) -> Int[Tensor, " kept"]:
+    """Counts of the leading rays that fit into so many samples together, of at least one pixel."""
+    if limits.max_samples is None:
         return counts
-    return counts[: max(1, int((counts.cumsum(0) <= max_samples).sum()))]
+    fitting = int((counts.cumsum(0) <= limits.max_samples).sum())
+    return counts[: max(1, fitting // limits.together) * limits.together]
 
 
 def span_in_box(

@@ -144,7 +144,7 @@ class UnboundedGrid(OccupancyGrid):
         slope = directions * (2.0 / (self.aabb[1] - self.aabb[0]))
         start = world_to_box(origins, self.aabb)
         drawn = draw(start, slope, nears, fars, chances, amount, looked_at=looked_at, placed=placed)
-        counts = leading(drawn.counts, limits.max_samples)
+        counts = leading(drawn.counts, limits)
         rays = counts.shape[0]
         slots = torch.arange(most, device=origins.device).expand(rays, most)
         kept = (slots < counts[:, None]).flatten().nonzero().squeeze(-1)

@@ -27,7 +27,10 @@ def training_callbacks(model: FinerModel) -> list[TrainingCallback]:
         if not model.steps_are_captured:
             model.averaged_field.follow(model.field)
 
-    callbacks = [TrainingCallback([_AFTER], update_average)]
+    def supersample(step: int) -> None:
+        model.training_supersampling = model.supersampling if step >= model.config.supersampling_from else 1
+
+    callbacks = [TrainingCallback([_BEFORE], supersample), TrainingCallback([_AFTER], update_average)]
     if model.grid is not None:
         callbacks += _of_grid(model, model.grid)
     if model.proposals is not None:

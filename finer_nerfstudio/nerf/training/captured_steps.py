@@ -43,6 +43,8 @@ def reason_against(trainer: FinerTrainer) -> str | None:
         return "pictures have codes, or their poses are refined"
     if model.config.depth_loss_weight > 0:
         return "depth maps are trained on"
+    if model.supersampling > 1:
+        return "a pixel has several rays"
     if model.field.grid is not None:
         return "the network reads a grid of features"
     if model.grid.resolution > FINEST:

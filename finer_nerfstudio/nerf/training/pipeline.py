@@ -24,8 +24,8 @@ from finer_nerfstudio.nerf.data.images import SceneImages, counted_pixels
 from finer_nerfstudio.nerf.data.notes import Notes
 from finer_nerfstudio.nerf.data.views import evenly
 from finer_nerfstudio.nerf.data.visibility import require_lenses, require_sight
-from finer_nerfstudio.nerf.model import FinerModelConfig
-from finer_nerfstudio.nerf.sampling.rays import PinholeRays, TabulatedRays, are_pinholes, fit_a_table
+from finer_nerfstudio.nerf.model import FinerModel, FinerModelConfig
+from finer_nerfstudio.nerf.sampling.rays import SubpixelRays
 from finer_nerfstudio.nerf.training import distributed, terminal
 from finer_nerfstudio.nerf.training.afterwards import say_next_at_exit
 from finer_nerfstudio.nerf.training.asked import crop_of_command, require_possible_command
@@ -126,15 +126,18 @@ class FinerPipeline(DynamicBatchPipeline):
         self._averaged_gradients: list[bool] = []
         self._average_gradients()
 
+    @property
+    def _finer_model(self) -> FinerModel:
+        return cast(FinerModel, self.model)
+
     def _look_at_the_scene(self, test_mode: Literal["test", "val", "inference"]) -> None:
         """Choose the rays that cost least, and see to it that they meet the scene before anything is trained."""
         datamanager = self.datamanager
         if datamanager.train_pixel_sampler is None:
             return
-        cameras = datamanager.train_dataset.cameras
-        if are_pinholes(cameras) or fit_a_table(cameras):
-            rays = (PinholeRays if are_pinholes(cameras) else TabulatedRays)(cameras).to(self.device)
-            datamanager.train_ray_generator = rays  # pyright: ignore[reportAttributeAccessIssue]
+        cameras = datamanager.train_dataset.cameras.to(self.device)
+        rays = SubpixelRays(cameras, self._finer_model.supersampling).to(self.device)
+        datamanager.train_ray_generator = rays  # pyright: ignore[reportAttributeAccessIssue]
         if test_mode == "val" and isinstance(datamanager, SceneBatches):
             require_lenses(datamanager.train_dataparser_outputs, datamanager.train_ray_generator)
             if self.config.model.depth_loss_weight > 0:
@@ -169,14 +172,28 @@ class FinerPipeline(DynamicBatchPipeline):
 
     def get_train_loss_dict(self, step: int) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
         self._average_gradients()
+        self._supersample()
         outputs, loss_dict, metrics_dict = super().get_train_loss_dict(step)
         rays = outputs["rgb"].shape[0]
         all_rays = distributed.total(rays, self.device)
         if rays * self.world_size != all_rays:
             # Some process had to leave out rays: each counts with as many as it has in the mean of all.
             loss_dict = {name: loss * (rays * self.world_size / all_rays) for name, loss in loss_dict.items()}
-        self.trained_rays += int(all_rays)
+        self.trained_rays += int(all_rays) * self._finer_model.rays_of_pixel
         return outputs, loss_dict, metrics_dict
+
+    def _supersample(self) -> None:
+        """Give pixels as many rays as the model now wants, and fewer pixels to a step that has more rays for each."""
+        rays = self.datamanager.train_ray_generator
+        if not isinstance(rays, SubpixelRays):
+            return
+        wanted = self._finer_model.training_supersampling
+        if wanted != rays.across:
+            self.dynamic_num_rays_per_batch = self._bounded(
+                self.dynamic_num_rays_per_batch * rays.across**2 / wanted**2
+            )
+            self._update_pixel_samplers()
+            rays.across = wanted
 
     def get_eval_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         outputs, loss_dict, metrics_dict = super().get_eval_loss_dict(step)
@@ -194,7 +211,8 @@ class FinerPipeline(DynamicBatchPipeline):
         self.dynamic_num_rays_per_batch = self._bounded(min(rays, 2 * self.dynamic_num_rays_per_batch))
 
     def _bounded(self, rays: float) -> int:
-        return int(max(16, min(rays, self.config.max_num_rays)))
+        """As many pixels as have so many rays, within bounds."""
+        return int(max(16, min(rays, self.config.max_num_rays // self._finer_model.rays_of_pixel)))
 
     @torch.no_grad()
     def test_quality(self, *, seconds: float) -> Quality:

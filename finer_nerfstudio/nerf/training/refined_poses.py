@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -42,9 +43,12 @@ def write_refined_poses(folder: Path, optimizer: CameraOptimizer, outputs: Datap
         outputs: of the parser, for the training pictures.
     """
     poses = refined_poses(optimizer, outputs).tolist()
+    pictures = outputs.image_filenames
+    # As the capture's file names them, from its folder on, where they lie in one.
+    root = os.path.commonpath([path.parent.parent for path in pictures])
     frames = [
-        {"file_path": str(path), "transform_matrix": [*pose, [0.0, 0.0, 0.0, 1.0]]}
-        for path, pose in zip(outputs.image_filenames, poses, strict=True)
+        {"file_path": Path(os.path.relpath(path, root)).as_posix(), "transform_matrix": [*pose, [0.0, 0.0, 0.0, 1.0]]}
+        for path, pose in zip(pictures, poses, strict=True)
     ]
     path = folder / NAME
     write_json(path, {"frames": frames})

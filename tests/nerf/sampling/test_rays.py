@@ -10,7 +10,15 @@ from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.model_components.ray_generators import RayGenerator
 from torch import Tensor
 
-from finer_nerfstudio.nerf.sampling.rays import LensRays, PinholeRays, are_pinholes, camera_rays
+from finer_nerfstudio.nerf.sampling.rays import (
+    LensRays,
+    PinholeRays,
+    TabulatedRays,
+    are_pinholes,
+    camera_rays,
+    fit_a_table,
+    lenses_of,
+)
 
 
 def cameras(kind: CameraType = CameraType.PERSPECTIVE, distortion: Tensor | None = None) -> Cameras:
@@ -125,3 +133,53 @@ def test_a_pose_of_whole_numbers_has_rays_of_fractions() -> None:
     rays = camera_rays(whole)
     assert rays.origins.dtype == rays.directions.dtype == torch.float32
     assert (rays.origins == torch.tensor([0.0, 0.0, 3.0])).all()
+
+
+def mixed_cameras() -> Cameras:
+    """Six cameras with three lenses, upright and lying, one of them a fish eye and one that sees all around."""
+    generator = torch.Generator().manual_seed(3)
+    rotations, _ = torch.linalg.qr(torch.randn(6, 3, 3, generator=generator))
+    kinds = (CameraType.PERSPECTIVE, CameraType.FISHEYE, CameraType.EQUIRECTANGULAR)
+    lens = torch.tensor([0, 1, 0, 2, 1, 0])
+    return Cameras(
+        camera_to_worlds=torch.cat([rotations, torch.randn(6, 3, 1, generator=generator)], dim=2),
+        fx=torch.tensor([40.0, 20.0, 12.0])[lens][:, None],
+        fy=torch.tensor([41.0, 20.0, 12.0])[lens][:, None],
+        cx=torch.tensor([16.3, 10.5, 12.0])[lens][:, None],
+        cy=torch.tensor([12.1, 15.5, 6.0])[lens][:, None],
+        width=torch.tensor([32, 20, 24])[lens][:, None],
+        height=torch.tensor([24, 30, 12])[lens][:, None],
+        distortion_params=torch.tensor(
+            [[-0.1, 0.02, 0.0, 0.0, 1e-3, -2e-3], [0.03, -0.01, 2e-3, 0.0, 0.0, 0.0], [0.0] * 6]
+        )[lens],
+        camera_type=torch.tensor([kind.value for kind in kinds])[lens][:, None],
+    )
+
+
+def test_a_table_has_the_rays_of_every_lens() -> None:
+    scene = mixed_cameras()
+    assert fit_a_table(scene)
+    lens, first = lenses_of(scene)
+    assert len(first) == 3
+    assert lens[first].tolist() == [0, 1, 2]
+    assert len({(int(a), int(b)) for a, b in zip(lens, scene.camera_type, strict=True)}) == 3
+    indices = torch.cat(
+        [
+            torch.cartesian_prod(torch.tensor([camera]), torch.arange(int(height)), torch.arange(int(width)))
+            for camera, (height, width) in enumerate(zip(scene.height, scene.width, strict=True))
+        ]
+    )
+    ours, theirs = TabulatedRays(scene)(indices), LensRays(scene)(indices)
+    torch.testing.assert_close(ours.origins, theirs.origins)
+    # The pixel of the fish eye whose middle lies on the axis, too, of which Nerfstudio has NaN.
+    torch.testing.assert_close(ours.directions, theirs.directions, atol=2e-6, rtol=0)
+    torch.testing.assert_close(ours.metadata["directions_norm"], theirs.metadata["directions_norm"])
+    assert torch.equal(ours.camera_indices, theirs.camera_indices)
+
+
+def test_what_no_table_can_hold() -> None:
+    assert not fit_a_table(cameras(CameraType.VR180_L)), "its rays begin in many places"
+    large = mixed_cameras()
+    large.width = torch.full_like(large.width, 20_000)
+    large.height = torch.full_like(large.height, 20_000)
+    assert not fit_a_table(large)
