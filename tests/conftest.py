@@ -17,7 +17,11 @@ from jaxtyping import install_import_hook
 # A machine that is at hand for its GPU has few packages.
 if find_spec("beartype") is not None:
     install_import_hook(
-        ["finer_nerfstudio.inr", "finer_nerfstudio.runs.metrics", "finer_nerfstudio.tasks"], "beartype.beartype"
+        [
+            *("finer_nerfstudio.inr", "finer_nerfstudio.tasks"),
+            *("finer_nerfstudio.runs.isosurface", "finer_nerfstudio.runs.metrics"),
+        ],
+        "beartype.beartype",
     )
 # No test is about time, and the first call of anything in torch takes long.
 settings.register_profile("untimed", deadline=None)

@@ -154,6 +154,7 @@ def shortened(command: str) -> str:
     elif command.startswith("finer export") and arguments[1] != "original":
         arguments += ["--view-size", "32", "--held-out", "1"]
         sizes = {"splats": ["--splats", "1000", "--refine-steps", "5"], "grid": ["--resolution", "24"]}
+        sizes["mesh"] = ["--resolution", "33"]
         arguments += sizes[arguments[1]]
     if "--num-points" in arguments:
         arguments[arguments.index("--num-points") + 1] = "2000"

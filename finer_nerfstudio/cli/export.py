@@ -1,11 +1,12 @@
-"""Bake a trained field into something that browsers draw at interactive rates, on machines without a GPU too.
+"""Export a trained field: as a mesh, or baked into something that browsers draw at interactive rates without a GPU.
 
+    finer export mesh --load-config RUN/config.yml
     finer export splats --load-config RUN/config.yml
     finer export grid --load-config RUN/config.yml --output-path demo.npz
 
-Splats are Gaussians in the usual .ply layout of 3D Gaussian Splatting; a grid is a sparse one of voxels. A JSON file
-and a picture beside either say how much it looks like the field. The verb "original" brings what ns-export wrote back
-to the coordinates of the data.
+A mesh is the field's surface in the capture's own coordinates. Splats are Gaussians in the usual .ply layout of 3D
+Gaussian Splatting; a grid is a sparse one of voxels. A JSON file and a picture beside each say how much it looks like
+the field. The verb "original" brings what ns-export wrote back to the coordinates of the data.
 """
 
 from __future__ import annotations
@@ -20,20 +21,24 @@ import tyro
 
 from finer_nerfstudio.cli.view import View
 from finer_nerfstudio.cli.view import run as view
-from finer_nerfstudio.nerf.export.options import GridOptions, SplatOptions
+from finer_nerfstudio.nerf.export.options import GridOptions, MeshOptions, SplatOptions
 from finer_nerfstudio.nerf.run_folder import run_config
 from finer_nerfstudio.runs.processor import prepare_processor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bake:
+class Export:
     load_config: Path
     """config.yml of the run, or its folder, which ns-train prints."""
     output_path: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    """The file to write: .ply for splats, .npz for a grid. Its JSON and its picture are written beside it. In the run's
-    folder unless given."""
+    """The file to write: .glb or .ply for a mesh, .ply for splats, .npz for a grid. Its JSON and its picture are
+    written beside it. In the run's folder unless given."""
     overwrite: bool = False
     """Replace these files if they are there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bake(Export):
     view: bool = False
     """Open it in the browser afterwards."""
     host: str = "127.0.0.1"
@@ -50,6 +55,17 @@ class Splats(SplatOptions, Bake):
 @dataclass(frozen=True, kw_only=True)
 class Grid(GridOptions, Bake):
     """Bake a run into a sparse grid of voxels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurfaceMesh(MeshOptions, Export):
+    """Export the surface of a run as a mesh with colours, in the coordinates and units of the capture's own file.
+
+    A bounded scene is taken whole; of a scene without end, what is in its box, or more by --region. The mesh has what
+    the training cameras see. A .ply file holds the capture's coordinates and 8-bit sRGB colours. A .glb file holds the
+    same coordinates in a node that turns z up to y up, as glTF wants it: Blender, which turns it back, shows the
+    capture's coordinates, and viewers show it upright.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +117,23 @@ def grid(command: Grid) -> None:
     _finish(command, target, found)
 
 
-def _target(command: Bake, name: str) -> Path:
+def mesh(command: SurfaceMesh) -> None:
+    target = _target(command, "mesh.glb")
+    from finer_nerfstudio.nerf.export.mesh_run import export_mesh_to
+    from finer_nerfstudio.runs.progress import stages
+
+    prepare_processor()
+    with stages() as stage:
+        found = export_mesh_to(target, command.load_config, command, overwrite=command.overwrite, report=stage)
+    print(f"{found['vertices']:,} vertices, {found['faces']:,} triangles, {found['bytes']:,} bytes")
+    low, high = found["bounds"]
+    size = " x ".join(f"{b - a:.3g}" for a, b in zip(low, high, strict=True))
+    print(f"surface at a density of {found['density']:.3g}, {size} units of the capture large")
+    _say_quality(target, found)
+    print(f"next: open {shlex.quote(str(target))}")
+
+
+def _target(command: Export, name: str) -> Path:
     """The file to write; a run that is not there is said before Nerfstudio is imported, which takes its time."""
     config = run_config(command.load_config)
     print(f"opening {config}", flush=True)
@@ -109,6 +141,14 @@ def _target(command: Bake, name: str) -> Path:
 
 
 def _finish(command: Bake, target: Path, found: dict[str, Any]) -> None:
+    _say_quality(target, found)
+    if command.view:
+        view(View(target, command.host, command.port))
+    else:
+        print(f"next: finer view {shlex.quote(str(target))}")
+
+
+def _say_quality(target: Path, found: dict[str, Any]) -> None:
     from finer_nerfstudio.nerf.export.run import picture_file
 
     measured = found["measured_on"]
@@ -116,10 +156,6 @@ def _finish(command: Bake, target: Path, found: dict[str, Any]) -> None:
     print(f"against the field on {measured['held_out_views']} held-out views of {size}: {_quality_in_words(found)}")
     print(f"(drawn by {found['drawn_by']})")
     print(f"{target}, and beside it {picture_file(target).name}")
-    if command.view:
-        view(View(target, command.host, command.port))
-    else:
-        print(f"next: finer view {shlex.quote(str(target))}")
 
 
 def _quality_in_words(found: dict[str, Any]) -> str:
@@ -129,10 +165,11 @@ def _quality_in_words(found: dict[str, Any]) -> str:
 OPTIONS = (
     Annotated[Splats, tyro.conf.subcommand("splats", prefix_name=False)]
     | Annotated[Grid, tyro.conf.subcommand("grid", prefix_name=False)]
+    | Annotated[SurfaceMesh, tyro.conf.subcommand("mesh", prefix_name=False)]
     | Annotated[Original, tyro.conf.subcommand("original", prefix_name=False)]
 )
-_VERBS: dict[type, Callable[[Any], None]] = {Splats: splats, Grid: grid, Original: original}
+_VERBS: dict[type, Callable[[Any], None]] = {Splats: splats, Grid: grid, SurfaceMesh: mesh, Original: original}
 
 
-def run(command: Splats | Grid | Original) -> None:
+def run(command: Splats | Grid | SurfaceMesh | Original) -> None:
     _VERBS[type(command)](command)

@@ -14,7 +14,7 @@ VERBS: dict[str, str] = {
     "render-image": "decode a fitted image at any size",
     "fit-sdf": "fit the signed distance of a mesh or a point cloud",
     "stream": "send networks stage by stage: encode, decode, serve, inspect, pack, compare",
-    "export": "bake a radiance field into Gaussian splats or a sparse grid",
+    "export": "export a radiance field as a mesh, Gaussian splats or a sparse grid",
     "view": "open splats in the browser",
     "analyze": "repeat the figures of the paper on an image or network of your own",
     "reproduce": "repeat the tables of the paper",

@@ -256,14 +256,15 @@ def decode(command: Decode) -> None:
 
 def _write_stage(command: Decode, stream: Stream, folder: Path) -> Path:
     """Write what a stream shows that ends with its newest stage."""
+    from finer_nerfstudio.files.meshes.mesh import Mesh
+    from finer_nerfstudio.files.meshes.writing import write_ply
     from finer_nerfstudio.files.png import write_image
-    from finer_nerfstudio.tasks.sdf.run import write_mesh
     from finer_nerfstudio.tasks.streaming.subjects import image_size, picture_of, surface_in_units
 
     header, name = stream.header, f"stage-{stream.stages - 1}"
     if header.task == "sdf":
         target = folder / f"{name}.ply"
-        write_mesh(target, *surface_in_units(stream, command.resolution))
+        write_ply(target, Mesh(*surface_in_units(stream, command.resolution)))
         return target
     target = folder / f"{name}.png"
     if header.task == "nerf":

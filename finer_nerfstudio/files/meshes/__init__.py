@@ -1,1 +1,1 @@
-"""Reading files of meshes and point clouds: one module a format, all giving a :class:`~.raw.RawShape`."""
+"""Meshes and point clouds on disk: one module for each format that is read, and one that writes."""

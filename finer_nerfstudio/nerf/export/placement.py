@@ -11,6 +11,7 @@ import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 
 from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.files.meshes.mesh import Mesh
 from finer_nerfstudio.nerf.export import harmonics
 from finer_nerfstudio.nerf.export.splats import Splats, rotation_matrices
 from finer_nerfstudio.nerf.export.viewing import Viewpoint, as_vector
@@ -58,6 +59,10 @@ class Placement:
     def directions(self, directions: npt.NDArray[np.floating]) -> Matrix:
         """Turn vectors ``[n, 3]``, whose length stays."""
         return directions @ self.turn.T
+
+    def mesh(self, mesh: Mesh) -> Mesh:
+        """Move a mesh."""
+        return Mesh(self.points(mesh.vertices), mesh.faces, mesh.colors)
 
     def viewpoint(self, view: Viewpoint) -> Viewpoint:
         """Move a camera."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from finer_nerfstudio.nerf.export.scene import Picture, pictures_of, scene_of_mo
 from finer_nerfstudio.nerf.export.splat_file import write_splats
 from finer_nerfstudio.nerf.export.surface import appearance, surface_points
 from finer_nerfstudio.nerf.export.viewing import Viewpoint, as_vector, description_file
+from finer_nerfstudio.nerf.model import FinerModel
 from finer_nerfstudio.nerf.run_folder import run_config
 from finer_nerfstudio.nerf.scene import Scene
 from finer_nerfstudio.nerf.training.trained_run import load_run
@@ -47,7 +48,7 @@ _PATH = argument("path", option="--output-path")
 
 @dataclass(frozen=True)
 class LoadedScene:
-    """A trained run, ready to be baked.
+    """A trained run, ready to be exported.
 
     Attributes:
         config: its config.yml.
@@ -91,15 +92,20 @@ class Clock:
         self._since = now
 
 
-def prepare_file(path: Path, suffix: str, *, overwrite: bool) -> None:
+def prepare_file(path: Path, *suffixes: str, overwrite: bool) -> None:
     """Refuse a file that could not be written when it is ready, or that is there already.
+
+    Args:
+        path: of the file.
+        suffixes: one of which it has to end in.
+        overwrite: replace what is there.
 
     Raises:
         UsageError: for another ending, and for a file that is in the way.
         InputError: where the folder cannot be written to.
     """
-    if path.suffix.lower() != suffix:
-        raise UsageError(f"{_PATH} must end in {suffix}, it is {path}.")
+    if path.suffix.lower() not in suffixes:
+        raise UsageError(f"{_PATH} must end in {' or '.join(suffixes)}, it is {path}.")
     for file in (path, description_file(path), picture_file(path)):
         if file.is_dir():
             raise UsageError(f"{file} is a folder: choose another {_PATH}.")
@@ -117,20 +123,23 @@ def prepare_file(path: Path, suffix: str, *, overwrite: bool) -> None:
 
 
 def picture_file(path: Path) -> Path:
-    """The picture beside a baked file."""
+    """The picture beside an exported file."""
     return path.with_name(f"{path.name}.png")
 
 
-def load_scene(run: Path, *, view_size: int | None, held_out: int) -> LoadedScene:
+def load_scene(
+    run: Path, *, view_size: int | None, held_out: int, scene_of: Callable[[FinerModel], Scene] = scene_of_model
+) -> LoadedScene:
     """Load a run and its cameras.
 
     Args:
         run: its folder or config.yml.
         view_size: longer side in pixels of the held-out views; what suits the machine unless given.
         held_out: how many of the evaluation cameras to take, evenly spread; 0 for all.
+        scene_of: gives what a model shows, or refuses it.
 
     Raises:
-        InputError: where the run cannot be loaded.
+        InputError: where the run cannot be loaded, or is refused.
     """
     config = run_config(run)
     method, steps, model, data = load_run(config)
@@ -142,7 +151,7 @@ def load_scene(run: Path, *, view_size: int | None, held_out: int) -> LoadedScen
     size = _for_device(_VIEW_SIZE, model.device) if view_size is None else view_size
     placement = placement_of(data.train_dataparser_outputs)
     resized = [view.resized(size) for view in held]
-    return LoadedScene(config, method, steps, scene_of_model(model), placement, training, resized)
+    return LoadedScene(config, method, steps, scene_of(model), placement, training, resized)
 
 
 def _for_device(choices: tuple[int, int], device: torch.device | str) -> int:
@@ -214,8 +223,9 @@ def bake_splats_to(path: Path, run: Path, options: SplatOptions, *, overwrite: b
         "refine_steps": steps,
         "before_refinement": before,
         "drawn_by": drawn_by,
+        "seed": options.seed,
     }
-    return _finish(path, loaded, found, compared, clock, options.seed)
+    return _finish_baked(path, loaded, found, compared, clock)
 
 
 def bake_grid_to(path: Path, run: Path, options: GridOptions, *, overwrite: bool, report: Stage) -> dict[str, Any]:
@@ -255,36 +265,50 @@ def bake_grid_to(path: Path, run: Path, options: GridOptions, *, overwrite: bool
         "resolution": options.resolution,
         "degree": options.degree,
         "drawn_by": "PyTorch",
+        "seed": options.seed,
     }
-    return _finish(path, loaded, found, compared, clock, options.seed)
+    return _finish_baked(path, loaded, found, compared, clock)
 
 
-def _finish(
-    path: Path, loaded: LoadedScene, found: dict[str, Any], compared: Sequence[Comparison], clock: Clock, seed: int
+def _finish_baked(
+    path: Path, loaded: LoadedScene, found: dict[str, Any], compared: Sequence[Comparison], clock: Clock
 ) -> dict[str, Any]:
-    """Write picture and JSON beside a baked file, and return the content of the latter."""
-    write_comparison(picture_file(path), compared, found["kind"])
-    view = loaded.held_out[0]
-    device = loaded.scene.device
+    """The same of a file that is looked at in the browser, from a first viewpoint."""
     # A grid lies along the axes of the field's box.
-    viewpoint, offset = viewpoint_on(view, loaded.scene.field.aabb), None
+    viewpoint, offset = viewpoint_on(loaded.held_out[0], loaded.scene.field.aabb), None
     if found["kind"] == "splats":
         viewpoint = loaded.placed.viewpoint(viewpoint)
         offset = (loaded.placement.shift - loaded.placed.shift).tolist()
+    found = {**found, "offset_to_data": offset, "viewpoint": asdict(viewpoint)}
+    return finish(path, loaded, found, compared, clock)
+
+
+def finish(
+    path: Path, loaded: LoadedScene, found: dict[str, Any], compared: Sequence[Comparison], clock: Clock
+) -> dict[str, Any]:
+    """Write picture and JSON beside an exported file, and return the content of the latter.
+
+    Args:
+        path: of the file.
+        loaded: what it was made from.
+        found: what there is to say of it; its ``kind`` stands in the picture.
+        compared: with the field, at least one view.
+        clock: of the work.
+    """
+    write_comparison(picture_file(path), compared, found["kind"])
+    view = loaded.held_out[0]
+    device = loaded.scene.device
     content = {
         **found,
         "field_to_data": loaded.placement.matrix.tolist(),
-        "offset_to_data": offset,
         **mean_quality(compared),
         "psnr_by_view": [view.psnr for view in compared],
         "bytes": path.stat().st_size,
         "seconds": clock.seconds,
         "measured_on": {"held_out_views": len(loaded.held_out), "width": view.width, "height": view.height},
-        "viewpoint": asdict(viewpoint),
         "run": str(loaded.config),
         "method": loaded.method,
         "trained_steps": loaded.steps,
-        "seed": seed,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "processor",
         "versions": software_versions(),
     }

@@ -15,9 +15,10 @@ from finer_nerfstudio.runs.command_line import value_on_command_line, values_on_
 
 # Exporters that radiance fields have nothing for, and what to take instead.
 _NOT_FOR_FIELDS = {
-    "marching-cubes": ("wants a signed distance field", "ns-export tsdf and ns-export poisson make meshes"),
+    "marching-cubes": ("wants a signed distance field", "finer export mesh makes a mesh of a radiance field"),
     "gaussian-splat": ("writes the splats of splatfacto", "finer export splats bakes a radiance field into splats"),
 }
+_MESHES = ("tsdf", "poisson")
 _VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".gif")
 # Of ns-render and ns-export, which find out about others by an error of their own.
 _POSITIVE = (
@@ -128,6 +129,27 @@ def _require_export() -> None:
     given = value_on_command_line("--output-dir")
     if given is not None:
         require_folder(Path(given), "--output-dir")
+
+
+def exports_mesh() -> bool:
+    """Return whether this is ns-export on the way to a mesh."""
+    return Path(sys.argv[0]).stem in ("ns-export", "exporter") and any(kind in sys.argv[1:] for kind in _MESHES)
+
+
+def require_possible_mesh(*, unbounded: bool) -> None:
+    """Check that ns-export can make a mesh of a field.
+
+    Args:
+        unbounded: whether the field shows surroundings without end.
+
+    Raises:
+        UsageError: for points of all that a view shows, of which Poisson's method makes a blob as large as the sky.
+    """
+    if unbounded and "poisson" in sys.argv[1:] and crop_of_command() is None:
+        raise UsageError(
+            "ns-export poisson would put a surface around all that this run shows, sky and all: cut out the scene's "
+            "box with --obb-center 0 0 0 --obb-rotation 0 0 0 --obb-scale 2 2 2, or take finer export mesh."
+        )
 
 
 def crop_of_command() -> OrientedBox | None:

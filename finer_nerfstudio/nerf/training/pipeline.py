@@ -28,8 +28,14 @@ from finer_nerfstudio.nerf.model import FinerModel, FinerModelConfig
 from finer_nerfstudio.nerf.sampling.rays import SubpixelRays
 from finer_nerfstudio.nerf.training import distributed, terminal
 from finer_nerfstudio.nerf.training.afterwards import say_next_at_exit
-from finer_nerfstudio.nerf.training.asked import crop_of_command, require_possible_command
+from finer_nerfstudio.nerf.training.asked import (
+    crop_of_command,
+    exports_mesh,
+    require_possible_command,
+    require_possible_mesh,
+)
 from finer_nerfstudio.nerf.training.opaque_rays import OpaqueRays
+from finer_nerfstudio.nerf.training.texturing import SurfaceColors
 from finer_nerfstudio.nerf.training.uncaught import run_is_ours
 from finer_nerfstudio.runs import metrics
 from finer_nerfstudio.runs.command_line import exit_on_input_error, ignore_library_warnings
@@ -117,6 +123,15 @@ class FinerPipeline(DynamicBatchPipeline):
             self._look_at_the_scene(test_mode)
         if test_mode == "test":
             self.model.register_forward_hook(OpaqueRays(crop_of_command()))
+            if exports_mesh():
+                with exit_on_input_error():
+                    require_possible_mesh(unbounded=self._finer_model.unbounded)
+                # Not a method of the class: the viewer and evaluation render what they are asked for.
+                self.model.get_outputs_for_camera_ray_bundle = SurfaceColors(self._finer_model)
+                terminal.note(
+                    "The mesh will be in the field's coordinates, with which the viewer works: centred, turned and "
+                    "scaled. finer export mesh writes one in those of the capture."
+                )
         # The bounds of the first batch are those of all others; Nerfstudio's division may give none at all.
         self.dynamic_num_rays_per_batch = self._bounded(self.dynamic_num_rays_per_batch)
         self._update_pixel_samplers()

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from finer_nerfstudio.tasks.sdf.raycasting import as_open3d, scene_of
+from finer_nerfstudio.runs.raycasting import as_open3d, scene_of
 
 SignedDistance = Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]]
 """From float32 points on the CPU to their signed distances."""

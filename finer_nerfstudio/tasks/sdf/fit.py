@@ -16,12 +16,12 @@ from torch import Tensor
 from finer_nerfstudio.errors import InputError, UsageError, argument
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.runs import metrics
+from finer_nerfstudio.runs.isosurface import Field, affordable_resolution, extract_surface
 from finer_nerfstudio.runs.options import FitOptions, device_named, preset_of, protocol_of, settings_of
 from finer_nerfstudio.runs.progress import Stage
 from finer_nerfstudio.runs.training import Backward, Report, Schedule, Training, train
 from finer_nerfstudio.tasks.sdf.distance import SignedDistance, cloud_distance, mesh_distance
 from finer_nerfstudio.tasks.sdf.effort import Effort
-from finer_nerfstudio.tasks.sdf.extraction import Field, affordable_resolution, extract_surface
 from finer_nerfstudio.tasks.sdf.loss import DistanceLoss, WeightedDraws
 from finer_nerfstudio.tasks.sdf.pool import PointPool, PooledDraws
 from finer_nerfstudio.tasks.sdf.sampling import SurfaceSampler

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from finer_nerfstudio.errors import UsageError, argument
-from finer_nerfstudio.files.atomic import replacing
 from finer_nerfstudio.files.checkpoint import save_model
+from finer_nerfstudio.files.meshes.mesh import Mesh
+from finer_nerfstudio.files.meshes.writing import write_ply
 from finer_nerfstudio.runs.progress import stages, training_progress
 from finer_nerfstudio.runs.results import Measured, numbers_of_training, request_of, run_in_folder, write_curve
 from finer_nerfstudio.tasks.sdf.effort import Effort, effort_after
@@ -26,8 +27,6 @@ from finer_nerfstudio.tasks.sdf.report import shape_report
 from finer_nerfstudio.tasks.sdf.shape import Shape
 
 LARGEST_RESOLUTION = 1024
-# Steps of single precision up to this share of a mesh's size are far below those of any grid.
-_FINEST = 1e-5
 
 
 def run_shape(
@@ -99,7 +98,8 @@ def _fit_and_measure(
     effort = effort_after(training.step * fitted.settings["batch_size"], resolution)
     with stages(quiet=quiet) as stage:
         vertices, faces, effort = surface_within(network, effort, report=stage)
-        origin = write_mesh(folder / "mesh.ply", fitted.normalization.to_source(vertices), faces, double=double)
+        mesh = Mesh(fitted.normalization.to_source(vertices), faces)
+        origin = write_ply(folder / "mesh.ply", mesh, double=double)
         quality = measure_shape(network, shape, vertices, faces, seed=options.seed, effort=effort, report=stage)
         stage("distances to the true surface", 0, 1)
         unit, _ = in_unit_frame(shape)
@@ -162,51 +162,3 @@ def surface_error(truth: Shape, vertices: np.ndarray) -> np.ndarray:
     import torch
 
     return distance_to(truth)(torch.from_numpy(vertices.astype(np.float32))).numpy()
-
-
-def write_mesh(path: Path, vertices: np.ndarray, faces: np.ndarray, *, double: bool = False) -> np.ndarray:
-    """Write a mesh as binary PLY.
-
-    In single precision, which every viewer shows. Far from the origin that has no room for a surface: there, vertices
-    are around another origin, which the header states as ``comment origin x y z``.
-
-    Args:
-        path: the file.
-        vertices: ``[n_vertices, 3]``.
-        faces: ``[n_faces, 3]``.
-        double: write double precision around the origin of ``vertices``; few viewers show it.
-
-    Returns:
-        The origin ``[3]``, to be added to the vertices that were written.
-
-    Raises:
-        InputError: where the file cannot be written.
-    """
-    origin = np.zeros(3) if double else _origin_for(vertices)
-    corners = np.empty(len(faces), [("count", "u1"), ("corners", "<i4", (3,))])
-    corners["count"] = 3
-    corners["corners"] = faces
-    header = [
-        "ply",
-        "format binary_little_endian 1.0",
-        *(["comment origin " + " ".join(repr(float(value)) for value in origin)] if origin.any() else []),
-        f"element vertex {len(vertices)}",
-        *(f"property {'double' if double else 'float'} {axis}" for axis in "xyz"),
-        f"element face {len(faces)}",
-        "property list uchar int vertex_indices",
-        "end_header",
-    ]
-    places = (vertices - origin).astype("<f8" if double else "<f4")
-    with replacing(path) as unfinished:
-        unfinished.write_bytes("\n".join(header).encode() + b"\n" + places.tobytes() + corners.tobytes())
-    return origin
-
-
-def _origin_for(vertices: np.ndarray) -> np.ndarray:
-    """Zero where single precision has room for the surface, otherwise a round place in its middle."""
-    low, high = vertices.min(axis=0), vertices.max(axis=0)
-    extent, reach = float((high - low).max()), float(np.abs(vertices).max())
-    if np.finfo(np.float32).eps * reach <= _FINEST * extent:
-        return np.zeros(3)
-    unit = 10.0 ** np.floor(np.log10(extent))
-    return np.round(0.5 * (low + high) / unit) * unit

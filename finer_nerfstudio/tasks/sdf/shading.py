@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finer_nerfstudio.tasks.sdf.raycasting import as_open3d, scene_of
+from finer_nerfstudio.files.meshes.mesh import vertex_normals
+from finer_nerfstudio.runs.raycasting import as_open3d, scene_of
 
 # Degrees between the direction of view and the light, to the left and up.
 _LIGHT_AZIMUTH, _LIGHT_ELEVATION = -35.0, 40.0
@@ -95,16 +96,6 @@ def radius_in_view(vertices: np.ndarray, center: np.ndarray, views: Sequence[Vie
     offsets = vertices - center
     sideways = [np.abs(offsets @ axis).max() for view in views for axis in _axes(view.azimuth, view.elevation)[:2]]
     return float(max(sideways))
-
-
-def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """``[n_vertices, 3]`` unit normals, the mean of the faces' around a vertex weighted by area; zero where none is."""
-    corners = vertices[faces]
-    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.stack(
-        [np.bincount(faces.ravel(), np.repeat(cross[:, axis], 3), len(vertices)) for axis in range(3)], axis=-1
-    )
-    return normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-300)
 
 
 def _axes(azimuth: float, elevation: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

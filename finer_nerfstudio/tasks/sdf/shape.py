@@ -310,7 +310,7 @@ def sample_shape(resolution: int = 128) -> Shape:
     """
     import torch
 
-    from finer_nerfstudio.tasks.sdf.extraction import extract_surface
+    from finer_nerfstudio.runs.isosurface import extract_surface
 
     def box(points: torch.Tensor, center: tuple[float, float, float], half: tuple[float, float, float]) -> torch.Tensor:
         beyond = (points - torch.tensor(center)).abs() - torch.tensor(half)

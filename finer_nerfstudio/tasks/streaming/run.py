@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from finer_nerfstudio.files.atomic import replacing
+from finer_nerfstudio.files.meshes.mesh import Mesh
+from finer_nerfstudio.files.meshes.writing import write_ply
 from finer_nerfstudio.files.png import write_image
 from finer_nerfstudio.inr.growth import GrowingNetwork
 from finer_nerfstudio.runs.progress import Stage, stages, training_progress
@@ -142,11 +144,9 @@ def _write_pictures(folder: Path, stream: Stream, stage: Stage) -> list[np.ndarr
 
 
 def _write_meshes(folder: Path, stream: Stream, stage: Stage) -> None:
-    from finer_nerfstudio.tasks.sdf.run import write_mesh
-
     for i in range(stream.stages):
         stage("extracting", i, stream.stages)
-        write_mesh(folder / f"stage-{i}.ply", *surface_in_units(stream, _MESH_RESOLUTION, stages=i + 1))
+        write_ply(folder / f"stage-{i}.ply", Mesh(*surface_in_units(stream, _MESH_RESOLUTION, stages=i + 1)))
 
 
 def _pixels_of(signal: SourceImage | Shape) -> int | None:

@@ -22,7 +22,12 @@ from nerfstudio.utils.eval_utils import eval_load_checkpoint, eval_setup
 
 from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.nerf.training import uncaught
-from finer_nerfstudio.nerf.training.asked import crop_of_command, require_possible_command
+from finer_nerfstudio.nerf.training.asked import (
+    crop_of_command,
+    exports_mesh,
+    require_possible_command,
+    require_possible_mesh,
+)
 from finer_nerfstudio.nerf.training.uncaught import say_uncaught
 
 
@@ -174,7 +179,7 @@ def test_places_where_a_command_could_not_write(
 
 
 @pytest.mark.parametrize(
-    ("kind", "instead"), [("marching-cubes", "ns-export tsdf"), ("gaussian-splat", "finer export splats")]
+    ("kind", "instead"), [("marching-cubes", "finer export mesh"), ("gaussian-splat", "finer export splats")]
 )
 def test_exporters_that_are_not_for_radiance_fields(
     kind: str, instead: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -182,6 +187,33 @@ def test_exporters_that_are_not_for_radiance_fields(
     monkeypatch.setattr(sys, "argv", ["/usr/bin/ns-export", kind, "--output-dir", str(tmp_path)])
     with pytest.raises(UsageError, match=f"ns-export {kind} .*{instead}"):
         require_possible_command()
+
+
+BOX_OF_SCENE = ["--obb-center", *"000", "--obb-rotation", *"000", "--obb-scale", *"222"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unbounded", "refused"),
+    [
+        (["poisson"], False, False),
+        (["poisson"], True, True),
+        (["poisson", "--obb-center", "0", "0", "0"], True, True),
+        (["poisson", *BOX_OF_SCENE], True, False),
+        (["tsdf"], True, False),
+    ],
+)
+def test_poissons_method_wants_a_box_in_a_scene_without_end(
+    arguments: list[str], unbounded: bool, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/ns-export", *arguments])
+    assert exports_mesh()
+    if refused:
+        with pytest.raises(UsageError, match="--obb-scale 2 2 2"):
+            require_possible_mesh(unbounded=unbounded)
+    else:
+        require_possible_mesh(unbounded=unbounded)
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/ns-export", "pointcloud"])
+    assert not exports_mesh()
 
 
 def test_an_export_into_a_file_is_refused_before_it_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from finer_nerfstudio.runs.isosurface import affordable_resolution, extract_surface
 from finer_nerfstudio.tasks.sdf.effort import Effort, effort_after
-from finer_nerfstudio.tasks.sdf.extraction import affordable_resolution, extract_surface
 from finer_nerfstudio.tasks.sdf.fit import ShapeOptions
 from finer_nerfstudio.tasks.sdf.run import run_shape
 from finer_nerfstudio.tasks.sdf.shape import sample_shape

@@ -11,8 +11,8 @@ import trimesh
 from torch import Tensor
 
 from finer_nerfstudio.runs import metrics
+from finer_nerfstudio.runs.isosurface import extract_surface
 from finer_nerfstudio.tasks.sdf.distance import cloud_distance, mesh_distance
-from finer_nerfstudio.tasks.sdf.extraction import extract_surface
 from finer_nerfstudio.tasks.sdf.fit import inside_of_distance, inside_of_field
 from finer_nerfstudio.tasks.sdf.sampling import COARSE_SCALE, FINE_SCALE, SurfaceSampler, training_points
 from finer_nerfstudio.tasks.sdf.shading import Scalars, View, render

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from finer_nerfstudio.errors import InputError
-from finer_nerfstudio.tasks.sdf.run import write_mesh
+from finer_nerfstudio.files.meshes.mesh import Mesh
+from finer_nerfstudio.files.meshes.writing import write_ply
 from finer_nerfstudio.tasks.sdf.shape import Shape, normalization_of, read_shape, sample_shape
 
 
@@ -197,7 +198,7 @@ def origin_of(path: Path) -> np.ndarray:
 def test_a_written_mesh_keeps_its_surface_wherever_it_is(offset: Sequence[float], size: float, tmp_path: Path) -> None:
     ball = trimesh.creation.icosphere(subdivisions=2)
     vertices = size * ball.vertices + np.array(offset)
-    origin = write_mesh(tmp_path / "ball.ply", vertices, np.asarray(ball.faces))
+    origin = write_ply(tmp_path / "ball.ply", Mesh(vertices, np.asarray(ball.faces)))
     np.testing.assert_array_equal(origin_of(tmp_path / "ball.ply"), origin)
     again = trimesh.load(tmp_path / "ball.ply", process=False)
     assert isinstance(again, trimesh.Trimesh)
@@ -216,7 +217,7 @@ def test_a_written_mesh_keeps_its_surface_wherever_it_is(offset: Sequence[float]
 def test_a_mesh_is_written_in_double_precision_on_request(tmp_path: Path) -> None:
     ball = trimesh.creation.icosphere(subdivisions=2)
     vertices = ball.vertices + np.array([500_000.0, 5_400_000.0, 100.0])
-    assert not write_mesh(tmp_path / "ball.ply", vertices, np.asarray(ball.faces), double=True).any()
+    assert not write_ply(tmp_path / "ball.ply", Mesh(vertices, np.asarray(ball.faces)), double=True).any()
     again = trimesh.load(tmp_path / "ball.ply", process=False)
     assert isinstance(again, trimesh.Trimesh)
     np.testing.assert_array_equal(again.vertices, vertices)

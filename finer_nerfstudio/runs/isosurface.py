@@ -1,4 +1,4 @@
-"""From a signed distance field to a mesh: marching cubes where the surface is, and nowhere else."""
+"""From a scalar field to a mesh: marching cubes where the surface is, and nowhere else."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-# Cells per side of a block. A block is evaluated whole or not at all.
-_BLOCK = 8
+BLOCK = 8
+"""Cells per side of a block. A block is evaluated whole or not at all."""
 # Blocks are skipped where the field is so far from zero that it would have to change faster than this times the
 # fastest change that was seen between corners of blocks nearby.
 _SAFETY = 1.25
@@ -22,6 +22,7 @@ def extract_surface(
     field: Field,
     resolution: int,
     *,
+    candidates: Bool[np.ndarray, "blocks blocks blocks"] | None = None,
     points_at_once: int = 1 << 16,
     report: Callable[[str, int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -31,8 +32,11 @@ def extract_surface(
     corners of blocks of 8 cells. Memory grows with the surface, and so does time.
 
     Args:
-        field: signed distances, negative inside, of float32 points.
+        field: signed distances, negative inside, of float32 points; with ``candidates``, any values.
         resolution: grid points per axis, ends included; 2 at least.
+        candidates: blocks, of :func:`blocks_across` along each axis, in which the surface has to be looked for; it is
+            followed out of them, and the others are outside. Unless given, the field is taken for a distance, and
+            blocks are chosen by its values at their corners.
         points_at_once: how many points ``field`` is asked for at a time.
         report: progress callback: (description, completed, total).
 
@@ -46,11 +50,19 @@ def extract_surface(
     if resolution < 2:
         raise ValueError(f"the resolution must be at least 2, not {resolution}")
     grid = _Grid(field, resolution, points_at_once)
-    coarse = grid.coarse()
-    blocks, values = _blocks_at_surface(grid, coarse, report)
+    inside = None
+    if candidates is None:
+        coarse = grid.coarse()
+        candidates, inside = _may_be_crossed(grid, coarse), coarse[:-1, :-1, :-1] < 0
+    blocks, values, inside = _blocks_at_surface(grid, candidates, inside, report)
     if not len(blocks) or not ((values < 0).any() and (values > 0).any()):
         raise ValueError("the field has the same sign everywhere: it has no surface")
-    return _march(grid, coarse, blocks, values, report)
+    return _march(grid, inside, blocks, values, report)
+
+
+def blocks_across(resolution: int) -> int:
+    """Return how many blocks a grid of ``resolution`` points has along each axis; the last ones may be smaller."""
+    return -(-(resolution - 1) // BLOCK)
 
 
 def affordable_resolution(field: Field, resolution: int, most_points: int) -> int:
@@ -68,11 +80,11 @@ def affordable_resolution(field: Field, resolution: int, most_points: int) -> in
     Raises:
         ValueError: for a field that is not finite.
     """
-    while resolution > 2 * _BLOCK + 1:
+    while resolution > 2 * BLOCK + 1:
         grid = _Grid(field, resolution, points_at_once=1 << 16)
-        if _may_be_crossed(grid, grid.coarse()).sum() * (_BLOCK + 1) ** 3 <= most_points:
+        if _may_be_crossed(grid, grid.coarse()).sum() * (BLOCK + 1) ** 3 <= most_points:
             break
-        resolution -= max(1, resolution // (8 * _BLOCK)) * _BLOCK
+        resolution -= max(1, resolution // (8 * BLOCK)) * BLOCK
     return resolution
 
 
@@ -84,8 +96,8 @@ class _Grid:
         self.resolution = resolution
         self.points_at_once = points_at_once
         self.axis = np.linspace(-0.5, 0.5, resolution).astype(np.float32)
-        self.blocks = -(-(resolution - 1) // _BLOCK)  # per axis
-        self.corners = np.minimum(np.arange(self.blocks + 1) * _BLOCK, resolution - 1)
+        self.blocks = blocks_across(resolution)
+        self.corners = np.minimum(np.arange(self.blocks + 1) * BLOCK, resolution - 1)
 
     def at(self, indices: np.ndarray) -> np.ndarray:
         """Values at grid points ``[n, 3]``."""
@@ -99,9 +111,9 @@ class _Grid:
 
     def points_of(self, blocks: np.ndarray) -> np.ndarray:
         """Grid indices ``[n, 9, 9, 9, 3]`` of blocks ``[n, 3]``; beyond the grid's end its last point repeats."""
-        steps = np.arange(_BLOCK + 1)
+        steps = np.arange(BLOCK + 1)
         offsets = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1)
-        return np.minimum(blocks[:, None, None, None] * _BLOCK + offsets, self.resolution - 1)
+        return np.minimum(blocks[:, None, None, None] * BLOCK + offsets, self.resolution - 1)
 
     def coarse(self) -> np.ndarray:
         """Values at the corners of all blocks."""
@@ -110,39 +122,56 @@ class _Grid:
 
 
 def _blocks_at_surface(
-    grid: _Grid, coarse: np.ndarray, report: Callable[[str, int, int], None] | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Blocks ``[n, 3]`` that the surface may cross, and their values ``[n, 9, 9, 9]``."""
-    wanted = _may_be_crossed(grid, coarse)
-    visited = np.zeros_like(wanted)
+    grid: _Grid,
+    candidates: np.ndarray,
+    known_inside: np.ndarray | None,
+    report: Callable[[str, int, int], None] | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Blocks ``[n, 3]`` that the surface crosses, their values ``[n, 9, 9, 9]``, and which of the others are inside.
+
+    Args:
+        grid: the field.
+        candidates: blocks ``[blocks, blocks, blocks]`` to look into.
+        known_inside: on which side the other blocks are; unless given, they are outside, and whatever is inside is
+            followed until it ends.
+        report: progress callback.
+    """
+    inside = np.zeros(candidates.shape, bool) if known_inside is None else known_inside.copy()
+    wanted, visited = candidates.copy(), np.zeros_like(candidates)
     found, values = [], []
+    at_once = max(1, grid.points_at_once // (BLOCK + 1) ** 3)
     while (todo := np.argwhere(wanted & ~visited)).size:
         visited |= wanted
-        fresh = np.empty((len(todo), *3 * (_BLOCK + 1,)), np.float32)
-        at_once = max(1, grid.points_at_once // (_BLOCK + 1) ** 3)
         for start in range(0, len(todo), at_once):
-            points = grid.points_of(todo[start : start + at_once])
-            fresh[start : start + at_once] = grid.at(points.reshape(-1, 3)).reshape(points.shape[:-1])
+            part = todo[start : start + at_once]
+            points = grid.points_of(part)
+            fresh = grid.at(points.reshape(-1, 3)).reshape(points.shape[:-1])
+            below = fresh < 0
+            inside[tuple(part.T)] = below[:, 0, 0, 0]
+            crossed = below.any(axis=(1, 2, 3)) & ~below.all(axis=(1, 2, 3))
+            found.append(part[crossed])
+            values.append(fresh[crossed])
+            # Where the surface leaves a block, it is followed.
+            for axis in range(3):
+                for side, step in ((0, -1), (BLOCK, 1)):
+                    face = np.take(below, side, axis=axis + 1).reshape(len(part), -1)
+                    leaving = face.any(axis=1)
+                    if known_inside is not None:
+                        leaving &= ~face.all(axis=1)
+                    beyond = part[leaving]
+                    beyond[:, axis] += step
+                    beyond = beyond[(beyond[:, axis] >= 0) & (beyond[:, axis] < grid.blocks)]
+                    wanted[tuple(beyond.T)] = True
             if report is not None:
-                report("evaluating", start + len(points), len(todo))
-        found.append(todo)
-        values.append(fresh)
-        # Where the surface leaves a block, it is followed.
-        for axis in range(3):
-            for side, step in ((0, -1), (_BLOCK, 1)):
-                face = np.take(fresh, side, axis=axis + 1).reshape(len(todo), -1) < 0
-                leaving = todo[face.any(axis=1) & ~face.all(axis=1)].copy()
-                leaving[:, axis] += step
-                leaving = leaving[(leaving[:, axis] >= 0) & (leaving[:, axis] < grid.blocks)]
-                wanted[tuple(leaving.T)] = True
+                report("evaluating", start + len(part), len(todo))
     if not found:
-        return np.empty((0, 3), np.int64), np.empty((0, *3 * (_BLOCK + 1,)), np.float32)
-    return np.concatenate(found), np.concatenate(values)
+        return np.empty((0, 3), np.int64), np.empty((0, *3 * (BLOCK + 1,)), np.float32), inside
+    return np.concatenate(found), np.concatenate(values), inside
 
 
 def _may_be_crossed(grid: _Grid, coarse: np.ndarray) -> np.ndarray:
     """Which blocks ``[blocks, blocks, blocks]`` the surface may cross, as far as their corners tell."""
-    spacing = _BLOCK / (grid.resolution - 1)
+    spacing = BLOCK / (grid.resolution - 1)
     corners = _of_corners(coarse)
     # Every point of a block is within half a diagonal of one of its corners.
     reach = _SAFETY * _steepness(coarse, spacing) * 0.5 * np.sqrt(3.0) * spacing
@@ -171,7 +200,7 @@ def _steepness(coarse: np.ndarray, spacing: float) -> np.ndarray:
 
 def _march(
     grid: _Grid,
-    coarse: np.ndarray,
+    inside: np.ndarray,
     blocks: np.ndarray,
     values: np.ndarray,
     report: Callable[[str, int, int], None] | None,
@@ -180,18 +209,18 @@ def _march(
     from skimage.measure import marching_cubes
 
     resolution = grid.resolution
-    signs = np.where(coarse[:-1, :-1, :-1] < 0, np.float32(-1.0), np.float32(1.0))
+    signs = np.where(inside, np.float32(-1.0), np.float32(1.0))
     all_vertices, all_faces, count = [], [], 0
     for slab in range(grid.blocks):
         mine = np.flatnonzero(blocks[:, 0] == slab)
-        first = slab * _BLOCK
-        thickness = min(_BLOCK, resolution - 1 - first) + 1
+        first = slab * BLOCK
+        thickness = min(BLOCK, resolution - 1 - first) + 1
         if report is not None:
             report("marching", slab + 1, grid.blocks)
         if len(mine) == 0:
             continue
-        # Blocks that were not evaluated have one sign, and the value does not matter.
-        volume = np.repeat(np.repeat(signs[slab], _BLOCK, axis=0), _BLOCK, axis=1)
+        # The other blocks have one sign, and the value does not matter.
+        volume = np.repeat(np.repeat(signs[slab], BLOCK, axis=0), BLOCK, axis=1)
         volume = np.pad(volume, ((0, 1), (0, 1)), mode="edge")[:resolution, :resolution]
         volume = np.repeat(volume[None], thickness, axis=0)
         points = grid.points_of(blocks[mine])
