@@ -122,6 +122,10 @@ class FinerFieldConfig(FieldConfig):
     """Differentiate through alpha(x) = |x| + 1 in the backward pass, as the formula has it; the published numbers
     come from holding it constant."""
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what a config.yml says, and the defaults of options that it is too old to have."""
+        self.__dict__.update({**vars(type(self)()), **state})
+
     def setup(
         self,
         *,

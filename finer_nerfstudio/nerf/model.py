@@ -106,6 +106,10 @@ class FinerModelConfig(ModelConfig):
     download_lpips_weights: bool = False
     """Fetch the weights that LPIPS needs (233 MB) if they are not on this machine."""
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what a config.yml says, and the defaults of options that it is too old to have."""
+        self.__dict__.update({**vars(type(self)()), **state})
+
     @property
     def evaluation_threshold(self) -> float:
         """Rendering weight from which evaluation has colour: ten times what training skips."""
