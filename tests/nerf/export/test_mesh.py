@@ -65,7 +65,7 @@ def ball(points: Tensor) -> Tensor:
 
 def scene_of(density: Density, *, unbounded: bool = False) -> Scene:
     sizes = {"resolution": 32, "steps": 192}
-    grid = UnboundedGrid(BOX, amount=Amount(0.25), **sizes) if unbounded else OccupancyGrid(BOX, **sizes)
+    grid = UnboundedGrid(BOX, amount=Amount(4.0, 96, 192), **sizes) if unbounded else OccupancyGrid(BOX, **sizes)
     for seed in range(12 if unbounded else 4):
         grid.update(density, everywhere=True, generator=torch.Generator().manual_seed(seed))
     # Updates look at random places, and sharp boundaries are found where they are beside the cell's.
