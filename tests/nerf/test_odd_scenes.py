@@ -1032,11 +1032,14 @@ def test_depths_are_trained_on(tmp_path: Path) -> None:
         return float(((seen - measured).abs() / measured)[known].clamp(max=1.0).mean())
 
     before = error()
-    optimizer = torch.optim.Adam(model.get_param_groups()["fields"], lr=5e-3)
+    groups = model.get_param_groups()
+    optimizer = torch.optim.Adam([{"params": groups[name], "lr": 5e-3} for name in ("fields", "feature_grid")])
     callbacks = pipeline.get_training_callbacks(
         TrainingCallbackAttributes(optimizers=None, grad_scaler=None, pipeline=pipeline, trainer=None)
     )
     for step in range(120):
+        for callback in callbacks:
+            callback.run_callback_at_location(step, TrainingCallbackLocation.BEFORE_TRAIN_ITERATION)
         _, losses, _ = pipeline.get_train_loss_dict(step)
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
