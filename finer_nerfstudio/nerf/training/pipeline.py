@@ -22,7 +22,7 @@ from finer_nerfstudio.nerf.data.alpha import over_white
 from finer_nerfstudio.nerf.data.batches import SceneBatches
 from finer_nerfstudio.nerf.data.views import evenly
 from finer_nerfstudio.nerf.data.visibility import require_lenses, require_sight
-from finer_nerfstudio.nerf.model import FinerModelConfig
+from finer_nerfstudio.nerf.model import FinerModel, FinerModelConfig
 from finer_nerfstudio.nerf.sampling.rays import PinholeRays, are_pinholes
 from finer_nerfstudio.nerf.training import distributed, terminal
 from finer_nerfstudio.nerf.training.afterwards import say_next_at_exit
@@ -123,9 +123,9 @@ class FinerPipeline(DynamicBatchPipeline):
             self.model.register_forward_hook(OpaqueRays(crop_of_command()))
             if exports_mesh():
                 with exit_on_input_error():
-                    require_possible_mesh(unbounded=self.model.unbounded)
+                    require_possible_mesh(unbounded=bool(self.model.unbounded))
                 # Not a method of the class: the viewer and evaluation render what they are asked for.
-                self.model.get_outputs_for_camera_ray_bundle = SurfaceColors(self.model)
+                self.model.get_outputs_for_camera_ray_bundle = SurfaceColors(cast(FinerModel, self.model))  # pyright: ignore[reportAttributeAccessIssue]
                 terminal.note(
                     "The mesh will be in the field's coordinates, with which the viewer works: centred, turned and "
                     "scaled. finer export mesh writes one in those of the capture."
