@@ -106,6 +106,7 @@ def test_a_glb_stands_upright_and_has_the_meshs_own_numbers(tmp_path: Path) -> N
     scene = trimesh.load(tmp_path / "ball.glb", process=False)
     assert isinstance(scene, trimesh.Scene)
     (own,) = scene.geometry.values()
+    assert isinstance(own, trimesh.Trimesh)
     np.testing.assert_allclose(own.vertices, mesh.vertices, atol=1e-6)
     turned = mesh.vertices @ UP.T
     np.testing.assert_allclose(scene.bounds, [turned.min(axis=0), turned.max(axis=0)], atol=1e-6)
