@@ -104,7 +104,7 @@ def placement_of(outputs: DataparserOutputs) -> Placement:
             "back to the coordinates before it: leave it out of the transforms.json."
         )
     left, _, right = np.linalg.svd(turn)
-    back = (left @ right).T
+    back = np.asarray((left @ right).T, dtype=np.float64)
     return Placement(back, 1.0 / (size * outputs.dataparser_scale), -(back @ shift) / size)
 
 

@@ -153,6 +153,7 @@ def test_obj_meshes_keep_their_textures(outputs: DataparserOutputs, run: Path) -
         line for line in text if line[:2] not in ("v ", "vn")
     ]
     mesh = trimesh.load(run / "there.obj", process=False, skip_materials=True)
+    assert isinstance(mesh, trimesh.Trimesh)
     np.testing.assert_allclose(mesh.vertices, points, atol=1e-4)
     np.testing.assert_allclose(mesh.vertex_normals, normals, atol=1e-6)
 
