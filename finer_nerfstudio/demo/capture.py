@@ -76,8 +76,8 @@ class DemoCapture:
     output_dir: Path = Path("data/capture")
     """Folder to create. It must not exist yet, be empty, or hold this very capture."""
     scene: Literal["square", "room"] = "square"
-    """square: the demo scene's table outdoors, under a sky. room: a furnished room with one bright window, seen from
-    inside with a telephone held upright; the exposure of training views changes from image to image."""
+    """square: the demo scene's table outdoors, under a sky. room: a furnished room with one bright window, from inside,
+    by a telephone held upright; the exposure changes from one training view to the next."""
     width: int | None = None
     """Width of the images in pixels, at least 16; 160 for the square and 120 for the room unless given. Their height is
     three quarters of it for the square, and four thirds for the room."""
