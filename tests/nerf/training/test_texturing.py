@@ -22,7 +22,7 @@ class Colors:
         return torch.cat([hidden[..., :2], 0.5 - 0.5 * directions[..., 2:]], dim=-1)
 
 
-def rays(**ends: Tensor) -> RayBundle:
+def rays(**ends: Any) -> RayBundle:
     generator = torch.Generator().manual_seed(0)
     directions = torch.randn(4, 5, 3, generator=generator)
     directions /= directions.norm(dim=-1, keepdim=True)
