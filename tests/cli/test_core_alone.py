@@ -45,9 +45,7 @@ def test_scipy_is_imported_where_shapes_and_radiance_fields_are() -> None:
     users = {path.relative_to(package).parts for path in package.rglob("*.py") if "from scipy" in path.read_text()}
     assert users
     others = {"/".join(parts) for parts in users if parts[0] != "nerf" and parts[:2] != ("tasks", "sdf")}
-    assert others == {"files/meshes/mesh.py", "runs/isosurface.py", "runs/metrics.py"}, (
-        "which are for shapes and fields"
-    )
+    assert others == {"files/meshes/mesh.py", "runs/isosurface.py", "runs/metrics.py"}, "of shapes and fields"
 
 
 def test_images_and_streams(tmp_path: Path) -> None:
