@@ -76,8 +76,8 @@ class FinerModelConfig(ModelConfig):
     """Cells per axis of the occupancy grid, twice as many in scenes without end; this and the next two are of no
     account to proposal networks."""
     grid_warmup_steps: int = 256
-    """Training steps during which every update of the grid looks into all cells, and rays are sampled a third as
-    often: there is nothing but fog to see, and three times the rays see more of it."""
+    """In bounded scenes, training steps during which every update of the grid looks into all cells, and rays are
+    sampled a third as often: there is nothing but fog to see, and three times the rays see more of it."""
     grid_update_every: int = 16
     """Training steps between updates of the grid."""
     unbounded: Literal["auto", "yes", "no"] = "auto"
@@ -212,6 +212,9 @@ class FinerModel(Model):
         steps, resolution = self.config.samples_per_ray, self.config.grid_resolution
         if not self.unbounded:
             return OccupancyGrid(aabb, resolution=resolution, steps=steps)
+        if 2 * resolution > _FINEST_GRID:
+            option = "--pipeline.model.grid-resolution"
+            raise UsageError(f"{option} must be at most {_FINEST_GRID // 2} in scenes without end, not {resolution}.")
         amount = Amount(self.config.samples_per_spread)
         return UnboundedGrid(aabb, amount=amount, resolution=2 * resolution, steps=2 * steps)
 

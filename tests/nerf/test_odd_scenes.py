@@ -1003,9 +1003,10 @@ def test_smaller_depth_maps_are_stretched_and_others_refused(
         with pytest.raises(InputError, match=words):
             manager.read_depths()
     (tmp_path / "depths" / "0.png").unlink()
+    pipeline_of(tmp_path, nerfstudio_data=True)  # which does not ask for depths
     with pytest.raises(SystemExit):
-        pipeline_of(tmp_path, nerfstudio_data=True)
-    assert_sentence(capsys, "depths/0.png of frame 0", "is missing")
+        pipeline_of(tmp_path, nerfstudio_data=True, depth_loss_weight=0.1)
+    assert_sentence(capsys, "depths/0.png", "is missing")
 
 
 def test_depths_are_trained_on(tmp_path: Path) -> None:

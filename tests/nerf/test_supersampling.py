@@ -156,3 +156,5 @@ def test_numbers_out_of_range_are_refused() -> None:
         with pytest.raises(UsageError, match="supersampling must lie between 1 and 8"):
             make_model(supersampling=number)
     assert make_model(unbounded="no").supersampling == 1
+    with pytest.raises(UsageError, match="at most 512 in scenes without end, not 700"):
+        make_model(grid_resolution=700)

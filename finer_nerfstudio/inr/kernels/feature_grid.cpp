@@ -34,7 +34,8 @@ inline void corners_of(const float* points, int count, const Level& level, Corne
   for (int axis = 0; axis < 3; ++axis) {
     for (int i = 0; i < count; ++i) {
       float place = __builtin_fmaf(points[3 * i + axis], half, half);
-      place = place < 0.0f ? 0.0f : place > 2.0f * half ? 2.0f * half : place;
+      // What is no number counts to the lowest face.
+      place = !(place > 0.0f) ? 0.0f : place > 2.0f * half ? 2.0f * half : place;
       int32_t cell = static_cast<int32_t>(place);
       cell = cell < level.resolution ? cell : level.resolution - 1;
       low[axis][i] = static_cast<uint32_t>(cell);

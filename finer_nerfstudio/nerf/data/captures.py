@@ -75,24 +75,18 @@ def find_mask(frame: Frame, folder: Path, downscale: int = 1) -> Path | None:
     return path
 
 
-def find_depth(frame: Frame, folder: Path, downscale: int) -> Path | None:
-    """Find the depth map that a frame names, if it names one.
+def depth_path(frame: Frame, folder: Path, downscale: int) -> Path | None:
+    """Return where the depth map that a frame names is, or would be; None if it names none.
 
     Args:
         frame: of a file in ``folder``.
         folder: of the scene.
         downscale: of the copies that are read.
-
-    Raises:
-        InputError: where it is missing.
     """
     if frame.depth is None:
         return None
     name = _smaller_copy(frame.depth, "depths", downscale)
-    path = find_image(folder, name)
-    if path is None:
-        raise InputError(f"the depth map {folder / name} of {frame.where} is missing.")
-    return path
+    return find_image(folder, name) or folder / name
 
 
 @dataclass
@@ -124,7 +118,7 @@ class Captures(DataParser):
         pictures = sorted(self._pictures(transforms, folder, downscale), key=lambda picture: picture.path)
         self._notes.tell(of_times(picture.frame for picture in pictures))
         masks = [find_mask(picture.frame, folder, downscale) for picture in pictures]
-        depths = [find_depth(picture.frame, folder, downscale) for picture in pictures]
+        depths = [depth_path(picture.frame, folder, downscale) for picture in pictures]
         chosen = self._split(transforms, pictures, folder, downscale, split)
 
         poses, to_field = self._oriented(np.stack([picture.frame.pose for picture in pictures]), transforms, path)
@@ -149,6 +143,7 @@ class Captures(DataParser):
                 "masks": [masks[index] for index in chosen],
                 "depths": [depths[index] for index in chosen],
                 "depth_unit": config.depth_unit_scale_factor * scale * transforms.applied_scale,
+                "file_paths": [pictures[index].frame.image for index in chosen],
                 "crop_radii": [pictures[index].lens.crop_radius for index in chosen],
             },
         )

@@ -105,6 +105,7 @@ class BlenderViews(DataParser):
                 "downscale_factor": factor,
                 "unbounded": False,
                 "masks": [find_mask(picture.frame, folder) for picture in pictures],
+                "file_paths": [picture.frame.image for picture in pictures],
                 "crop_radii": [picture.lens.crop_radius for picture in pictures],
             },
         )

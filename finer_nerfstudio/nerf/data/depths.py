@@ -77,8 +77,10 @@ def read_depth(path: Path) -> npt.NDArray[np.float64]:
         path: of a picture of one channel, or of an array that NumPy saved (.npy).
 
     Raises:
-        InputError: where it cannot be read, or has several channels.
+        InputError: where it is missing or cannot be read, or has several channels.
     """
+    if not path.is_file():
+        raise InputError(f"the depth map {path} is missing: put it there, or take it out of the transforms.json.")
     if path.suffix == ".npy":
         try:
             values = np.load(path, allow_pickle=False)

@@ -27,7 +27,8 @@ inline float distance_at(float progress, float reach) {
 }
 
 inline int32_t along(float coordinate, int32_t resolution) {
-  const int32_t cell = static_cast<int32_t>(coordinate);
+  // What is no number counts to the first cell.
+  const int32_t cell = coordinate > 0.0f ? static_cast<int32_t>(coordinate) : 0;
   return cell < 0 ? 0 : cell >= resolution ? resolution - 1 : cell;
 }
 

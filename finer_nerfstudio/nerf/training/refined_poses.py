@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -43,12 +42,11 @@ def write_refined_poses(folder: Path, optimizer: CameraOptimizer, outputs: Datap
         outputs: of the parser, for the training pictures.
     """
     poses = refined_poses(optimizer, outputs).tolist()
-    pictures = outputs.image_filenames
-    # As the capture's file names them, from its folder on, where they lie in one.
-    root = os.path.commonpath([path.parent.parent for path in pictures])
+    # As the capture's file names them; parsers of other formats do not say.
+    names = outputs.metadata.get("file_paths") or [str(path) for path in outputs.image_filenames]
     frames = [
-        {"file_path": Path(os.path.relpath(path, root)).as_posix(), "transform_matrix": [*pose, [0.0, 0.0, 0.0, 1.0]]}
-        for path, pose in zip(pictures, poses, strict=True)
+        {"file_path": name, "transform_matrix": [*pose, [0.0, 0.0, 0.0, 1.0]]}
+        for name, pose in zip(names, poses, strict=True)
     ]
     path = folder / NAME
     write_json(path, {"frames": frames})

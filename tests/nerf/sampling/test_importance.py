@@ -225,6 +225,14 @@ def density_of_ball(positions: Tensor) -> Tensor:
     return 0.01 + 40.0 * ((positions - torch.tensor([0.2, -0.3, 0.4])).norm(dim=-1) < 0.4)
 
 
+def test_places_that_are_no_numbers_are_harmless() -> None:
+    grid = grid_of(torch.ones(RESOLUTION**3))
+    origins = torch.tensor([[float("nan"), 0.0, 0.0], [0.1, 0.0, 0.0]])
+    segments = grid.march(origins, torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]))
+    assert bool(((segments.cells >= 0) & (segments.cells < RESOLUTION**3)).all())
+    assert bool(segments.distances[segments.ray_indices == 1].isfinite().all())
+
+
 def test_training_and_updates_lead_samples_to_matter() -> None:
     grid = UnboundedGrid(BOX, amount=Amount(0.0, 8, 8), resolution=32, steps=STEPS)
     generator = torch.Generator().manual_seed(0)

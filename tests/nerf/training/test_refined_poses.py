@@ -29,8 +29,9 @@ def test_refined_poses_are_in_the_frame_and_units_of_the_file(tmp_path: Path) ->
         pose = np.eye(4)
         pose[:3, :3] = rotation(generator)
         pose[:3, 3] = 1000.0 + 40.0 * generator.normal(size=3)
-        Image.new("RGB", (8, 6)).save(tmp_path / f"images/{index}.png")
-        frames.append({"file_path": f"images/{index}.png", "transform_matrix": pose.tolist()})
+        name = f"images/{index}.png" if index % 2 else f"beside_{index}.png"
+        Image.new("RGB", (8, 6)).save(tmp_path / name)
+        frames.append({"file_path": name, "transform_matrix": pose.tolist()})
     camera = {"w": 8, "h": 6, "fl_x": 7.0, "fl_y": 7.0, "cx": 4.0, "cy": 3.0}
     (tmp_path / "transforms.json").write_text(json.dumps({**camera, "frames": frames}))
     parser = checked_captures(NerfstudioDataParserConfig(data=tmp_path, eval_mode="all")).setup()
@@ -44,8 +45,9 @@ def test_refined_poses_are_in_the_frame_and_units_of_the_file(tmp_path: Path) ->
     refined = json.loads(path.read_text())["frames"]
     to_field = outputs.dataparser_transform.double().numpy()
     scale = outputs.dataparser_scale
-    assert [frame["file_path"] for frame in refined] == [frame["file_path"] for frame in frames]
-    for frame, given, change in zip(refined, frames, correction, strict=True):
+    in_order = sorted(frames, key=lambda frame: frame["file_path"])
+    assert [frame["file_path"] for frame in refined] == [frame["file_path"] for frame in in_order]
+    for frame, given, change in zip(refined, in_order, correction, strict=True):
         pose, before = np.array(frame["transform_matrix"]), np.array(given["transform_matrix"])
         turned = to_field[:, :3].T @ change[:, :3] @ to_field[:, :3] @ before[:3, :3]
         moved = before[:3, 3] + to_field[:, :3].T @ change[:, 3] / scale
