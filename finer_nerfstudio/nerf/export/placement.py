@@ -105,7 +105,7 @@ def placement_of(outputs: DataparserOutputs) -> Placement:
     turn = linear / size if size > 0 else linear
     if size <= 0 or np.linalg.det(linear) < 0 or np.abs(turn @ turn.T - np.eye(3)).max() > 1e-3:
         raise InputError(
-            'the "applied_transform" of the capture stretches, shears or mirrors, so that splats cannot be brought '
+            'the "applied_transform" of the capture stretches, shears or mirrors, so that nothing can be brought '
             "back to the coordinates before it: leave it out of the transforms.json."
         )
     left, _, right = np.linalg.svd(turn)
