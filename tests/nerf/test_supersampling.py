@@ -58,7 +58,7 @@ def bundle(count: int) -> RayBundle:
 @pytest.mark.parametrize("across", [2, 3])
 def test_rays_of_a_pixel_divide_it_equally(across: int) -> None:
     """The distortion of each ray puts it where it belongs, in double precision."""
-    rays = SubpixelRays(CAMERA, across)
+    rays = SubpixelRays(CAMERA)
     rays.across = across
     indices = torch.cartesian_prod(torch.tensor([0]), torch.arange(12), torch.arange(16))
     seen = rays(indices)
@@ -77,7 +77,7 @@ def test_rays_of_a_pixel_divide_it_equally(across: int) -> None:
     np.testing.assert_allclose(column, expected_columns, atol=2e-3)
     rays.across = 1
     np.testing.assert_allclose(
-        rays(indices).directions.numpy(), SubpixelRays(CAMERA, 1)(indices).directions.numpy(), atol=1e-6
+        rays(indices).directions.numpy(), SubpixelRays(CAMERA)(indices).directions.numpy(), atol=1e-6
     )
 
 

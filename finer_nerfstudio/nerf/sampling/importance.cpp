@@ -60,9 +60,10 @@ inline Place place_at(const float* from, const float* slope, float distance, flo
 // nothing is; and candidates [rays].
 extern "C" void finer_draw(const float* origins, const float* directions, const float* nears, const float* fars,
                            float reach, float per_step, int64_t columns, const float* thickness,
-                           const uint8_t* occupied, float unit, int32_t resolution, float shared, const float* looked_at, const float* placed, int64_t rays, float per_spread,
-                           int64_t fewest, int64_t most, float* distances, float* lengths, int64_t* cells, int64_t* counts, int64_t* candidates,
-                           int threads) {
+                           const uint8_t* occupied, float unit, int32_t resolution, float shared,
+                           const float* looked_at, const float* placed, int64_t rays, float per_spread,
+                           int64_t fewest, int64_t most, float* distances, float* lengths, int64_t* cells,
+                           int64_t* counts, int64_t* candidates, int threads) {
   const float per_unit = 1.0f / unit;
 #pragma omp parallel num_threads(threads)
   {

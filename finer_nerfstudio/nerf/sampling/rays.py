@@ -145,18 +145,17 @@ class SubpixelRays(nn.Module):
 
     Args:
         cameras: of any kind.
-        most_across: rays along each side of a pixel that it can be asked for, at least 1.
 
     Attributes:
-        across: rays along each side of a pixel now, 1 or ``most_across``; 1 is the middle.
+        across: rays along each side of a pixel now, at least 1, which is the middle.
     """
 
-    def __init__(self, cameras: Cameras, most_across: int) -> None:
+    def __init__(self, cameras: Cameras) -> None:
         super().__init__()
         self.across = 1
-        self._by_across = nn.ModuleDict(
-            {str(across): least_costly_rays(finer_cameras(cameras, across)) for across in {1, most_across}}
-        )
+        self._cameras = cameras
+        # Made when they are asked for: commands that train nothing need no tables.
+        self._by_across = nn.ModuleDict()
 
     def forward(self, ray_indices: Int[Tensor, "pixels 3"]) -> RayBundle:
         """Rays with unit directions, those of a pixel one after the other, row by row.
@@ -171,6 +170,8 @@ class SubpixelRays(nn.Module):
             columns = n * ray_indices[:, 2, None, None] + within
             camera = ray_indices[:, 0, None, None]
             ray_indices = torch.stack(torch.broadcast_tensors(camera, rows, columns), dim=-1).view(-1, 3)
+        if str(n) not in self._by_across:
+            self._by_across[str(n)] = least_costly_rays(finer_cameras(self._cameras, n))
         return self._by_across[str(n)](ray_indices)
 
 

@@ -89,7 +89,7 @@ class UnboundedGrid(OccupancyGrid):
             cells = self._cells_to_look_into(True, generator)
         cells, fresh = self._look(cells, density_at, generator)
         self.thickness[cells] += _FOLLOWED_IN_UPDATES * (fresh - self.thickness[cells])
-        self._raise(cells, self.thickness[cells])
+        self._mark_occupied()
 
     @torch.no_grad()
     def see(self, segments: DrawnSegments, density: Float[Tensor, " samples"]) -> None:

@@ -151,7 +151,7 @@ class FinerPipeline(DynamicBatchPipeline):
         if datamanager.train_pixel_sampler is None:
             return
         cameras = datamanager.train_dataset.cameras.to(self.device)
-        rays = SubpixelRays(cameras, self._finer_model.supersampling).to(self.device)
+        rays = SubpixelRays(cameras)
         datamanager.train_ray_generator = rays  # pyright: ignore[reportAttributeAccessIssue]
         if test_mode == "val" and isinstance(datamanager, SceneBatches):
             require_lenses(datamanager.train_dataparser_outputs, datamanager.train_ray_generator)
