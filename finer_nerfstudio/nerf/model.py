@@ -30,7 +30,7 @@ from finer_nerfstudio.nerf.field import FinerField, FinerFieldConfig, RadianceFi
 from finer_nerfstudio.nerf.rendering import render, sky
 from finer_nerfstudio.nerf.sampling.importance import Amount
 from finer_nerfstudio.nerf.sampling.proposal import ProposalSampler, ProposedSegments
-from finer_nerfstudio.nerf.sampling.rays import camera_rays, finer_cameras
+from finer_nerfstudio.nerf.sampling.rays import bands_of_rays, finer_cameras
 from finer_nerfstudio.nerf.sampling.sampler import OccupancyGrid, RayLimits
 from finer_nerfstudio.nerf.sampling.unbounded_grid import DrawnSegments, UnboundedGrid
 from finer_nerfstudio.nerf.scene import Scene
@@ -349,8 +349,14 @@ class FinerModel(Model):
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
         across = 1 if viewer_thread() is not None else self.supersampling
-        outputs = self.get_outputs_for_camera_ray_bundle(camera_rays(finer_cameras(camera, across), obb_box))
-        return {name: _means_of_pixels(values, across) for name, values in outputs.items()}
+        bands = [
+            {
+                name: _means_of_pixels(values, across)
+                for name, values in self.get_outputs_for_camera_ray_bundle(rays).items()
+            }
+            for rays in bands_of_rays(finer_cameras(camera, across), obb_box, rows_together=across)
+        ]
+        return {name: torch.cat([band[name] for band in bands]) for name in bands[0]}
 
     def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
         """Straight-alpha ``[*, 4]`` image: the white that evaluation puts behind the scene is taken out again."""

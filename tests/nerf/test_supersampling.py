@@ -18,6 +18,7 @@ from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.nerf.configs import SPECIFICATIONS
 from finer_nerfstudio.nerf.field import FinerFieldConfig
 from finer_nerfstudio.nerf.model import FinerModel, FinerModelConfig
+from finer_nerfstudio.nerf.sampling import rays
 from finer_nerfstudio.nerf.sampling.rays import SubpixelRays
 from finer_nerfstudio.nerf.training.pipeline import FinerPipeline, FinerPipelineConfig
 
@@ -121,6 +122,14 @@ def test_a_picture_is_the_mean_of_one_with_more_pixels() -> None:
         blocks = large[name].view(12, 2, 16, 2, -1).mean(dim=(1, 3))
         torch.testing.assert_close(picture[name], blocks, rtol=1e-4, atol=1e-4)
     assert picture["rgb"].shape == (12, 16, 3)
+
+
+def test_a_picture_in_bands_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model().eval()
+    whole = model.get_outputs_for_camera(CAMERA)
+    monkeypatch.setattr(rays, "_RAYS_OF_BAND", 5 * 32)
+    for name, values in model.get_outputs_for_camera(CAMERA).items():
+        torch.testing.assert_close(values, whole[name])
 
 
 def test_pixels_get_their_rays_when_the_field_has_shape(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +20,8 @@ from finer_nerfstudio.nerf.sampling.fisheye624 import unproject
 _FROM_ONE_PLACE = (CameraType.PERSPECTIVE, CameraType.FISHEYE, CameraType.EQUIRECTANGULAR)
 # Pixels of all lenses, of 16 bytes each.
 _MOST_TABULATED = 1 << 25
+# Rays of a band of a picture; Nerfstudio takes some 300 bytes for a ray of a distorted lens.
+_RAYS_OF_BAND = 1 << 20
 
 
 class PinholeRays(nn.Module):
@@ -119,8 +122,11 @@ class TabulatedRays(nn.Module):
         """Direction of each pixel in the camera's frame, row by row, and the length that it had before it was one."""
         camera = camera.reshape((1,))
         camera.camera_to_worlds = torch.eye(4)[None, :3].to(camera.camera_to_worlds)
-        rays = camera_rays(camera)
-        return torch.cat([rays.directions, rays.metadata["directions_norm"]], dim=-1).reshape(-1, 4).float()
+        bands = (
+            torch.cat([rays.directions, rays.metadata["directions_norm"]], dim=-1).reshape(-1, 4).float()
+            for rays in bands_of_rays(camera)
+        )
+        return torch.cat(list(bands))
 
     def forward(self, ray_indices: Int[Tensor, "rays 3"]) -> RayBundle:
         """Rays with unit directions through the middles of pixels.
@@ -218,16 +224,35 @@ def fit_a_table(cameras: Cameras) -> bool:
     return int(pixels) <= _MOST_TABULATED
 
 
-def camera_rays(camera: Cameras, crop: OrientedBox | None = None) -> RayBundle:
-    """Rays ``[height, width]`` through all pixels of a camera.
+def bands_of_rays(camera: Cameras, crop: OrientedBox | None = None, *, rows_together: int = 1) -> Iterator[RayBundle]:
+    """Yield the rays of a picture from top to bottom, as :func:`camera_rays` gives them, in bands of bounded memory.
 
     Args:
         camera: one, of any kind.
         crop: rays begin and end at this box.
+        rows_together: rows that are not torn apart, of which the picture's height is a multiple.
+    """
+    height, width = int(camera.height.flatten()[0]), int(camera.width.flatten()[0])
+    rows = max(1, _RAYS_OF_BAND // (width * rows_together)) * rows_together
+    for first in range(0, height, rows):
+        yield camera_rays(camera, crop, rows=slice(first, first + rows))
+
+
+def camera_rays(camera: Cameras, crop: OrientedBox | None = None, *, rows: slice = slice(None)) -> RayBundle:
+    """Rays ``[rows, width]`` through pixels of a camera.
+
+    Args:
+        camera: one, of any kind.
+        crop: rays begin and end at this box.
+        rows: of the picture, all of them unless given.
     """
     camera = camera if camera.shape else camera.reshape((1,))
-    rays = _with_axis(camera.generate_rays(camera_indices=0, keep_shape=True), camera)
-    rays = _with_fisheye624(rays, camera, camera.get_image_coords().to(camera.device).double())
+    height, width = int(camera.height[0]), int(camera.width[0])
+    # Nerfstudio's own table of places is that of the whole picture.
+    middles = [torch.arange(height)[rows] + 0.5, torch.arange(width) + 0.5]
+    places = torch.stack(torch.meshgrid(middles, indexing="ij"), dim=-1).to(camera.device)
+    rays = _with_axis(camera.generate_rays(camera_indices=0, coords=places, keep_shape=True), camera)
+    rays = _with_fisheye624(rays, camera, places.double())
     rays.origins = rays.origins.to(rays.directions)  # a camera path of whole numbers has whole-numbered poses
     if crop is not None:
         nears, fars = intersect_obb(rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3), crop)

@@ -10,11 +10,13 @@ from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.model_components.ray_generators import RayGenerator
 from torch import Tensor
 
+from finer_nerfstudio.nerf.sampling import rays as rays_module
 from finer_nerfstudio.nerf.sampling.rays import (
     LensRays,
     PinholeRays,
     TabulatedRays,
     are_pinholes,
+    bands_of_rays,
     camera_rays,
     fit_a_table,
     lenses_of,
@@ -183,3 +185,29 @@ def test_what_no_table_can_hold() -> None:
     large.width = torch.full_like(large.width, 20_000)
     large.height = torch.full_like(large.height, 20_000)
     assert not fit_a_table(large)
+
+
+@pytest.mark.parametrize(("rows_together", "heights"), [(1, [3, 3, 3, 2]), (2, [2, 2, 2, 2, 2, 1])])
+def test_bands_are_a_picture_from_top_to_bottom(
+    rows_together: int, heights: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rays_module, "_RAYS_OF_BAND", 3 * 15 + 7)
+    scene = fisheye((7.5, 5.5), (0.01, 0.0, 0.0, 0.0, 0.0, 0.0))[1:]
+    box = OrientedBox.from_params((0.0, 0.0, 4.0), (0.0, 0.0, 0.0), (2.0, 2.0, 2.0))
+    bands, whole = list(bands_of_rays(scene, box, rows_together=rows_together)), camera_rays(scene, box)
+    assert [len(band.origins) for band in bands] == heights
+    assert whole.nears is not None
+    for name in ("origins", "directions", "nears", "fars", "camera_indices"):
+        assert torch.equal(torch.cat([getattr(band, name) for band in bands]), getattr(whole, name))
+
+
+def test_a_band_has_at_least_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rays_module, "_RAYS_OF_BAND", 1)
+    assert [tuple(band.shape) for band in bands_of_rays(cameras()[:1], rows_together=2)] == [(2, 64)] * 24
+
+
+def test_a_table_is_made_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, indices = mixed_cameras(), torch.tensor([[0, 23, 31], [1, 29, 19], [3, 11, 23], [5, 7, 9]])
+    expected = TabulatedRays(scene)(indices)
+    monkeypatch.setattr(rays_module, "_RAYS_OF_BAND", 100)
+    torch.testing.assert_close(TabulatedRays(scene)(indices).directions, expected.directions)
