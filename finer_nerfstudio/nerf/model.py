@@ -68,7 +68,8 @@ class FinerModelConfig(ModelConfig):
     networks choose a quarter as many for every ray, and look themselves at nearly twice as many to do so."""
     samples_per_spread: float = 0.25
     """In scenes without end, which have twice as many steps, samples of a training ray for each step over which the
-    grid's expectations are spread: few where it knows the surface, and many in fog. Pictures take twice as many."""
+    grid's expectations are spread: few where it knows the surface, and many in fog. Pictures take three times as
+    many, and those of the viewer twice."""
     max_samples_per_batch: int = 1 << 16
     """Upper bound of samples in a training step: rays beyond it are left out of the step, so that memory is bounded.
     What proposal networks look at does not count."""
@@ -344,7 +345,8 @@ class FinerModel(Model):
         scene = self.scene(stages)
         mask = neuron_mask(self.panel.band(), scene.field.density_net.first.bias)
         steps = int(self.panel.samples_per_ray.value)
-        return self.live_view.draw(len(ray_bundle), partial(render, scene, ray_bundle, steps=steps, neuron_mask=mask))
+        drawn = partial(render, scene, ray_bundle, steps=steps, neuron_mask=mask, quick=True)
+        return self.live_view.draw(len(ray_bundle), drawn)
 
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:

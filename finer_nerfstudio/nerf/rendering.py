@@ -30,6 +30,7 @@ def render(
     *,
     steps: int | None = None,
     neuron_mask: Float[Tensor, " units"] | None = None,
+    quick: bool = False,
 ) -> dict[str, Tensor]:
     """Colour over white or the sky, front to back, without the segments that opaque matter hides.
 
@@ -41,6 +42,7 @@ def render(
         ray_bundle: ``rays`` with unit directions.
         steps: along the box's diagonal, the sampler's own number unless given.
         neuron_mask: factors for the first-layer neurons of the density network.
+        quick: see :class:`finer_nerfstudio.nerf.sampling.sampler.RayLimits`.
 
     Returns:
         ``rgb`` and ``normals`` ``[rays, 3]`` in [0, 1], and ``[rays, 1]``: ``depth`` in world units, always finite,
@@ -48,7 +50,7 @@ def render(
     """
     field, sampler, reach = scene.field, scene.sampler, scene.sampler.reach
     origins, directions = ray_bundle.origins, ray_bundle.directions
-    limits = RayLimits(ray_bundle.nears, ray_bundle.fars, scene.near_plane, steps)
+    limits = RayLimits(ray_bundle.nears, ray_bundle.fars, scene.near_plane, steps, quick=quick)
     segments = sampler.march(origins, directions, limits)
     seen = _front_to_back(scene, origins, directions, segments, neuron_mask)
     rgb, transmittance = seen.rgb, seen.transmittance

@@ -67,8 +67,8 @@ extern "C" void finer_draw(const float* origins, const float* directions, const 
   const float per_unit = 1.0f / unit;
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<float> depth(columns), chance(columns), contracted(columns);
-    std::vector<int32_t> cell(columns);
+    std::vector<float> depth(columns), contracted(columns), chance(columns);
+    std::vector<int32_t> cell(columns), kept(columns);
 #pragma omp for schedule(dynamic, 64)
     for (int64_t ray = 0; ray < rays; ++ray) {
       const float *from = origins + 3 * ray, *slope = directions + 3 * ray;
@@ -79,29 +79,33 @@ extern "C" void finer_draw(const float* origins, const float* directions, const 
         cell[i] = place.cell;
         contracted[i] = place.contracted * per_step;
       }
-      int64_t inside = 0, candidate = 0;
+      // Steps grow: those between the limits lie side by side.
+      int64_t nearest = 0, farthest = columns;
+      while (nearest < columns && !(depth[nearest] >= near)) ++nearest;
+      while (farthest > nearest && !(depth[farthest - 1] <= far)) --farthest;
+      candidates[ray] = farthest - nearest;
+      counts[ray] = 0;
+      int64_t inside = 0;
+      for (int64_t i = nearest; i < farthest; ++i) {
+        kept[inside] = static_cast<int32_t>(i);
+        inside += occupied[cell[i]];
+      }
+      if (!inside) continue;
       float before = 0.0f, shown = 1.0f;
-      for (int64_t i = 0; i < columns; ++i) {
-        const bool is_inside = depth[i] >= near && depth[i] <= far, counts_here = is_inside && occupied[cell[i]];
-        candidate += is_inside;
-        inside += counts_here;
-        before += counts_here ? contracted[i] * per_unit * thickness[cell[i]] : 0.0f;
+      for (int64_t k = 0; k < inside; ++k) {
+        const int64_t i = kept[k];
+        before += contracted[i] * per_unit * thickness[cell[i]];
         const float behind = expected_behind(before);
-        chance[i] = counts_here ? shown - behind : -1.0f;
+        chance[k] = shown - behind;
         shown = behind;
       }
-      candidates[ray] = candidate;
-      counts[ray] = 0;
-      if (!inside) continue;
       const float by_weight = (1.0f - shared) / __builtin_fmaxf(1.0f - shown, 1e-6f);
       const float by_step = shared / static_cast<float>(inside);
       float total = 0.0f, squares = 0.0f;
-      int64_t last = 0;
-      for (int64_t i = 0; i < columns; ++i) {
-        chance[i] = chance[i] < 0.0f ? 0.0f : chance[i] * by_weight + by_step;
-        total += chance[i];
-        squares += chance[i] * chance[i];
-        last = chance[i] > 0.0f ? i : last;
+      for (int64_t k = 0; k < inside; ++k) {
+        chance[k] = chance[k] * by_weight + by_step;
+        total += chance[k];
+        squares += chance[k] * chance[k];
       }
       // As many steps as would give these squares if all had the same chance.
       const float spread = total * total / squares;
@@ -113,10 +117,10 @@ extern "C" void finer_draw(const float* origins, const float* directions, const 
       for (int64_t j = 0; j < samples; ++j) {
         const int64_t at = ray * most + j;
         const float wanted = (static_cast<float>(j) + placed[at]) / static_cast<float>(samples) * total;
-        while (step < last && begin + chance[step] <= wanted) begin += chance[step++];
+        while (step + 1 < inside && begin + chance[step] <= wanted) begin += chance[step++];
         float within = (wanted - begin) / chance[step];
         within = within > 0.0f ? within < 1.0f ? within : 1.0f : 0.0f;
-        float distance = distance_at((static_cast<float>(step) + within) * per_step, reach);
+        float distance = distance_at((static_cast<float>(kept[step]) + within) * per_step, reach);
         distance = distance < near ? near : distance > far ? far : distance;
         const Place place = place_at(from, slope, distance, reach, resolution);
         distances[at] = distance;

@@ -14,9 +14,6 @@ from torch import Tensor
 from finer_nerfstudio.inr.kernels import building
 from finer_nerfstudio.nerf.sampling.contraction import contract, distance_at, shrinkage
 
-SHARED = 0.3
-"""Of a ray's samples, the share that its occupied steps have in common, whatever the grid expects of them."""
-
 # Steps that are expected to show less than this altogether are taken as if they showed so much.
 _FEWEST = 1e-6
 
@@ -29,11 +26,13 @@ class Amount:
         per_spread: for each step that its chances are spread over; fog wants many, and a wall few.
         fewest: at least, where anything is occupied.
         most: at most.
+        shared: share of the samples that go to all occupied steps alike, whatever the grid expects of them.
     """
 
     per_spread: float
     fewest: int = 6
     most: int = 48
+    shared: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,8 @@ def draw(
     """Draw samples from what the steps of rays are expected to show (Mildenhall et al. 2020, §5.2, from a grid).
 
     A step is drawn in proportion to the weight that rendering would give it by the grid's thickness, where
-    transmittance falls slower than it does in truth, and :data:`SHARED` of all samples go to occupied steps alike. A
-    sample stands for the length of its step over the expected number of samples there, so that sums of density over
+    transmittance falls slower than it does in truth, and a share of all samples goes to occupied steps alike. A sample
+    stands for the length of its step over the expected number of samples there, so that sums of density over
     samples are right on average, whatever the grid says of occupied cells.
 
     Args:
@@ -128,7 +127,7 @@ def draw(
         *places[4:6],
         chances.unit,
         chances.resolution,
-        SHARED,
+        amount.shared,
         *places[6:],
         rays,
         amount.per_spread,
@@ -162,8 +161,8 @@ def drawn_by_tensors(
     behind = 1.0 / (1.0 + behind * (1.0 + 0.5 * behind))
     weight = -torch.nn.functional.pad(behind, (1, 0), value=1.0).diff(dim=1)
     number = occupied.sum(dim=1, keepdim=True)
-    expected = (1.0 - SHARED) / (1.0 - behind[:, -1:]).clamp(min=_FEWEST) * weight
-    chance = torch.where(occupied, expected + SHARED / number.clamp(min=1), 0.0)
+    expected = (1.0 - amount.shared) / (1.0 - behind[:, -1:]).clamp(min=_FEWEST) * weight
+    chance = torch.where(occupied, expected + amount.shared / number.clamp(min=1), 0.0)
 
     ends = chance.cumsum(1)
     spread = ends[:, -1].square() / chance.square().sum(dim=1).clamp(min=1e-30)

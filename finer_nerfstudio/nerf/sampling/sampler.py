@@ -37,6 +37,7 @@ class RayLimits:
             memory of what follows is bounded.
         together: rays of one pixel, which are kept or left out together.
         generator: source of one random offset per ray; without it segments are centred.
+        quick: of a picture that somebody waits for, who would rather have it soon than free of noise.
     """
 
     nears: Float[Tensor, "rays 1"] | None = None
@@ -46,6 +47,7 @@ class RayLimits:
     max_samples: int | None = None
     together: int = 1
     generator: torch.Generator | None = None
+    quick: bool = False
 
 
 EVERYWHERE = RayLimits()
