@@ -205,11 +205,11 @@ class OccupancyGrid(nn.Module):
     def _raise(self, cells: Int[Tensor, " looked"], fresh: Float[Tensor, " looked"]) -> None:
         """Raise cells to what was seen in them, and say anew which are occupied."""
         self.thickness[cells] = torch.maximum(self.thickness[cells], fresh)
+        distributed.keep_largest(self.thickness)
         self._mark_occupied()
 
     def _mark_occupied(self) -> None:
         """Say which cells are occupied, by the thickness that all processes remember."""
-        distributed.keep_largest(self.thickness)
         threshold = min(self.threshold, float(self.thickness.mean()))
         torch.gt(self.thickness, threshold, out=self.occupied)
 

@@ -15,6 +15,7 @@ from finer_nerfstudio.nerf.sampling.contraction import contract, expand
 from finer_nerfstudio.nerf.sampling.importance import Amount, Chances, draw
 from finer_nerfstudio.nerf.sampling.sampler import EVERYWHERE, OccupancyGrid, RayLimits, leading
 from finer_nerfstudio.nerf.sampling.segments import RaySegments
+from finer_nerfstudio.nerf.training import distributed
 
 # How far a cell follows what one step of training, or one look of an update, has found in it.
 _FOLLOWED_IN_TRAINING, _FOLLOWED_IN_UPDATES = 0.2, 0.5
@@ -85,13 +86,16 @@ class UnboundedGrid(OccupancyGrid):
             generator: source of the random cells and of the random place within a cell.
         """
         del everywhere
-        if bool(self.thickness.any()):
+        followed = bool(self.thickness.any())
+        if followed:
             total, number = self.thickness.numel(), _LOOKED_INTO // comms.get_world_size()
             cells = torch.randint(total, (number,), device=self.thickness.device, generator=generator).unique()
         else:
             cells = self._cells_to_look_into(True, generator)
         cells, fresh = self._look(cells, density_at, generator)
         self.thickness[cells] += _FOLLOWED_IN_UPDATES * (fresh - self.thickness[cells])
+        # The first time, each cell was looked into by one process.
+        (distributed.keep_mean if followed else distributed.keep_largest)(self.thickness)
         self._mark_occupied()
 
     @torch.no_grad()

@@ -38,3 +38,11 @@ def keep_largest(tensor: Tensor) -> None:
     """Replace every element by the largest that any process has in its place."""
     if comms.get_world_size() > 1:
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+
+
+def keep_mean(tensor: Tensor) -> None:
+    """Replace every element by the mean of what all processes have in its place."""
+    processes = comms.get_world_size()
+    if processes > 1:
+        dist.all_reduce(tensor)
+        tensor /= processes

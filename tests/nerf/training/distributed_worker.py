@@ -20,7 +20,9 @@ from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.nerf import train_distributed
 from finer_nerfstudio.nerf.configs import finer_sine_stream
 from finer_nerfstudio.nerf.model import FinerModel
+from finer_nerfstudio.nerf.sampling.importance import Amount
 from finer_nerfstudio.nerf.sampling.sampler import OccupancyGrid
+from finer_nerfstudio.nerf.sampling.unbounded_grid import UnboundedGrid
 from finer_nerfstudio.nerf.streaming.growing_field import GrowingFieldConfig
 from finer_nerfstudio.nerf.training.pipeline import FinerPipeline, FinerPipelineConfig
 from finer_nerfstudio.nerf.training.trainer import FinerTrainer, FinerTrainerConfig, Stopwatch
@@ -138,6 +140,23 @@ def grid_updates() -> None:
     seen["grid"] = grids
 
 
+def unbounded_grid_updates() -> None:
+    """The same for a grid of means, of which the processes think differently before the second update."""
+    grid = UnboundedGrid(torch.tensor([[-1.0] * 3, [1.0] * 3]), amount=Amount(0.25), resolution=7, steps=20)
+    generator = torch.Generator().manual_seed(comms.get_rank())
+    values = torch.rand(7**3, generator=torch.Generator().manual_seed(5))
+    grids: dict[str, Any] = {"values": values, "step": grid.step_length}
+    for name, factor in (("first", 1.0), ("later", 2.0)):
+        grid.update(
+            lambda positions, factor=factor: factor * values[grid.cell_of(positions)],
+            everywhere=False,
+            generator=generator,
+        )
+        grids[name] = state(grid)
+        grid.thickness *= 1 + comms.get_rank()
+    seen["unbounded grid"] = grids
+
+
 def divergence(grid: OccupancyGrid) -> None:
     try:
         grid.update(
@@ -159,6 +178,7 @@ def train_and_try(config: TrainerConfig) -> None:
     gradients(pipeline, "cut")
     gradients(pipeline, "miss")
     grid_updates()
+    unbounded_grid_updates()
     assert model.grid is not None
     divergence(model.grid)
     growing_by_the_clock(config)

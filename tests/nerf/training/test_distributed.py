@@ -205,6 +205,17 @@ def test_the_grid_is_as_if_one_process_had_looked(ranks: Seen) -> None:
     torch.testing.assert_close(first["occupied"]["thickness"][occupied], 2 * values[occupied] * step)
 
 
+def test_a_grid_of_means_has_the_mean_of_what_the_processes_saw(ranks: Seen) -> None:
+    first, second = (seen["unbounded grid"] for seen in ranks)
+    for update in ("first", "later"):
+        for name, value in first[update].items():
+            assert torch.equal(value, second[update][name])
+    known = first["values"] * first["step"] / 2  # an update goes half of the way
+    torch.testing.assert_close(first["first"]["thickness"], known)
+    # Between the updates the second process doubled its own.
+    torch.testing.assert_close(first["later"]["thickness"], (known + 2 * known) / 4 + 2 * known)
+
+
 def test_divergence_in_one_process_stops_both(ranks: Seen) -> None:
     assert all("densities are NaN or infinite" in seen["divergence"] for seen in ranks)
 
