@@ -39,12 +39,12 @@ class DepthMap:
     view: View
     distances: Float[Tensor, "height width"]
 
-    def ends(self) -> tuple[Float[Tensor, "ends 3"], Float[Tensor, "ends 3"]]:
-        """Return where rays end, of those that do, world units, and their directions."""
+    def ends(self) -> tuple[Float[Tensor, "ends 3"], Float[Tensor, "ends 3"], Float[Tensor, " ends"]]:
+        """Return where rays end, of those that do, world units, their directions, and how long they are."""
         rays = rays_of(self.view, self.distances.device)
         ended = self.distances.flatten().isfinite().nonzero().squeeze(-1)
-        directions = rays.directions[ended]
-        return rays.origins[ended] + directions * self.distances.flatten()[ended, None], directions
+        directions, distances = rays.directions[ended], self.distances.flatten()[ended]
+        return rays.origins[ended] + directions * distances[:, None], directions, distances
 
     def sees(
         self, points: Float[Tensor, "points 3"], tolerance: Float[Tensor, " points"] | float

@@ -15,7 +15,7 @@ from finer_nerfstudio.errors import InputError, UsageError
 from finer_nerfstudio.files.meshes.mesh import Mesh, vertex_normals
 from finer_nerfstudio.nerf.data.views import View
 from finer_nerfstudio.nerf.export.depth import depth_maps
-from finer_nerfstudio.nerf.export.mesh import FieldMesh, mesh_of, region_of
+from finer_nerfstudio.nerf.export.mesh import FieldMesh, distances_to_surface, mesh_of, region_of
 from finer_nerfstudio.nerf.export.mesh_picture import MeshRenderer
 from finer_nerfstudio.nerf.export.options import MeshOptions
 from finer_nerfstudio.nerf.radiance import world_to_box
@@ -112,6 +112,34 @@ def test_the_surface_is_where_rendering_begins_to_stop_light_and_nothing_inside_
     assert -0.48 < heights.min() < -0.2
     normals = vertex_normals(made.mesh.vertices, made.mesh.faces)
     assert (np.einsum("nc,nc->n", normals, made.mesh.vertices / radii[:, None]) > 0.9).mean() > 0.99
+
+
+@pytest.mark.parametrize("unbounded", [False, True])
+def test_haze_around_matter_is_not_the_surface(unbounded: bool) -> None:
+    """Some rays end in it, so that the least of the densities in which rays end is that of haze."""
+
+    def in_haze(points: Tensor) -> Tensor:
+        off = ball(points)
+        stripes = torch.sigmoid(20.0 * (torch.sin(7.0 * points[..., 0]) - 0.6))
+        return solid(ball)(points) + 6.0 * stripes * torch.exp(-off / 0.15) * (off > 0)
+
+    made = made_from(scene_of(in_haze, unbounded=unbounded))
+    off = np.abs(np.linalg.norm(made.mesh.vertices, axis=1) - 0.5)
+    assert (off < 0.04).mean() > 0.95
+
+
+def test_distances_to_surfaces_are_those_of_the_formula() -> None:
+    scene = scene_of(solid(ball, softness=0.03))
+    region = region_of(scene.field, 65)
+    toward = torch.nn.functional.normalize(torch.randn(50, 3, generator=torch.Generator().manual_seed(0)), dim=-1)
+    ends, densities = 0.5 * toward, torch.tensor([20.0, 100.0, 180.0, 1e6])
+    found = distances_to_surface(region, ends, -toward, torch.full((50,), 2.0), densities)
+    radii = [0.5 - 0.03 * math.log(density / (200.0 - density)) for density in (20.0, 100.0, 180.0)]
+    expected = [abs(radius - 0.5) / 2.0 for radius in radii] + [0.05]
+    torch.testing.assert_close(found, torch.tensor(expected).expand(50, 4), atol=2.6e-3, rtol=0)
+    # A camera that stands closer looks at nothing behind itself.
+    near = distances_to_surface(region, ends, -toward, torch.full((50,), 0.01), densities)
+    torch.testing.assert_close(near[:, 0], torch.full((50,), 0.005))
 
 
 def test_a_given_density_moves_the_surface_to_it() -> None:
