@@ -71,6 +71,13 @@ def markdown(results: dict[str, Any]) -> str:
         for name, numbers in results["fits"].items():
             lines.append(f"| {name} | " + " | ".join(f"{numbers[program]:.2f}" for program in programs) + " |")
         lines.append("")
+    if "step" in results:
+        parts = list(next(iter(results["step"].values())))
+        lines += [f"**step**, milliseconds on {results['step_data']} after {results['step_after']} steps", ""]
+        lines += [f"| | {' | '.join(parts)} |", "|---|" + "---|" * len(parts)]
+        for name, numbers in results["step"].items():
+            lines.append(f"| {name} | " + " | ".join(f"{numbers[part]:.1f}" for part in parts) + " |")
+        lines.append("")
     return "\n".join(lines)
 
 

@@ -23,6 +23,10 @@ from finer_nerfstudio.runs.options import device_named
 from finer_nerfstudio.runs.progress import stages
 from finer_nerfstudio.tasks.image.files import read_image, sample_image
 
+# Which are no subjects that programs take turns with.
+_OTHER_CASES = ("growth", "fits", "step")
+_PROFILED_STEPS = 64
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -32,7 +36,8 @@ class Benchmark:
     """image: 2 -> 256 x 4 -> 3; nerf: the paper's density and colour networks one after the other, 182 wide; widths:
     the image network 64 to 512 wide, on a quarter of the points; growth: a step of each stage of a stream, beside its
     new units alone and a network of all units; fits: no times, but the PSNR of whole fits of the sample image by
-    this package, by the plain reference, and with operands of matrix products rounded."""
+    this package, by the plain reference, and with operands of matrix products rounded; step: the parts of a step of
+    ns-train on a scene, in milliseconds."""
     methods: tuple[str, ...] = tuple(METHODS)
     """Methods to compare."""
     points: int = 65_536
@@ -52,6 +57,10 @@ class Benchmark:
     """What fits: the plain reference, this package, and its roundings, one name for both passes or one for each."""
     fit_image: Path | None = None
     """Fit this image, averaged down, instead of the generated sample."""
+    step_data: Path | None = None
+    """Folder of the scene whose step is taken apart."""
+    step_after: int = 2000
+    """Training steps before that: the first ones see nothing but haze."""
     output_dir: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("outputs/benchmark")
     """Folder for benchmark.json, benchmark.md and benchmark.png; older ones are replaced."""
     device: str = "auto"
@@ -63,7 +72,7 @@ class Benchmark:
 def subjects(command: Benchmark, device: torch.device) -> Iterator[tuple[Case, Subject]]:
     """Every case for every method, made when its turn comes."""
     for case in command.cases:
-        for method in command.methods if case not in ("growth", "fits") else ():
+        for method in command.methods if case not in _OTHER_CASES else ():
             if case == "widths":
                 for width in WIDTHS:
                     subject = subject_of(method, case, width, max(1, command.points // 4), device, command.seed)
@@ -80,9 +89,18 @@ def run_benchmark(command: Benchmark) -> None:
     Raises:
         UsageError: for options out of range.
     """
-    for name, least in (("points", 1), ("repeats", 1), ("fit_steps", 1), ("fit_size", 16), ("fit_width", 1)):
+    for name, least in (
+        ("points", 1),
+        ("repeats", 1),
+        ("fit_steps", 1),
+        ("fit_size", 16),
+        ("fit_width", 1),
+        ("step_after", 1),
+    ):
         if getattr(command, name) < least:
             raise UsageError(f"{argument(name)} must be at least {least}, not {getattr(command, name)}.")
+    if "step" in command.cases and command.step_data is None:
+        raise UsageError(f"{argument('cases')} step needs a scene: give {argument('step_data')} its folder.")
     unknown = sorted(set(command.methods) - set(METHODS))
     if unknown or not command.methods:
         raise UsageError(f"{argument('methods')} {' '.join(unknown) or '(none)'}: known are {', '.join(METHODS)}.")
@@ -105,8 +123,8 @@ def run_benchmark(command: Benchmark) -> None:
         "fit_image": "sample" if command.fit_image is None else command.fit_image.name,
         "cases": {},
     }
-    networks = {"image": 1, "nerf": 1, "widths": len(WIDTHS), "growth": 0, "fits": 0}
-    todo = max(1, len(command.methods) * sum(networks[case] for case in command.cases))
+    networks = {"image": 1, "nerf": 1, "widths": len(WIDTHS)}
+    todo = max(1, len(command.methods) * sum(networks.get(case, 0) for case in command.cases))
     with stages() as stage:
         if image is not None:
             results["fits"] = {}
@@ -126,6 +144,22 @@ def run_benchmark(command: Benchmark) -> None:
             for method in command.methods:
                 stage(f"growth {method}", 0, todo)
                 results["growth"][method] = growth(method, command.points, command.repeats, device, command.seed)
+        if "step" in command.cases and command.step_data is not None:
+            from finer_nerfstudio.benchmarks.steps import step_parts
+
+            results |= {"step_data": command.step_data.name, "step_after": command.step_after}
+            results["step"] = {
+                method: step_parts(
+                    method,
+                    command.step_data,
+                    after=command.step_after,
+                    steps=_PROFILED_STEPS,
+                    device=device,
+                    seed=command.seed,
+                    report=stage,
+                )
+                for method in command.methods
+            }
         for done, (case, subject) in enumerate(subjects(command, device)):
             stage(f"{case} {subject.name}", done, todo)
             agreement = require_agreement(subject)

@@ -13,7 +13,7 @@ from finer_nerfstudio.benchmarks.reference import PlainNetwork, plain_relu_netwo
 from finer_nerfstudio.inr.methods import preset
 from finer_nerfstudio.inr.network import CoordinateNetwork
 
-Case = Literal["image", "nerf", "widths", "growth", "fits"]
+Case = Literal["image", "nerf", "widths", "growth", "fits", "step"]
 
 
 WIDTHS = (64, 128, 256, 512)

@@ -378,7 +378,7 @@ class FinerModel(Model):
                 "num_samples_per_batch": outputs["num_samples_per_batch"],
             }
             if self.grid is not None:
-                values["occupied_cells"] = self.grid.occupied.float().mean()
+                values["occupied_cells"] = self.grid.occupied_share
             return values
 
     def get_loss_dict(

@@ -14,7 +14,9 @@ from finer_nerfstudio.benchmarks.fits import PROGRAMS, allowed_precisions, chang
 from finer_nerfstudio.benchmarks.measuring import peak_bytes, require_agreement
 from finer_nerfstudio.benchmarks.run import Benchmark, run_benchmark
 from finer_nerfstudio.benchmarks.subjects import Case, products_of, subject_of
-from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.demo.blender import DemoScene, make_demo_scene
+from finer_nerfstudio.demo.capture import DemoCapture, make_demo_capture
+from finer_nerfstudio.errors import InputError, UsageError
 
 CPU = torch.device("cpu")
 
@@ -58,6 +60,29 @@ def test_the_products_are_those_of_the_layers(monkeypatch: pytest.MonkeyPatch) -
     )
     products_of(subject, backward=True)()
     assert sum(multiplications) == 200 * (3 * sum(layers) - layers[0])
+
+
+@pytest.mark.parametrize("scene", ["blender", "capture"])
+def test_the_parts_of_a_step_are_all_of_it(tmp_path: Path, scene: str, capfd: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data"
+    if scene == "capture":
+        make_demo_capture(DemoCapture(output_dir=data, width=24, views=9, supersampling=1))
+    else:
+        make_demo_scene(DemoScene(output_dir=data, size=16, train_views=4, test_views=2, supersampling=1))
+    options = {"step_data": data, "step_after": 2, "device": "cpu", "output_dir": tmp_path / "out"}
+    run_benchmark(Benchmark(cases=("step",), methods=("finer-sine",), **options))
+    printed = capfd.readouterr()
+    assert "**step**, milliseconds on data after 2 steps" in printed.out
+    assert "USDT" not in printed.err
+    parts = json.loads((tmp_path / "out" / "benchmark.json").read_text())["step"]["finer-sine"]
+    whole = parts.pop("step")
+    assert sum(parts.values()) == pytest.approx(whole)
+    assert all(0.0 < milliseconds < whole for milliseconds in parts.values()), parts
+
+
+def test_a_step_needs_a_scene() -> None:
+    with pytest.raises(UsageError, match="needs a scene"):
+        run_benchmark(Benchmark(cases=("step",)))
 
 
 def test_results_as_numbers_table_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,6 +120,8 @@ class OccupancyGrid(nn.Module):
         self.register_buffer("aabb", aabb.detach().clone(), persistent=False)
         self.register_buffer("thickness", torch.zeros(resolution**3))
         self.register_buffer("occupied", torch.ones(resolution**3, dtype=torch.bool))
+        # At the last update: to count cells in each step takes longer than many a part of it.
+        self.occupied_share = torch.ones(())
         # World units; the diagonal has so many of them.
         self.step_length = float((self.aabb[1] - self.aabb[0]).norm()) / steps
 
@@ -212,6 +214,7 @@ class OccupancyGrid(nn.Module):
         """Say which cells are occupied, by the thickness that all processes remember."""
         threshold = min(self.threshold, float(self.thickness.mean()))
         torch.gt(self.thickness, threshold, out=self.occupied)
+        self.occupied_share = self.occupied.float().mean()
 
     @torch.no_grad()
     def march(

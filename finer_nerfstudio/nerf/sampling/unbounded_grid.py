@@ -56,6 +56,7 @@ class UnboundedGrid(OccupancyGrid):
     def __init__(self, aabb: Float[Tensor, "2 3"], *, amount: Amount, **options: float) -> None:
         super().__init__(aabb, **options)  # pyright: ignore[reportArgumentType]
         self.amount = amount
+        self._sums: Tensor | None = None
 
     @property
     def reach(self) -> float:
@@ -106,10 +107,18 @@ class UnboundedGrid(OccupancyGrid):
             segments: that were trained.
             density: there.
         """
-        known = self.thickness[segments.cells]
-        followed = known + _FOLLOWED_IN_TRAINING * (density.to(known.dtype) * self.step_length - known)
-        # A mean: the largest of several would take a cell that is dense in one place for a wall.
-        self.thickness.scatter_reduce_(0, segments.cells, followed, "mean", include_self=False)
+        # A mean: the largest of several would take a cell that is dense in one place for a wall. Sums are of all cells,
+        # and zero again afterwards, so that a step costs as much as it has samples.
+        cells, sums = segments.cells, self._sums
+        if sums is None or sums.device != cells.device:
+            sums = self._sums = torch.zeros(2, len(self.thickness), dtype=torch.float64, device=cells.device)
+        seen = density.double() * self.step_length
+        sums[0].index_add_(0, cells, seen)
+        sums[1].index_add_(0, cells, torch.ones_like(seen))
+        mean = (sums[0, cells] / sums[1, cells]).to(self.thickness.dtype)
+        sums.index_fill_(1, cells, 0.0)
+        known = self.thickness[cells]
+        self.thickness[cells] = known + _FOLLOWED_IN_TRAINING * (mean - known)
 
     @torch.no_grad()
     def march(

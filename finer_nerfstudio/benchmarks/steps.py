@@ -1,0 +1,142 @@
+"""Where the time of a training step of a radiance field goes, part by part."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.engine.optimizers import Optimizers
+from nerfstudio.scripts.train import _set_random_seed
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from finer_nerfstudio.nerf import compositing, model
+from finer_nerfstudio.nerf.configs import SPECIFICATIONS
+from finer_nerfstudio.nerf.model import FinerModel
+from finer_nerfstudio.nerf.training.pipeline import FinerPipeline, FinerPipelineConfig
+from finer_nerfstudio.runs.command_line import exit_on_input_error
+from finer_nerfstudio.runs.progress import Stage
+
+FIELD = ("field, forward", "field, backward")
+"""The parts in which the field itself is evaluated."""
+
+# Nodes of the backward pass that belong to the field: its features, layers, readouts and what turns these into density
+# and colour.
+_NODES_OF_FIELD = (
+    "_LookUpBackward",
+    "_ChainBackward",
+    "_ActivateBackward",
+    "_TruncatedExponentialBackward",
+    "AddmmBackward0",
+    "MmBackward0",
+    "TBackward0",
+    "SigmoidBackward0",
+    "CatBackward0",
+)
+_NODE = "autograd::engine::evaluate_function: "
+
+
+def step_parts(
+    method: str, data: Path, *, after: int, steps: int, device: torch.device, seed: int, report: Stage
+) -> dict[str, float]:
+    """Train a field, and return the milliseconds of a step by its parts, and of the whole step as ``step``.
+
+    Args:
+        method: of ``ns-train``, with its default settings.
+        data: folder of the scene.
+        after: steps that are trained before.
+        steps: that are measured.
+        device: to train on; times are the processor's, which on a GPU say little.
+        seed: of weights, pixels and samples.
+        report: progress callback.
+
+    Raises:
+        InputError: where the scene cannot be trained.
+    """
+    config = copy.deepcopy(SPECIFICATIONS[method].config)
+    assert isinstance(config.pipeline, FinerPipelineConfig)
+    config.pipeline.datamanager.data = data
+    _set_random_seed(seed)
+    with exit_on_input_error():
+        pipeline = config.pipeline.setup(device=device, test_mode="val")
+    optimizers = Optimizers(config.optimizers, pipeline.get_param_groups())
+    attributes = TrainingCallbackAttributes(optimizers, None, pipeline, None)  # pyright: ignore[reportArgumentType]
+    callbacks = pipeline.get_training_callbacks(attributes)
+
+    def train(step: int) -> None:
+        with record_function("step"):
+            for callback in callbacks:
+                callback.run_callback_at_location(step, TrainingCallbackLocation.BEFORE_TRAIN_ITERATION)
+            optimizers.zero_grad_all()
+            _, losses, _ = pipeline.get_train_loss_dict(step)
+            total = torch.stack(list(losses.values())).sum()
+            with record_function("backward"):
+                total.backward()
+            with record_function("optimizer"):
+                optimizers.optimizer_step_all()
+            for callback in callbacks:
+                callback.run_callback_at_location(step, TrainingCallbackLocation.AFTER_TRAIN_ITERATION)
+
+    for step in range(after):
+        report(f"training {method}", step, after)
+        train(step)
+    report(f"training {method}", after, after)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own log would be on the terminal
+    with _recorded(pipeline), profile(activities=[ProfilerActivity.CPU]) as profiled:
+        for step in range(after, after + steps):
+            train(step)
+    milliseconds = {event.key: event.cpu_time_total / 1e3 / steps for event in profiled.key_averages()}
+    nodes = {key.removeprefix(_NODE): value for key, value in milliseconds.items() if key.startswith(_NODE)}
+    of_field = sum(value for key, value in nodes.items() if key in _NODES_OF_FIELD)
+    parts = {name: milliseconds.get(name, 0.0) for name in (*_PARTS, "optimizer")}
+    parts |= {"field, backward": of_field, "other backward": milliseconds["backward"] - of_field}
+    whole = milliseconds["step"]
+    return {**parts, "other": whole - sum(parts.values()), "step": whole}
+
+
+_PARTS = ("pixels and rays", "march", "grid", "field, forward", "weights", "average")
+
+
+@contextlib.contextmanager
+def _recorded(pipeline: FinerPipeline) -> Iterator[None]:
+    """Have the profiler tell the parts of a step apart."""
+    finer = pipeline.model
+    assert isinstance(finer, FinerModel)
+    sampler = finer.sampler
+    places: list[tuple[Any, str, str]] = [
+        (pipeline.datamanager, "next_train", "pixels and rays"),
+        (sampler, "march", "march"),
+        (finer.averaged_field, "follow", "average"),
+        (compositing, "ray_weights", "weights"),
+        (compositing, "sums_along_rays", "weights"),
+        (model, "accumulate_along_rays", "weights"),
+        *((sampler, name, "grid") for name in ("update", "see") if hasattr(sampler, name)),
+        *((finer.field, name, "field, forward") for name in ("hidden_features", "density", "color")),
+    ]
+    with contextlib.ExitStack() as stack:
+        for owner, name, part in places:
+            stack.enter_context(mock.patch.object(owner, name, _named(getattr(owner, name), part)))
+        yield
+
+
+_inside: list[str] = []
+
+
+def _named(function: Callable[..., Any], part: str) -> Callable[..., Any]:
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        if _inside:  # what a part calls is its own, such as the field that the grid looks into
+            return function(*args, **kwargs)
+        _inside.append(part)
+        try:
+            with record_function(part):
+                return function(*args, **kwargs)
+        finally:
+            _inside.pop()
+
+    return recorded
