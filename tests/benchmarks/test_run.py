@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from finer_nerfstudio import METHODS
+from finer_nerfstudio.benchmarks import run
 from finer_nerfstudio.benchmarks.fits import PROGRAMS, allowed_precisions, changes_beyond_chance
 from finer_nerfstudio.benchmarks.measuring import peak_bytes, require_agreement
 from finer_nerfstudio.benchmarks.run import Benchmark, run_benchmark
@@ -63,16 +64,19 @@ def test_the_products_are_those_of_the_layers(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("scene", ["blender", "capture"])
-def test_the_parts_of_a_step_are_all_of_it(tmp_path: Path, scene: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_parts_of_a_step_are_all_of_it(
+    tmp_path: Path, scene: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = tmp_path / "data"
     if scene == "capture":
         make_demo_capture(DemoCapture(output_dir=data, width=24, views=9, supersampling=1))
     else:
         make_demo_scene(DemoScene(output_dir=data, size=16, train_views=4, test_views=2, supersampling=1))
-    options = {"step_data": data, "step_after": 2, "device": "cpu", "output_dir": tmp_path / "out"}
+    monkeypatch.setattr(run, "_PROFILED_STEPS", 4)
+    options = {"step_data": data, "step_after": 14, "device": "cpu", "output_dir": tmp_path / "out"}
     run_benchmark(Benchmark(cases=("step",), methods=("finer-sine",), **options))
     printed = capfd.readouterr()
-    assert "**step**, milliseconds on data after 2 steps" in printed.out
+    assert "**step**, milliseconds on data after 14 steps" in printed.out
     assert "USDT" not in printed.err
     parts = json.loads((tmp_path / "out" / "benchmark.json").read_text())["step"]["finer-sine"]
     whole = parts.pop("step")
