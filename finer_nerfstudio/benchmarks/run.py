@@ -23,7 +23,7 @@ from finer_nerfstudio.runs.options import device_named
 from finer_nerfstudio.runs.progress import stages
 from finer_nerfstudio.tasks.image.files import read_image, sample_image
 
-# Which are no subjects that programs take turns with.
+# Cases that are measured on their own, without programs taking turns.
 _OTHER_CASES = ("growth", "fits", "step")
 _PROFILED_STEPS = 64
 
@@ -60,7 +60,7 @@ class Benchmark:
     step_data: Path | None = None
     """Folder of the scene whose step is taken apart."""
     step_after: int = 2000
-    """Training steps before that: the first ones see nothing but haze."""
+    """Training steps before the measured ones; the first see only haze. Each of --methods is trained."""
     output_dir: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("outputs/benchmark")
     """Folder for benchmark.json, benchmark.md and benchmark.png; older ones are replaced."""
     device: str = "auto"

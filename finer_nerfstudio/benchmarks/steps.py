@@ -20,7 +20,6 @@ from finer_nerfstudio.nerf import compositing, model
 from finer_nerfstudio.nerf.configs import SPECIFICATIONS
 from finer_nerfstudio.nerf.model import FinerModel
 from finer_nerfstudio.nerf.training.pipeline import FinerPipeline, FinerPipelineConfig
-from finer_nerfstudio.runs.command_line import exit_on_input_error
 from finer_nerfstudio.runs.progress import Stage
 
 FIELD = ("field, forward", "field, backward")
@@ -55,16 +54,12 @@ def step_parts(
         device: to train on; times are the processor's, which on a GPU say little.
         seed: of weights, pixels and samples.
         report: progress callback.
-
-    Raises:
-        InputError: where the scene cannot be trained.
     """
     config = copy.deepcopy(SPECIFICATIONS[method].config)
     assert isinstance(config.pipeline, FinerPipelineConfig)
     config.pipeline.datamanager.data = data
     _set_random_seed(seed)
-    with exit_on_input_error():
-        pipeline = config.pipeline.setup(device=device, test_mode="val")
+    pipeline = config.pipeline.setup(device=device, test_mode="val")
     optimizers = Optimizers(config.optimizers, pipeline.get_param_groups())
     attributes = TrainingCallbackAttributes(optimizers, None, pipeline, None)  # pyright: ignore[reportArgumentType]
     callbacks = pipeline.get_training_callbacks(attributes)
@@ -80,6 +75,7 @@ def step_parts(
                 total.backward()
             with record_function("optimizer"):
                 optimizers.optimizer_step_all()
+                optimizers.scheduler_step_all(step)
             for callback in callbacks:
                 callback.run_callback_at_location(step, TrainingCallbackLocation.AFTER_TRAIN_ITERATION)
 
@@ -87,8 +83,8 @@ def step_parts(
         report(f"training {method}", step, after)
         train(step)
     report(f"training {method}", after, after)
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own log would be on the terminal
-    with _recorded(pipeline), profile(activities=[ProfilerActivity.CPU]) as profiled:
+    quiet = mock.patch.dict(os.environ, KINETO_LOG_LEVEL="99")  # the profiler's own log would be on the terminal
+    with quiet, _recorded(pipeline), profile(activities=[ProfilerActivity.CPU]) as profiled:
         for step in range(after, after + steps):
             train(step)
     milliseconds = {event.key: event.cpu_time_total / 1e3 / steps for event in profiled.key_averages()}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from finer_nerfstudio.benchmarks.subjects import Case, products_of, subject_of
 from finer_nerfstudio.demo.blender import DemoScene, make_demo_scene
 from finer_nerfstudio.demo.capture import DemoCapture, make_demo_capture
 from finer_nerfstudio.errors import InputError, UsageError
+from finer_nerfstudio.nerf.sampling.unbounded_grid import UnboundedGrid
 
 CPU = torch.device("cpu")
 
@@ -73,6 +76,13 @@ def test_the_parts_of_a_step_are_all_of_it(
     else:
         make_demo_scene(DemoScene(output_dir=data, size=16, train_views=4, test_views=2, supersampling=1))
     monkeypatch.setattr(run, "_PROFILED_STEPS", 4)
+    march = UnboundedGrid.march
+
+    def slow(*args: Any) -> Any:
+        time.sleep(0.2)
+        return march(*args)
+
+    monkeypatch.setattr(UnboundedGrid, "march", slow)
     options = {"step_data": data, "step_after": 14, "device": "cpu", "output_dir": tmp_path / "out"}
     run_benchmark(Benchmark(cases=("step",), methods=("finer-sine",), **options))
     printed = capfd.readouterr()
@@ -82,6 +92,7 @@ def test_the_parts_of_a_step_are_all_of_it(
     whole = parts.pop("step")
     assert sum(parts.values()) == pytest.approx(whole)
     assert all(0.0 < milliseconds < whole for milliseconds in parts.values()), parts
+    assert scene == "blender" or parts["march"] > 200
 
 
 def test_a_step_needs_a_scene() -> None:

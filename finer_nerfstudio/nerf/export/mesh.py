@@ -170,7 +170,7 @@ def region_of(field: FinerField, resolution: int, size: float = 1.0) -> Region:
 
 @torch.no_grad()
 def surface_density(region: Region, maps: Sequence[DepthMap]) -> float:
-    """Return the density at which to take the surface: the least one that rays meet about where they end.
+    """Return the density at which to take the surface: the lowest that rays meet close to where they end.
 
     Volume density has no surface of its own. Rendering has one where half of a ray's light is stopped, but the
     densities there differ: by how far training has come, from place to place, and the more the thicker the matter is,
@@ -217,7 +217,9 @@ def surface_density(region: Region, maps: Sequence[DepthMap]) -> float:
         for part in followed.split(_RAYS_AT_ONCE)
     ]
     mean = torch.cat(off).mean(dim=0)
-    return float(candidates[int((mean <= _NOT_MUCH_FARTHER * mean.min()).int().argmax())])
+    # Distances are known to a step.
+    least = mean.min().clamp(min=0.5 * _STEP)
+    return float(candidates[int((mean <= _NOT_MUCH_FARTHER * least).int().argmax())])
 
 
 def distances_to_surface(
@@ -230,7 +232,7 @@ def distances_to_surface(
     """Return how far from their ends rays meet the surfaces of some densities, before or behind, in sides of the box.
 
     What is farther than 5% of the side is taken as that: how far a ray goes astray is of no account. In a scene
-    without end, lengths are contracted.
+    without end, lengths are contracted as they are at the end of the ray.
 
     Args:
         region: whose field it is.

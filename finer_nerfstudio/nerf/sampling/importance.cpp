@@ -12,8 +12,6 @@
 
 namespace {
 
-constexpr int kBlock = 64;
-
 struct Place {
   int32_t cell;
   float contracted;  // length of a progress of 1 there, contracted
@@ -56,64 +54,51 @@ inline Place place_at(const float* from, const float* slope, float distance, flo
 // progress of a step, of which the reach is 1; looked_at [rays] in [0, 1) says where in its steps the grid is asked,
 // placed [rays, most] in [0, 1) where in its share of a ray each sample lies. thickness [resolution^3] is that of a
 // length of unit, and occupied [resolution^3] says where it counts; shared is the share that occupied steps have in
-// common. Of steps that less than opaque is expected to reach, none is sampled.
+// common.
 // A ray has per_spread samples for each step that its chances are spread over, from fewest to most.
 // Gives distances and contracted lengths [rays, most] in world units, and their cells; counts [rays], which are 0 where
 // nothing is; and candidates [rays].
 extern "C" void finer_draw(const float* origins, const float* directions, const float* nears, const float* fars,
                            float reach, float per_step, int64_t columns, const float* thickness,
-                           const uint8_t* occupied, float unit, int32_t resolution, float shared, float opaque,
+                           const uint8_t* occupied, float unit, int32_t resolution, float shared,
                            const float* looked_at, const float* placed, int64_t rays, float per_spread,
                            int64_t fewest, int64_t most, float* distances, float* lengths, int64_t* cells,
                            int64_t* counts, int64_t* candidates, int threads) {
   const float per_unit = 1.0f / unit;
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<float> chance(columns);
-    std::vector<int32_t> kept(columns);
+    std::vector<float> depth(columns), contracted(columns), chance(columns);
+    std::vector<int32_t> cell(columns), kept(columns);
 #pragma omp for schedule(dynamic, 64)
     for (int64_t ray = 0; ray < rays; ++ray) {
       const float *from = origins + 3 * ray, *slope = directions + 3 * ray;
       const float near = nears[ray], far = fars[ray], offset = looked_at[ray];
-      int64_t inside = 0, candidate = 0;
-      float before = 0.0f, shown = 1.0f;
-      for (int64_t begin = 0; begin < columns; begin += kBlock) {
-        const int block = static_cast<int>(columns - begin < kBlock ? columns - begin : kBlock);
-        float contracted[kBlock];
-        int32_t cell[kBlock];
-        uint8_t is_inside[kBlock];
-        int within = 0;
-        for (int i = 0; i < kBlock; ++i) {
-          const float depth = distance_at((static_cast<float>(begin + i) + offset) * per_step, reach);
-          is_inside[i] = i < block && depth >= near && depth <= far;
-          within += is_inside[i];
-        }
-        candidate += within;
-        // What lies behind matter that the grid knows for opaque is not looked for.
-        if (!within || shown < opaque) continue;
-        for (int i = 0; i < kBlock; ++i) {
-          const float depth = distance_at((static_cast<float>(begin + i) + offset) * per_step, reach);
-          const Place place = place_at(from, slope, depth, reach, resolution);
-          cell[i] = place.cell;
-          contracted[i] = place.contracted * per_step;
-        }
-        int found[kBlock], number = 0;
-        for (int i = 0; i < block; ++i) {
-          found[number] = i;
-          number += is_inside[i] & occupied[cell[i]];
-        }
-        for (int k = 0; k < number && shown >= opaque; ++k) {
-          const int i = found[k];
-          before += contracted[i] * per_unit * thickness[cell[i]];
-          const float behind = expected_behind(before);
-          kept[inside] = static_cast<int32_t>(begin + i);
-          chance[inside++] = shown - behind;
-          shown = behind;
-        }
+      for (int64_t i = 0; i < columns; ++i) {
+        depth[i] = distance_at((static_cast<float>(i) + offset) * per_step, reach);
+        const Place place = place_at(from, slope, depth[i], reach, resolution);
+        cell[i] = place.cell;
+        contracted[i] = place.contracted * per_step;
       }
-      candidates[ray] = candidate;
+      // Steps grow: those between the limits lie side by side.
+      int64_t nearest = 0, farthest = columns;
+      while (nearest < columns && !(depth[nearest] >= near)) ++nearest;
+      while (farthest > nearest && !(depth[farthest - 1] <= far)) --farthest;
+      candidates[ray] = farthest - nearest;
       counts[ray] = 0;
+      int64_t inside = 0;
+      for (int64_t i = nearest; i < farthest; ++i) {
+        kept[inside] = static_cast<int32_t>(i);
+        inside += occupied[cell[i]];
+      }
       if (!inside) continue;
+      float before = 0.0f, shown = 1.0f;
+      for (int64_t k = 0; k < inside; ++k) {
+        const int64_t i = kept[k];
+        before += contracted[i] * per_unit * thickness[cell[i]];
+        const float behind = expected_behind(before);
+        chance[k] = shown - behind;
+        shown = behind;
+      }
       const float by_weight = (1.0f - shared) / __builtin_fmaxf(1.0f - shown, 1e-6f);
       const float by_step = shared / static_cast<float>(inside);
       float total = 0.0f, squares = 0.0f;

@@ -14,9 +14,6 @@ from torch import Tensor
 from finer_nerfstudio.inr.kernels import building
 from finer_nerfstudio.nerf.sampling.contraction import contract, distance_at, shrinkage
 
-# Light that is expected to be left, of which nothing behind is sampled: the grid knows for a mean density of 44 steps
-# that it is stopped.
-_OPAQUE = 1e-3
 # Steps that are expected to show less than this altogether are taken as if they showed so much.
 _FEWEST = 1e-6
 
@@ -120,7 +117,7 @@ def draw(
         torch.empty(rays, dtype=torch.int64),
     )
     inputs = (origins, directions, nears, fars, chances.thickness, chances.occupied, looked_at, placed)
-    kept = [tensor.contiguous() for tensor in inputs]
+    kept = [tensor.to(torch.bool if tensor.dtype == torch.bool else torch.float32).contiguous() for tensor in inputs]
     places = [tensor.data_ptr() for tensor in kept]
     library.finer_draw(
         *places[:4],
@@ -131,7 +128,6 @@ def draw(
         chances.unit,
         chances.resolution,
         amount.shared,
-        _OPAQUE,
         *places[6:],
         rays,
         amount.per_spread,
@@ -163,12 +159,9 @@ def drawn_by_tensors(
     own = chances.thickness[cell] * per_progress * (chances.per_step / chances.unit)
     behind = torch.where(occupied, own, 0.0).cumsum(1)
     behind = 1.0 / (1.0 + behind * (1.0 + 0.5 * behind))
-    reaching = torch.nn.functional.pad(behind[:, :-1], (1, 0), value=1.0)
-    occupied = occupied & (reaching >= _OPAQUE)
-    weight = torch.where(occupied, reaching - behind, 0.0)
-    left = torch.where(occupied, behind, 1.0).amin(dim=1, keepdim=True)
+    weight = -torch.nn.functional.pad(behind, (1, 0), value=1.0).diff(dim=1)
     number = occupied.sum(dim=1, keepdim=True)
-    expected = (1.0 - amount.shared) / (1.0 - left).clamp(min=_FEWEST) * weight
+    expected = (1.0 - amount.shared) / (1.0 - behind[:, -1:]).clamp(min=_FEWEST) * weight
     chance = torch.where(occupied, expected + amount.shared / number.clamp(min=1), 0.0)
 
     ends = chance.cumsum(1)
@@ -209,7 +202,7 @@ def _library() -> ctypes.CDLL | None:
     pointer, long, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
     library.finer_draw.argtypes = [
         *[pointer] * 4,
-        *[real, real, long, pointer, pointer, real, ctypes.c_int32, real, real],
+        *[real, real, long, pointer, pointer, real, ctypes.c_int32, real],
         *[pointer] * 2,
         *[long, real, long, long],
         *[pointer] * 5,

@@ -37,7 +37,7 @@ class RayLimits:
             memory of what follows is bounded.
         together: rays of one pixel, which are kept or left out together.
         generator: source of one random offset per ray; without it segments are centred.
-        quick: of a picture that somebody waits for, who would rather have it soon than free of noise.
+        quick: with fewer samples and more noise, for the viewer.
     """
 
     nears: Float[Tensor, "rays 1"] | None = None
@@ -120,8 +120,9 @@ class OccupancyGrid(nn.Module):
         self.register_buffer("aabb", aabb.detach().clone(), persistent=False)
         self.register_buffer("thickness", torch.zeros(resolution**3))
         self.register_buffer("occupied", torch.ones(resolution**3, dtype=torch.bool))
-        # At the last update: to count cells in each step takes longer than many a part of it.
+        # Counted at each update: counting in every step is slow.
         self.occupied_share = torch.ones(())
+        self.register_load_state_dict_post_hook(lambda grid, _: grid._count_occupied())
         # World units; the diagonal has so many of them.
         self.step_length = float((self.aabb[1] - self.aabb[0]).norm()) / steps
 
@@ -214,6 +215,9 @@ class OccupancyGrid(nn.Module):
         """Say which cells are occupied, by the thickness that all processes remember."""
         threshold = min(self.threshold, float(self.thickness.mean()))
         torch.gt(self.thickness, threshold, out=self.occupied)
+        self._count_occupied()
+
+    def _count_occupied(self) -> None:
         self.occupied_share = self.occupied.float().mean()
 
     @torch.no_grad()

@@ -49,7 +49,9 @@ class UnboundedGrid(OccupancyGrid):
     In true lengths everything starts as fog a few boxes away, in front of which training would have to find the scene.
 
     Args:
-        amount: of samples of a ray in training. Pictures have three times as many, and two times if they are quick.
+        amount: of samples of a ray in training. Quick pictures have twice as many. Others have three times as many for
+            each step that their chances are spread over, and most of them are for all occupied steps alike, which
+            spreads them wider.
         **options: of the grid.
     """
 
@@ -87,7 +89,8 @@ class UnboundedGrid(OccupancyGrid):
             generator: source of the random cells and of the random place within a cell.
         """
         del everywhere
-        followed = bool(self.thickness.any())
+        # One answer for all processes, which send each other different messages by it.
+        followed = distributed.total(float(self.thickness.any()), self.thickness.device) > 0
         if followed:
             total, number = self.thickness.numel(), _LOOKED_INTO // comms.get_world_size()
             cells = torch.randint(total, (number,), device=self.thickness.device, generator=generator).unique()
@@ -107,8 +110,9 @@ class UnboundedGrid(OccupancyGrid):
             segments: that were trained.
             density: there.
         """
-        # A mean: the largest of several would take a cell that is dense in one place for a wall. Sums are of all cells,
-        # and zero again afterwards, so that a step costs as much as it has samples.
+        # A mean: the largest of several would take a cell that is dense in one place for a wall. Each cell has a sum,
+        # zero again afterwards, so that a step costs as much as it has samples; sorting them takes longer. In double
+        # precision, the order of a GPU's sums is of no account.
         cells, sums = segments.cells, self._sums
         if sums is None or sums.device != cells.device:
             sums = self._sums = torch.zeros(2, len(self.thickness), dtype=torch.float64, device=cells.device)

@@ -92,16 +92,10 @@ def test_thickness_along_a_ray_is_right_on_average_whatever_the_grid_expects(see
     assert deviation < 0.05 * exact  # or the check above would say nothing
 
 
-@given(
-    st.integers(0, 1000),
-    st.sampled_from([Amount(0.0, 1, 1), Amount(0.5, 3, 16), Amount(0.2, 2, 40, shared=0.9)]),
-    st.sampled_from([1.0, 80.0]),
-)
-@settings(max_examples=16, deadline=None)
-def test_samples_lie_where_double_precision_puts_them(seed: int, amount: Amount, denser: float) -> None:
-    """In dense matter, what the grid expects to be hidden has none."""
+@given(st.integers(0, 1000), st.sampled_from([Amount(0.0, 1, 1), Amount(0.5, 3, 16), Amount(0.2, 2, 40, shared=0.9)]))
+@settings(max_examples=12, deadline=None)
+def test_samples_lie_where_double_precision_puts_them(seed: int, amount: Amount) -> None:
     chances, rays = some_chances(seed, share=0.3), 60
-    chances = replace(chances, thickness=denser * chances.thickness)
     origins, directions = some_rays(rays, seed)
     generator = torch.Generator().manual_seed(seed)
     looked_at, placed = torch.rand(rays, generator=generator), torch.rand(rays, amount.most, generator=generator)
@@ -127,13 +121,8 @@ def test_samples_lie_where_double_precision_puts_them(seed: int, amount: Amount,
         contracted = np.where(progress <= 1, 1.7, distance**2 / 1.7) / largest**2 * 2.0 / STEPS
         own = np.where(occupied, chances.thickness.double().numpy()[flat] * contracted / 0.05, 0.0)
         behind = 1.0 / (1.0 + np.cumsum(own) + 0.5 * np.cumsum(own) ** 2)
-        reaching = np.concatenate([[1.0], behind[:-1]])
-        if np.abs(reaching / 1e-3 - 1).min() < 1e-3:
-            near_a_face += 1  # likewise
-            continue
-        occupied = occupied & (reaching >= 1e-3)
-        weight = np.where(occupied, reaching - behind, 0.0)
-        by_weight = (1 - amount.shared) * weight / max(weight.sum(), 1e-6)
+        weight = np.concatenate([[1.0], behind[:-1]]) - behind
+        by_weight = (1 - amount.shared) * weight / max(1 - behind[-1], 1e-6)
         chance = np.where(occupied, by_weight + amount.shared / occupied.sum(), 0.0)
         chance /= chance.sum()
         samples = int(drawn.counts[ray])
