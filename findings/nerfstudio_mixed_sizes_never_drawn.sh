@@ -14,7 +14,7 @@ trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/env"
 pip="$folder/env/bin/pip"
 # What its pixel samplers import, and not what its trainer does.
-"$pip" install --quiet torch==2.13.0 numpy==1.26.4 viser==0.2.7 jaxtyping==0.2.38 opencv-python-headless==4.10.0.84 rich
+"$pip" install --quiet torch==2.13.0 numpy==1.26.4 viser==0.2.7 jaxtyping==0.2.38 opencv-python-headless==4.10.0.84 rich tensorboard==2.20.0
 "$pip" install --quiet --no-deps nerfstudio==1.1.5
 "$folder/env/bin/python" - <<'PYTHON' 2>&1 | grep -v Warning
 import warnings
