@@ -145,7 +145,7 @@ def run_benchmark(command: Benchmark) -> None:
                 stage(f"growth {method}", 0, todo)
                 results["growth"][method] = growth(method, command.points, command.repeats, device, command.seed)
         if "step" in command.cases and command.step_data is not None:
-            from finer_nerfstudio.benchmarks.steps import step_parts
+            from finer_nerfstudio.nerf.training.step_parts import step_parts
 
             results |= {"step_data": command.step_data.name, "step_after": command.step_after}
             results["step"] = {
