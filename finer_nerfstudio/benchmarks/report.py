@@ -65,20 +65,21 @@ def markdown(results: dict[str, Any]) -> str:
             lines.append(f"| {name} | {' | '.join(cells)} |")
         lines.append("")
     if "fits" in results:
-        programs = list(next(iter(results["fits"].values())))
-        lines += [f"**fits**, PSNR in dB after {results['fit_steps']} steps", ""]
-        lines += [f"| | {' | '.join(programs)} |", "|---|" + "---|" * len(programs)]
-        for name, numbers in results["fits"].items():
-            lines.append(f"| {name} | " + " | ".join(f"{numbers[program]:.2f}" for program in programs) + " |")
-        lines.append("")
+        lines += [f"**fits**, PSNR in dB after {results['fit_steps']} steps", "", *_table(results["fits"], 2), ""]
     if "step" in results:
-        parts = list(next(iter(results["step"].values())))
-        lines += [f"**step**, milliseconds on {results['step_data']} after {results['step_after']} steps", ""]
-        lines += [f"| | {' | '.join(parts)} |", "|---|" + "---|" * len(parts)]
-        for name, numbers in results["step"].items():
-            lines.append(f"| {name} | " + " | ".join(f"{numbers[part]:.1f}" for part in parts) + " |")
-        lines.append("")
+        where = f"on {results['step_data']} after {results['step_after']} steps"
+        lines += [f"**step**, milliseconds {where}", "", *_table(results["step"], 1), ""]
     return "\n".join(lines)
+
+
+def _table(found: dict[str, dict[str, float]], decimals: int) -> list[str]:
+    """Lines of a table with a row for each method, and columns for what the first one has."""
+    columns = list(next(iter(found.values())))
+    rows = [
+        f"| {name} | " + " | ".join(f"{numbers[column]:.{decimals}f}" for column in columns) + " |"
+        for name, numbers in found.items()
+    ]
+    return [f"| | {' | '.join(columns)} |", "|---|" + "---|" * len(columns), *rows]
 
 
 def draw(results: dict[str, Any], path: Path) -> None:

@@ -122,7 +122,7 @@ class OccupancyGrid(nn.Module):
         self.register_buffer("occupied", torch.ones(resolution**3, dtype=torch.bool))
         # Counted at each update: counting in every step is slow.
         self.occupied_share = torch.ones(())
-        self.register_load_state_dict_post_hook(lambda grid, _: grid._count_occupied())
+        self.register_load_state_dict_post_hook(_count_again)
         # World units; the diagonal has so many of them.
         self.step_length = float((self.aabb[1] - self.aabb[0]).norm()) / steps
 
@@ -284,6 +284,11 @@ class OccupancyGrid(nn.Module):
         first = counts.cumsum(0) - counts
         slots = torch.arange(ray_indices.shape[0], device=ray_indices.device) - first[ray_indices]
         return ray_indices, column, slots, counts
+
+
+def _count_again(grid: OccupancyGrid, _: object) -> None:
+    """Count the cells that a checkpoint brought; no lambda, which could not be pickled along with the grid."""
+    grid._count_occupied()
 
 
 def leading(counts: Int[Tensor, " rays"], limits: RayLimits) -> Int[Tensor, " kept"]:

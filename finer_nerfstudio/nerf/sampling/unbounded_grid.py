@@ -124,6 +124,13 @@ class UnboundedGrid(OccupancyGrid):
         known = self.thickness[cells]
         self.thickness[cells] = known + _FOLLOWED_IN_TRAINING * (mean - known)
 
+    def _amount_for(self, limits: RayLimits) -> Amount:
+        if limits.generator is not None:
+            return self.amount
+        if limits.quick:
+            return _multiplied(self.amount, 2, self.amount.shared)
+        return _multiplied(self.amount, 3, _SHARED_IN_PICTURES)
+
     @torch.no_grad()
     def march(
         self,
@@ -136,11 +143,7 @@ class UnboundedGrid(OccupancyGrid):
         Where the limits have a generator, they are drawn; else they lie in the middles of their shares.
         """
         steps = max(2, self.steps if limits.steps is None else limits.steps)
-        amount = self.amount
-        if limits.generator is None:
-            amount = (
-                _multiplied(amount, 2, amount.shared) if limits.quick else _multiplied(amount, 3, _SHARED_IN_PICTURES)
-            )
+        amount = self._amount_for(limits)
         most = amount.most
         rays = origins.shape[0]
         nears, fars = origins.new_full((rays,), limits.near_plane), origins.new_full((rays,), torch.inf)

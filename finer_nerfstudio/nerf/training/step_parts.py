@@ -22,9 +22,7 @@ from finer_nerfstudio.nerf.model import FinerModel
 from finer_nerfstudio.nerf.training.pipeline import FinerPipeline, FinerPipelineConfig
 from finer_nerfstudio.runs.progress import Stage
 
-FIELD = ("field, forward", "field, backward")
-"""The parts in which the field itself is evaluated."""
-
+_PARTS = ("pixels and rays", "march", "grid", "field, forward", "weights", "average")
 # Nodes of the backward pass that belong to the field: its features, layers, readouts and what turns these into density
 # and colour.
 _NODES_OF_FIELD = (
@@ -88,15 +86,11 @@ def step_parts(
         for step in range(after, after + steps):
             train(step)
     milliseconds = {event.key: event.cpu_time_total / 1e3 / steps for event in profiled.key_averages()}
-    nodes = {key.removeprefix(_NODE): value for key, value in milliseconds.items() if key.startswith(_NODE)}
-    of_field = sum(value for key, value in nodes.items() if key in _NODES_OF_FIELD)
+    of_field = sum(milliseconds.get(_NODE + name, 0.0) for name in _NODES_OF_FIELD)
     parts = {name: milliseconds.get(name, 0.0) for name in (*_PARTS, "optimizer")}
     parts |= {"field, backward": of_field, "other backward": milliseconds["backward"] - of_field}
     whole = milliseconds["step"]
     return {**parts, "other": whole - sum(parts.values()), "step": whole}
-
-
-_PARTS = ("pixels and rays", "march", "grid", "field, forward", "weights", "average")
 
 
 @contextlib.contextmanager
@@ -115,24 +109,22 @@ def _recorded(pipeline: FinerPipeline) -> Iterator[None]:
         *((sampler, name, "grid") for name in ("update", "see") if hasattr(sampler, name)),
         *((finer.field, name, "field, forward") for name in ("hidden_features", "density", "color")),
     ]
+    inside: list[str] = []
+
+    def named(function: Callable[..., Any], part: str) -> Callable[..., Any]:
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            if inside:  # what a part calls is its own, such as the field that the grid looks into
+                return function(*args, **kwargs)
+            inside.append(part)
+            try:
+                with record_function(part):
+                    return function(*args, **kwargs)
+            finally:
+                inside.pop()
+
+        return recorded
+
     with contextlib.ExitStack() as stack:
         for owner, name, part in places:
-            stack.enter_context(mock.patch.object(owner, name, _named(getattr(owner, name), part)))
+            stack.enter_context(mock.patch.object(owner, name, named(getattr(owner, name), part)))
         yield
-
-
-_inside: list[str] = []
-
-
-def _named(function: Callable[..., Any], part: str) -> Callable[..., Any]:
-    def recorded(*args: Any, **kwargs: Any) -> Any:
-        if _inside:  # what a part calls is its own, such as the field that the grid looks into
-            return function(*args, **kwargs)
-        _inside.append(part)
-        try:
-            with record_function(part):
-                return function(*args, **kwargs)
-        finally:
-            _inside.pop()
-
-    return recorded
