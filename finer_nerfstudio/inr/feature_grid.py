@@ -60,7 +60,14 @@ class FeatureGrid(nn.Module):
         """Numbers of a point."""
         return FEATURES * len(self.levels)
 
-    def forward(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch features"]:
-        """Return the features of points in [-1, 1]^3; those outside count to the nearest face."""
-        flat = look_up(points.reshape(-1, 3), self.table, self.levels)
-        return flat.view(*points.shape[:-1], self.features)
+    def forward(
+        self, points: Float[Tensor, "*batch 3"], *, with_points: bool = False
+    ) -> Float[Tensor, "*batch features"]:
+        """Return the features of points.
+
+        Args:
+            points: in [-1, 1]^3; those outside count to the nearest face.
+            with_points: whether the three coordinates of a point come before its features.
+        """
+        flat = look_up(points.reshape(-1, 3), self.table, self.levels, with_points=with_points)
+        return flat.unflatten(0, points.shape[:-1])

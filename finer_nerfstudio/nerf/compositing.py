@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from finer_nerfstudio.nerf import kernels_at_work
+from finer_nerfstudio.nerf import compiled_compositing, kernels_at_work
 from finer_nerfstudio.nerf.radiance import Radiance
 from finer_nerfstudio.nerf.sampling.segments import Segments
 
@@ -22,15 +22,17 @@ class Composite:
     """What the segments of rays show.
 
     Attributes:
-        rgb: ``[rays, 3]`` colour times weight, summed along each ray.
+        rgb: ``[rays, 3]`` colour times weight, summed along each ray, with the sky if there is one.
         weights: ``[samples]`` rendering weight of each segment.
         thickness: ``[samples]`` its optical thickness.
+        passed: ``[rays]`` what passes through all segments of each ray.
         colored: ``[rays]`` how many segments of each ray are heavy enough to have a colour.
     """
 
     rgb: Float[Tensor, "rays 3"]
     weights: Float[Tensor, " samples"]
     thickness: Float[Tensor, " samples"]
+    passed: Float[Tensor, " rays"]
     colored: Int[Tensor, " rays"]
 
 
@@ -42,6 +44,7 @@ def composite(
     *,
     weight_threshold: float,
     transmittance: Float[Tensor, " rays"] | None = None,
+    sky: float | None = None,
     neuron_mask: Float[Tensor, " units"] | None = None,
     appearance: Float[Tensor, "rays code"] | None = None,
     most_colored: int | None = None,
@@ -53,30 +56,72 @@ def composite(
         origins: world units, of as many rays as the segments have.
         directions: of unit length.
         segments: of these rays.
-        weight_threshold: segments of less weight have no colour, which is most of the work.
+        weight_threshold: segments of less weight have no colour, which is most of the work; nor has the sky where less
+            than that passes.
         transmittance: what arrives at the first segment of each ray; all of it unless given.
+        sky: distance of the sky, whose colour takes what passes through all segments; there is none unless given.
         neuron_mask: factors for the first-layer neurons of the density network, of fields that can silence them.
         appearance: code of each ray's picture, of fields that have codes; the mean of all unless given.
         most_colored: evaluate this number of colours exactly, for the leading segments that need one, so that nobody
             has to ask the GPU how many these are. The sum of ``colored`` up to a ray tells whether it had all of its.
+            Not together with a sky.
     """
-    rays = segments.ray_indices
-    # Not by indexing, whose backward pass has to reckon with samples that are met twice.
-    along = directions.index_select(0, rays)
-    positions = torch.addcmul(origins.index_select(0, rays), along, segments.distances[:, None])
+    rays, distances, samples = segments.ray_indices, segments.distances, len(segments.lengths)
+    if sky is not None:
+        rays = torch.cat([rays, torch.arange(segments.num_rays, device=rays.device)])
+        distances = torch.cat([distances, distances.new_full((segments.num_rays,), sky)])
+    positions, along = along_rays(origins, directions, rays, distances)
     hidden_at: Any = field.hidden_features
     hidden = hidden_at(positions) if neuron_mask is None else hidden_at(positions, neuron_mask)
-    thickness = field.density(hidden) * segments.lengths
-    weights = ray_weights(thickness, rays, segments.counts)
+    thickness = field.density(hidden)[:samples] * segments.lengths
+    weights, passed = weights_and_rest(thickness, segments.ray_indices, segments.counts)
     if transmittance is not None:
-        weights = weights * transmittance.index_select(0, rays)
-    heavy = weights.detach() > weight_threshold
-    colored = counts_of(heavy, segments.counts)
-    seen = heavy.nonzero().squeeze(-1) if most_colored is None else leading_places(heavy, most_colored)
+        weights = weights * transmittance.index_select(0, segments.ray_indices)
+    shown = weights if sky is None else torch.cat([weights, passed])
+    compiled = compiled_compositing.usable(shown, hidden) and most_colored is None
+    if compiled:
+        seen, colored = compiled_compositing.heavier(
+            shown.detach(), rays, weight_threshold, samples, segments.num_rays
+        )
+    else:
+        heavy = shown.detach() > weight_threshold
+        seen = heavy.nonzero().squeeze(-1) if most_colored is None else leading_places(heavy, most_colored)
+        colored = counts_of(heavy[:samples], segments.counts)
     codes = None if appearance is None else appearance.index_select(0, rays.index_select(0, seen))
-    color = field.color(hidden.index_select(0, seen), along.index_select(0, seen), codes)
-    rgb = sums_along_rays(weights.index_select(0, seen)[:, None] * color, colored)
-    return Composite(rgb, weights, thickness, colored)
+    # Not by indexing, whose backward pass has to reckon with samples that are met twice.
+    rows = compiled_compositing.rows_at(hidden, seen) if compiled else hidden.index_select(0, seen)
+    color = field.color(rows, along.index_select(0, seen), codes)
+    if compiled:
+        rgb = compiled_compositing.color_sums(shown, color, seen, rays, segments.num_rays)
+    else:
+        weighted = shown.index_select(0, seen)[:, None] * color
+        # Places of the sky follow those of all segments.
+        rgb = sums_along_rays(weighted, colored)
+        if sky is not None:
+            number = int(colored.sum())
+            rgb = rgb.index_add(0, rays.index_select(0, seen[number:]), weighted[number:])
+    return Composite(rgb, weights, thickness, passed, colored)
+
+
+def along_rays(
+    origins: Float[Tensor, "rays 3"],
+    directions: Float[Tensor, "rays 3"],
+    ray_indices: Int[Tensor, " samples"],
+    distances: Float[Tensor, " samples"],
+) -> tuple[Float[Tensor, "samples 3"], Float[Tensor, "samples 3"]]:
+    """Return positions on rays, and the directions of these rays.
+
+    Args:
+        origins: world units.
+        directions: of unit length.
+        ray_indices: ray of each position.
+        distances: from the origin.
+    """
+    differentiated = torch.is_grad_enabled() and (origins.requires_grad or directions.requires_grad)
+    if compiled_compositing.usable(origins, directions, distances) and not differentiated:
+        return compiled_compositing.along_rays(origins, directions, ray_indices, distances)
+    along = directions.index_select(0, ray_indices)
+    return torch.addcmul(origins.index_select(0, ray_indices), along, distances[:, None]), along
 
 
 def counts_of(chosen: Bool[Tensor, " samples"], counts: Int[Tensor, " rays"]) -> Int[Tensor, " rays"]:
@@ -171,4 +216,16 @@ def ray_weights(
         ray_indices: ray of each, in ascending order.
         counts: number of segments of each ray.
     """
+    if compiled_compositing.usable(thickness):
+        return compiled_compositing.weights(thickness, counts)[0]
     return _RayWeights.apply(thickness, ray_indices, counts)  # pyright: ignore[reportReturnType]
+
+
+def weights_and_rest(
+    thickness: Float[Tensor, " samples"], ray_indices: Int[Tensor, " samples"], counts: Int[Tensor, " rays"]
+) -> tuple[Float[Tensor, " samples"], Float[Tensor, " rays"]]:
+    """Return the :func:`ray_weights` of segments, and what passes through all segments of each ray."""
+    if compiled_compositing.usable(thickness):
+        return compiled_compositing.weights(thickness, counts)
+    passed = torch.exp(-sums_along_rays(thickness[:, None], counts)).squeeze(-1)
+    return ray_weights(thickness, ray_indices, counts), passed

@@ -302,7 +302,7 @@ class FinerField(RadianceField[CoordinateNetwork]):
     def inputs(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch inputs"]:
         """Return what the density network reads of world ``positions``: coordinates, and features of the grid."""
         coordinates = self.coordinates(positions)
-        return coordinates if self.grid is None else torch.cat([coordinates, self.grid(coordinates)], dim=-1)
+        return coordinates if self.grid is None else self.grid(coordinates, with_points=True)
 
     def appearance(self, pictures: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch code"] | None:
         """Return the codes of pictures, by their numbers; None of a field without codes."""

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from nerfacc import accumulate_along_rays
 from nerfstudio.cameras.camera_optimizers import CameraOptimizer, CameraOptimizerConfig
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
@@ -27,7 +26,8 @@ from finer_nerfstudio.nerf.data.alpha import over, over_white
 from finer_nerfstudio.nerf.data.images import counted_pixels
 from finer_nerfstudio.nerf.depth_loss import depth_loss
 from finer_nerfstudio.nerf.field import FinerField, FinerFieldConfig, RadianceField
-from finer_nerfstudio.nerf.rendering import render, sky
+from finer_nerfstudio.nerf.rendering import render
+from finer_nerfstudio.nerf.sampling.contraction import far_away
 from finer_nerfstudio.nerf.sampling.importance import Amount
 from finer_nerfstudio.nerf.sampling.proposal import ProposalSampler, ProposedSegments
 from finer_nerfstudio.nerf.sampling.rays import bands_of_rays, finer_cameras
@@ -301,9 +301,12 @@ class FinerModel(Model):
         appearance = None
         if isinstance(self.field, FinerField) and ray_bundle.camera_indices is not None:
             appearance = self.field.appearance(ray_bundle.camera_indices[:num_rays, 0])
-        seen = composite(self.field, origins, directions, segments, weight_threshold=threshold, appearance=appearance)
+        sky = None if sampler.reach is None else far_away(sampler.reach)
+        seen = composite(
+            self.field, origins, directions, segments, weight_threshold=threshold, sky=sky, appearance=appearance
+        )
         rgb, weights = seen.rgb, seen.weights
-        accumulation = accumulate_along_rays(weights, None, segments.ray_indices, num_rays)
+        accumulation = (1.0 - seen.passed if sky is None else torch.ones_like(seen.passed))[:, None]
         losses = segments.losses(weights) if isinstance(segments, ProposedSegments) else {}
         if isinstance(segments, DrawnSegments) and isinstance(sampler, UnboundedGrid):
             sampler.see(segments, (seen.thickness / segments.lengths).detach())
@@ -312,18 +315,6 @@ class FinerModel(Model):
             measured = ray_bundle.metadata["depth"]
             loss = depth_loss(segments, weights, measured, reach=sampler.reach, farthest=farthest)
             losses["depth_loss"] = self.config.depth_loss_weight * loss
-        if sampler.reach is not None:
-            rgb = rgb + sky(
-                self.field.hidden_features,
-                self.field.color,
-                origins,
-                directions,
-                1.0 - accumulation.squeeze(-1),
-                reach=sampler.reach,
-                threshold=threshold,
-                appearance=appearance,
-            )
-            accumulation = torch.ones_like(accumulation)
         if self.rays_of_pixel > 1:
             rgb, accumulation = (
                 values.unflatten(0, (-1, self.rays_of_pixel)).mean(dim=1) for values in (rgb, accumulation)

@@ -114,8 +114,7 @@ def _front_to_back(
             transmittance=seen.transmittance,
             neuron_mask=neuron_mask,
         )
-        thickness = part.thickness.new_zeros(num_rays).index_add_(0, rays, part.thickness)
-        seen.transmittance = seen.transmittance * torch.exp(-thickness)
+        seen.transmittance = seen.transmittance * part.passed
         seen.rgb += part.rgb
         # Without end, the mean is of contracted distances: a trace of something far away must not outweigh the rest.
         along = distances if reach is None else progress_at(distances, reach)
@@ -131,28 +130,25 @@ def _background(like: Tensor) -> Tensor:
 
 def sky(
     hidden_at: Callable[[Float[Tensor, "points 3"]], Float[Tensor, "points hidden"]],
-    color: Callable[..., Float[Tensor, "points 3"]],
+    color: Callable[[Float[Tensor, "points hidden"], Float[Tensor, "points 3"]], Float[Tensor, "points 3"]],
     origins: Float[Tensor, "rays 3"],
     directions: Float[Tensor, "rays 3"],
     transmittance: Float[Tensor, " rays"],
     *,
     reach: float,
     threshold: float,
-    appearance: Float[Tensor, "rays code"] | None = None,
 ) -> Float[Tensor, "rays 3"]:
     """Return the colour that rays through a scene without end add where nothing stopped them: the field's far away.
 
     Args:
         hidden_at: of the field, hidden features at world positions.
-        color: of the field, colours of hidden features along directions, and of pictures' codes.
+        color: of the field, colours of hidden features along directions.
         origins: world units.
         directions: of unit length.
         transmittance: what is left of each ray, the weight of its sky.
         reach: distance up to which steps are of equal length, world units.
         threshold: rays with less left have no sky.
-        appearance: code of each ray's picture; see :func:`finer_nerfstudio.nerf.compositing.composite`.
     """
     seen = (transmittance.detach() > threshold).nonzero().squeeze(-1)
     hidden = hidden_at(origins[seen] + directions[seen] * far_away(reach))
-    codes = None if appearance is None else appearance[seen]
-    return accumulate_along_rays(transmittance[seen], color(hidden, directions[seen], codes), seen, origins.shape[0])
+    return accumulate_along_rays(transmittance[seen], color(hidden, directions[seen]), seen, origins.shape[0])

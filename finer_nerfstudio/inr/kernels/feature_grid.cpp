@@ -3,6 +3,7 @@
 // Coarse levels have an entry for each corner; finer ones share theirs by a hash. A corner has two numbers.
 
 #include <cstdint>
+#include <cstring>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -10,6 +11,7 @@
 namespace {
 
 constexpr int kBlock = 32, kCorners = 8;
+constexpr int64_t kChunk = 2048;  // points that a thread takes through all levels
 
 struct Level {
   int32_t resolution;  // cells per axis
@@ -62,64 +64,83 @@ inline void corners_of(const float* points, int count, const Level& level, Corne
 
 inline float share(float fraction, int is_upper) { return is_upper ? fraction : 1.0f - fraction; }
 
+inline void weights_of(const Corners& found, int count, float weight[kCorners][kBlock]) {
+  for (int corner = 0; corner < kCorners; ++corner) {
+    for (int i = 0; i < count; ++i) {
+      weight[corner][i] = share(found.fraction[0][i], corner >> 2) * share(found.fraction[1][i], corner >> 1 & 1) *
+                          share(found.fraction[2][i], corner & 1);
+    }
+  }
+}
+
+// The two numbers of an entry, in one register: to gather each by itself takes longer.
+typedef float Pair __attribute__((vector_size(8)));
+
+inline Pair entry_at(const float* own, uint32_t entry) {
+  Pair pair;
+  std::memcpy(&pair, own + 2 * static_cast<int64_t>(entry), sizeof(Pair));
+  return pair;
+}
+
+inline void put(float* to, Pair pair) { std::memcpy(to, &pair, sizeof(Pair)); }
+
 }  // namespace
 
-// points [count, 3]; levels [number]; table [entries, 2]. Gives features [count, 2 number].
+// Rows of features, and of their gradient, are [count, lead + 2 number]: lead is 3 where the points themselves come
+// first, and else 0.
+
+// points [count, 3]; levels [number]; table [entries, 2]. Gives rows of features.
 extern "C" void finer_grid_forward(const float* points, int64_t count, const Level* levels, int32_t number,
-                                   const float* table, float* features, int threads) {
+                                   const float* table, float* rows, int32_t lead, int threads) {
+  const int64_t width = lead + 2 * number;
 #pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t begin = 0; begin < count; begin += kBlock) {
-    const int block = static_cast<int>(count - begin < kBlock ? count - begin : kBlock);
+  for (int64_t chunk = 0; chunk < count; chunk += kChunk) {
+    const int64_t end = count - chunk < kChunk ? count : chunk + kChunk;
+    if (lead)
+      for (int64_t i = chunk; i < end; ++i) std::memcpy(rows + i * width, points + 3 * i, 3 * sizeof(float));
     Corners found;
+    float weight[kCorners][kBlock];
+    // Level by level, whose table then stays in the cache.
     for (int32_t number_of_level = 0; number_of_level < number; ++number_of_level) {
       const Level& level = levels[number_of_level];
-      corners_of(points + 3 * begin, block, level, found);
       const float* own = table + 2 * level.first;
-      float first[kBlock] = {}, second[kBlock] = {};
-      for (int corner = 0; corner < kCorners; ++corner) {
+      for (int64_t begin = chunk; begin < end; begin += kBlock) {
+        const int block = static_cast<int>(end - begin < kBlock ? end - begin : kBlock);
+        corners_of(points + 3 * begin, block, level, found);
+        weights_of(found, block, weight);
         for (int i = 0; i < block; ++i) {
-          const float weight = share(found.fraction[0][i], corner >> 2) * share(found.fraction[1][i], corner >> 1 & 1) *
-                               share(found.fraction[2][i], corner & 1);
-          first[i] += weight * own[2 * found.entry[corner][i]];
-          second[i] += weight * own[2 * found.entry[corner][i] + 1];
+          Pair sum = {};
+          for (int corner = 0; corner < kCorners; ++corner)
+            sum += weight[corner][i] * entry_at(own, found.entry[corner][i]);
+          put(rows + (begin + i) * width + lead + 2 * number_of_level, sum);
         }
-      }
-      for (int i = 0; i < block; ++i) {
-        float* row = features + (begin + i) * 2 * number + 2 * number_of_level;
-        row[0] = first[i];
-        row[1] = second[i];
       }
     }
   }
 }
 
-// gradient [count, 2 number] of the features; adds to table_gradient [entries, 2]. A level is one thread's, so that
-// sums have the same order each time.
+// gradient: of the rows; adds to table_gradient [entries, 2]. A level is one thread's, so that sums have the same order
+// each time.
 extern "C" void finer_grid_table_gradient(const float* points, int64_t count, const Level* levels, int32_t number,
-                                          const float* gradient, float* table_gradient, int threads) {
+                                          const float* gradient, float* table_gradient, int32_t lead, int threads) {
+  const int64_t width = lead + 2 * number;
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
   for (int32_t backwards = 0; backwards < number; ++backwards) {
     const int32_t number_of_level = number - 1 - backwards;
     const Level& level = levels[number_of_level];
     float* own = table_gradient + 2 * level.first;
     Corners found;
+    float weight[kCorners][kBlock];
     for (int64_t begin = 0; begin < count; begin += kBlock) {
       const int block = static_cast<int>(count - begin < kBlock ? count - begin : kBlock);
       corners_of(points + 3 * begin, block, level, found);
-      float weight[kCorners][kBlock];
-      for (int corner = 0; corner < kCorners; ++corner) {
-        for (int i = 0; i < block; ++i) {
-          weight[corner][i] = share(found.fraction[0][i], corner >> 2) *
-                              share(found.fraction[1][i], corner >> 1 & 1) * share(found.fraction[2][i], corner & 1);
-        }
-      }
+      weights_of(found, block, weight);
       for (int i = 0; i < block; ++i) {
-        const float* row = gradient + (begin + i) * 2 * number + 2 * number_of_level;
-        const float first = row[0], second = row[1];
+        Pair change;
+        std::memcpy(&change, gradient + (begin + i) * width + lead + 2 * number_of_level, sizeof(Pair));
         for (int corner = 0; corner < kCorners; ++corner) {
-          float* entry = own + 2 * found.entry[corner][i];
-          entry[0] += weight[corner][i] * first;
-          entry[1] += weight[corner][i] * second;
+          const uint32_t entry = found.entry[corner][i];
+          put(own + 2 * static_cast<int64_t>(entry), entry_at(own, entry) + weight[corner][i] * change);
         }
       }
     }
@@ -129,7 +150,8 @@ extern "C" void finer_grid_table_gradient(const float* points, int64_t count, co
 // The gradient by the points, [count, 3].
 extern "C" void finer_grid_point_gradient(const float* points, int64_t count, const Level* levels, int32_t number,
                                           const float* table, const float* gradient, float* point_gradient,
-                                          int threads) {
+                                          int32_t lead, int threads) {
+  const int64_t width = lead + 2 * number;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t begin = 0; begin < count; begin += kBlock) {
     const int block = static_cast<int>(count - begin < kBlock ? count - begin : kBlock);
@@ -143,7 +165,7 @@ extern "C" void finer_grid_point_gradient(const float* points, int64_t count, co
       for (int corner = 0; corner < kCorners; ++corner) {
         const int upper[3] = {corner >> 2, corner >> 1 & 1, corner & 1};
         for (int i = 0; i < block; ++i) {
-          const float* row = gradient + (begin + i) * 2 * number + 2 * number_of_level;
+          const float* row = gradient + (begin + i) * width + lead + 2 * number_of_level;
           const float* entry = own + 2 * found.entry[corner][i];
           const float by_value = slope * (row[0] * entry[0] + row[1] * entry[1]);
           float along[3];
@@ -155,7 +177,10 @@ extern "C" void finer_grid_point_gradient(const float* points, int64_t count, co
       }
     }
     for (int i = 0; i < block; ++i) {
-      for (int axis = 0; axis < 3; ++axis) point_gradient[3 * (begin + i) + axis] = sums[axis][i];
+      for (int axis = 0; axis < 3; ++axis) {
+        const float own = lead ? gradient[(begin + i) * width + axis] : 0.0f;
+        point_gradient[3 * (begin + i) + axis] = own + sums[axis][i];
+      }
     }
   }
 }

@@ -42,7 +42,11 @@ class Level:
 
 
 def look_up(
-    points: Float[Tensor, "points 3"], table: Float[Tensor, "entries 2"], levels: Sequence[Level]
+    points: Float[Tensor, "points 3"],
+    table: Float[Tensor, "entries 2"],
+    levels: Sequence[Level],
+    *,
+    with_points: bool = False,
 ) -> Float[Tensor, "points features"]:
     """Return the features of points, two of each level, interpolated between the corners around them.
 
@@ -52,11 +56,13 @@ def look_up(
         points: in [-1, 1]; those outside count to the nearest face.
         table: of all levels.
         levels: where each has its entries.
+        with_points: whether the three coordinates of a point come before its features.
     """
     on_processor = points.device.type == "cpu" and points.dtype == table.dtype == torch.float32
     if not on_processor or _library() is None:
-        return looked_up_by_tensors(points, table, levels)
-    return _LookUp.apply(points, table, levels)  # pyright: ignore[reportReturnType]
+        features = looked_up_by_tensors(points, table, levels)
+        return torch.cat([points, features], dim=1) if with_points else features
+    return _LookUp.apply(points, table, levels, 3 if with_points else 0)  # pyright: ignore[reportReturnType]
 
 
 def looked_up_by_tensors(
@@ -87,11 +93,11 @@ def looked_up_by_tensors(
 
 class _LookUp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, points: Tensor, table: Tensor, levels: Sequence[Level]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(ctx: Any, points: Tensor, table: Tensor, levels: Sequence[Level], lead: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         library = _library()
         assert library is not None
         points, table = points.contiguous(), table.contiguous()
-        features = torch.empty(len(points), FEATURES * len(levels))
+        features = torch.empty(len(points), lead + FEATURES * len(levels))
         library.finer_grid_forward(
             points.data_ptr(),
             len(points),
@@ -99,15 +105,16 @@ class _LookUp(torch.autograd.Function):
             len(levels),
             table.data_ptr(),
             features.data_ptr(),
+            lead,
             torch.get_num_threads(),
         )
         ctx.save_for_backward(points, table)
-        ctx.levels = tuple(levels)
+        ctx.levels, ctx.lead = tuple(levels), lead
         return features
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         library = _library()
         assert library is not None
         points, table = ctx.saved_tensors
@@ -123,6 +130,7 @@ class _LookUp(torch.autograd.Function):
                 table.data_ptr(),
                 grad.data_ptr(),
                 by_points.data_ptr(),
+                ctx.lead,
                 threads,
             )
         if ctx.needs_input_grad[1]:
@@ -134,9 +142,10 @@ class _LookUp(torch.autograd.Function):
                 len(ctx.levels),
                 grad.data_ptr(),
                 by_table.data_ptr(),
+                ctx.lead,
                 threads,
             )
-        return by_points, by_table, None
+        return by_points, by_table, None, None
 
 
 class _CLevel(ctypes.Structure):
@@ -154,9 +163,9 @@ def _library() -> ctypes.CDLL | None:
     if isinstance(library, str):
         return None
     pointer, whole, long, levels = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.POINTER(_CLevel)
-    library.finer_grid_forward.argtypes = [pointer, long, levels, whole, pointer, pointer, ctypes.c_int]
-    library.finer_grid_table_gradient.argtypes = [pointer, long, levels, whole, pointer, pointer, ctypes.c_int]
-    library.finer_grid_point_gradient.argtypes = [pointer, long, levels, whole, *[pointer] * 3, ctypes.c_int]
+    library.finer_grid_forward.argtypes = [pointer, long, levels, whole, pointer, pointer, whole, ctypes.c_int]
+    library.finer_grid_table_gradient.argtypes = [pointer, long, levels, whole, pointer, pointer, whole, ctypes.c_int]
+    library.finer_grid_point_gradient.argtypes = [pointer, long, levels, whole, *[pointer] * 3, whole, ctypes.c_int]
     for function in ("forward", "table_gradient", "point_gradient"):
         getattr(library, f"finer_grid_{function}").restype = None
     return library

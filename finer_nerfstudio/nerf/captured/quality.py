@@ -13,7 +13,7 @@ from torch import Tensor
 from finer_nerfstudio.nerf.captured.grid import FixedGrid
 from finer_nerfstudio.nerf.captured.march import march, walk_of
 from finer_nerfstudio.nerf.captured.views import PixelRays, Views
-from finer_nerfstudio.nerf.compositing import composite, sums_along_rays
+from finer_nerfstudio.nerf.compositing import composite
 from finer_nerfstudio.nerf.data.alpha import over_white
 from finer_nerfstudio.nerf.radiance import Radiance
 from finer_nerfstudio.runs import metrics
@@ -68,7 +68,7 @@ def _over_white(field: Radiance[Any], grid: FixedGrid, views: PixelRays, pixels:
         return torch.cat([_over_white(field, grid, views, half) for half in pixels.chunk(2)])
     segments = march(walk, grid.occupied, grid.steps, max(1, needed))
     seen = composite(field, origins, directions, segments, weight_threshold=_WEIGHT_THRESHOLD)
-    return seen.rgb + torch.exp(-sums_along_rays(seen.thickness[:, None], segments.counts))
+    return seen.rgb + seen.passed[:, None]
 
 
 def measure(field: Radiance[Any], grid: FixedGrid, views: Views) -> Quality:

@@ -17,7 +17,7 @@ from finer_nerfstudio.nerf.captured.adam import FlatAdam
 from finer_nerfstudio.nerf.captured.grid import FixedGrid
 from finer_nerfstudio.nerf.captured.march import PaddedSegments, march, walk_of
 from finer_nerfstudio.nerf.captured.views import PixelRays
-from finer_nerfstudio.nerf.compositing import Composite, composite, sums_along_rays
+from finer_nerfstudio.nerf.compositing import Composite, composite
 from finer_nerfstudio.nerf.data.alpha import over
 from finer_nerfstudio.nerf.radiance import Radiance
 
@@ -212,6 +212,5 @@ class TrainingStep:
         A background that changes makes matter the only way to explain opaque pixels, and keeps the field from painting
         any background into the scene.
         """
-        passed = torch.exp(-sums_along_rays(seen.thickness[:, None], segments.counts))
         background = self._drawn.backgrounds(self._room.rays)
-        return (seen.rgb + passed * background - over(image, background)).square().sum(dim=1)
+        return (seen.rgb + seen.passed[:, None] * background - over(image, background)).square().sum(dim=1)

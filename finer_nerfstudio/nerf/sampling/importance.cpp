@@ -32,7 +32,8 @@ inline int32_t along(float coordinate, int32_t resolution) {
   return cell < 0 ? 0 : cell >= resolution ? resolution - 1 : cell;
 }
 
-inline Place place_at(const float* from, const float* slope, float distance, float reach, int32_t resolution) {
+inline Place place_at(const float* from, const float* slope, float distance, float reach, float per_reach,
+                      int32_t resolution) {
   const float x = __builtin_fmaf(slope[0], distance, from[0]), y = __builtin_fmaf(slope[1], distance, from[1]),
               z = __builtin_fmaf(slope[2], distance, from[2]);
   const float ax = x < 0 ? -x : x, ay = y < 0 ? -y : y, az = z < 0 ? -z : z;
@@ -44,17 +45,23 @@ inline Place place_at(const float* from, const float* slope, float distance, flo
   const int32_t i = along(__builtin_fmaf(x, shrink, half), resolution),
                 j = along(__builtin_fmaf(y, shrink, half), resolution),
                 k = along(__builtin_fmaf(z, shrink, half), resolution);
-  const float farther = distance > reach ? distance / reach * inverse : inverse;
+  const float farther = distance > reach ? distance * per_reach * inverse : inverse;
   return {(i * resolution + j) * resolution + k, reach * farther * farther};
+}
+
+// Where in its share of a ray the sample of a number lies: shares apart by the golden ratio fill [0, 1) evenly.
+inline float place_of(float first, int64_t number) {
+  const float place = first + static_cast<float>(number) * 0.618034f;
+  return place - __builtin_floorf(place);
 }
 
 }  // namespace
 
 // Rays as origins and directions [rays, 3] in units of the box, nears and fars [rays] in world units; per_step is the
 // progress of a step, of which the reach is 1; looked_at [rays] in [0, 1) says where in its steps the grid is asked,
-// placed [rays, most] in [0, 1) where in its share of a ray each sample lies. thickness [resolution^3] is that of a
-// length of unit, and occupied [resolution^3] says where it counts; shared is the share that occupied steps have in
-// common.
+// placed [rays] in [0, 1) where in its share of a ray the first sample lies, or null for the middles of all shares.
+// thickness [resolution^3] is that of a length of unit, and occupied [resolution^3] says where it counts; shared is the
+// share that occupied steps have in common.
 // A ray has per_spread samples for each step that its chances are spread over, from fewest to most.
 // Gives distances and contracted lengths [rays, most] in world units, and their cells; counts [rays], which are 0 where
 // nothing is; and candidates [rays].
@@ -62,12 +69,12 @@ extern "C" void finer_draw(const float* origins, const float* directions, const 
                            float reach, float per_step, int64_t columns, const float* thickness,
                            const uint8_t* occupied, float unit, int32_t resolution, float shared,
                            const float* looked_at, const float* placed, int64_t rays, float per_spread,
-                           int64_t fewest, int64_t most, float* distances, float* lengths, int64_t* cells,
+                           int64_t fewest, int64_t most, float* distances, float* lengths, int32_t* cells,
                            int64_t* counts, int64_t* candidates, int threads) {
-  const float per_unit = 1.0f / unit;
+  const float per_unit = 1.0f / unit, per_reach = 1.0f / reach;
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<float> depth(columns), contracted(columns), chance(columns);
+    std::vector<float> depth(columns), contracted(columns), chance(columns), behind(columns);
     std::vector<int32_t> cell(columns), kept(columns);
 #pragma omp for schedule(dynamic, 64)
     for (int64_t ray = 0; ray < rays; ++ray) {
@@ -75,7 +82,7 @@ extern "C" void finer_draw(const float* origins, const float* directions, const 
       const float near = nears[ray], far = fars[ray], offset = looked_at[ray];
       for (int64_t i = 0; i < columns; ++i) {
         depth[i] = distance_at((static_cast<float>(i) + offset) * per_step, reach);
-        const Place place = place_at(from, slope, depth[i], reach, resolution);
+        const Place place = place_at(from, slope, depth[i], reach, per_reach, resolution);
         cell[i] = place.cell;
         contracted[i] = place.contracted * per_step;
       }
@@ -91,19 +98,19 @@ extern "C" void finer_draw(const float* origins, const float* directions, const 
         inside += occupied[cell[i]];
       }
       if (!inside) continue;
-      float before = 0.0f, shown = 1.0f;
+      float before = 0.0f;
       for (int64_t k = 0; k < inside; ++k) {
         const int64_t i = kept[k];
         before += contracted[i] * per_unit * thickness[cell[i]];
-        const float behind = expected_behind(before);
-        chance[k] = shown - behind;
-        shown = behind;
+        behind[k] = before;
       }
-      const float by_weight = (1.0f - shared) / __builtin_fmaxf(1.0f - shown, 1e-6f);
+      for (int64_t k = 0; k < inside; ++k) behind[k] = expected_behind(behind[k]);
+      const float by_weight = (1.0f - shared) / __builtin_fmaxf(1.0f - behind[inside - 1], 1e-6f);
       const float by_step = shared / static_cast<float>(inside);
+      for (int64_t k = 0; k < inside; ++k)
+        chance[k] = ((k ? behind[k - 1] : 1.0f) - behind[k]) * by_weight + by_step;
       float total = 0.0f, squares = 0.0f;
       for (int64_t k = 0; k < inside; ++k) {
-        chance[k] = chance[k] * by_weight + by_step;
         total += chance[k];
         squares += chance[k] * chance[k];
       }
@@ -116,17 +123,55 @@ extern "C" void finer_draw(const float* origins, const float* directions, const 
       float begin = 0.0f;
       for (int64_t j = 0; j < samples; ++j) {
         const int64_t at = ray * most + j;
-        const float wanted = (static_cast<float>(j) + placed[at]) / static_cast<float>(samples) * total;
+        const float share = placed ? place_of(placed[ray], j) : 0.5f;
+        const float wanted = (static_cast<float>(j) + share) / static_cast<float>(samples) * total;
         while (step + 1 < inside && begin + chance[step] <= wanted) begin += chance[step++];
         float within = (wanted - begin) / chance[step];
         within = within > 0.0f ? within < 1.0f ? within : 1.0f : 0.0f;
         float distance = distance_at((static_cast<float>(kept[step]) + within) * per_step, reach);
         distance = distance < near ? near : distance > far ? far : distance;
-        const Place place = place_at(from, slope, distance, reach, resolution);
+        const Place place = place_at(from, slope, distance, reach, per_reach, resolution);
         distances[at] = distance;
         lengths[at] = place.contracted * per_step * total / (static_cast<float>(samples) * chance[step]);
         cells[at] = place.cell;
       }
     }
+  }
+}
+
+// The samples of the leading rays, [rays, most] of them with counts [rays], one after the other; first [rays] says where
+// each ray's begin. Gives, for each: its ray, its number on the ray, distance, length and cell.
+extern "C" void finer_drawn_flat(const int64_t* counts, const int64_t* first, int64_t rays, int64_t most,
+                                 const float* distances, const float* lengths, const int32_t* cells,
+                                 int64_t* ray_indices, int64_t* slots, float* flat_distances, float* flat_lengths,
+                                 int64_t* flat_cells, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t ray = 0; ray < rays; ++ray) {
+    for (int64_t j = 0; j < counts[ray]; ++j) {
+      const int64_t to = first[ray] + j, from = ray * most + j;
+      ray_indices[to] = ray;
+      slots[to] = j;
+      flat_distances[to] = distances[from];
+      flat_lengths[to] = lengths[from];
+      flat_cells[to] = cells[from];
+    }
+  }
+}
+
+// Moves thickness, of some cells [samples] in which density was seen, by a share towards the mean of density times unit
+// there. sums holds a sum and a number for each cell, zero before and after.
+extern "C" void finer_follow(const int64_t* cells, const float* density, int64_t samples, float unit, float share,
+                             double* sums, float* thickness) {
+  for (int64_t i = 0; i < samples; ++i) {
+    double* sum = sums + 2 * cells[i];
+    sum[0] += static_cast<double>(density[i]) * unit;
+    sum[1] += 1.0;
+  }
+  for (int64_t i = 0; i < samples; ++i) {
+    double* sum = sums + 2 * cells[i];
+    if (sum[1] == 0.0) continue;  // its cell has moved
+    float& known = thickness[cells[i]];
+    known += share * (static_cast<float>(sum[0] / sum[1]) - known);
+    sum[0] = sum[1] = 0.0;
   }
 }

@@ -14,6 +14,7 @@ from torch import Tensor
 from finer_nerfstudio.inr.kernels import building
 from finer_nerfstudio.nerf.sampling.contraction import contract, distance_at, shrinkage
 
+_APART = 0.618034
 # Steps that are expected to show less than this altogether are taken as if they showed so much.
 _FEWEST = 1e-6
 
@@ -86,7 +87,7 @@ def draw(
     amount: Amount,
     *,
     looked_at: Float[Tensor, " rays"],
-    placed: Float[Tensor, "rays most"],
+    placed: Float[Tensor, " rays"] | None,
 ) -> Drawn:
     """Draw samples from what the steps of rays are expected to show (Mildenhall et al. 2020, §5.2, from a grid).
 
@@ -103,22 +104,24 @@ def draw(
         chances: of the steps.
         amount: of the samples.
         looked_at: where in its steps each ray asks the grid, in [0, 1).
-        placed: where each sample lies in its share of the ray, in [0, 1).
+        placed: where the first sample lies in its share of the ray, in [0, 1), from which the others follow; None for
+            the middles of all shares.
     """
     library = _library() if origins.device.type == "cpu" and origins.dtype == torch.float32 else None
     if library is None:
         return drawn_by_tensors(origins, directions, nears, fars, chances, amount, looked_at=looked_at, placed=placed)
-    rays, most = placed.shape
+    rays, most = len(origins), amount.most
     drawn = Drawn(
         torch.empty(rays, most),
         torch.empty(rays, most),
-        torch.empty(rays, most, dtype=torch.int64),
+        torch.empty(rays, most, dtype=torch.int32),
         torch.empty(rays, dtype=torch.int64),
         torch.empty(rays, dtype=torch.int64),
     )
-    inputs = (origins, directions, nears, fars, chances.thickness, chances.occupied, looked_at, placed)
+    inputs = (origins, directions, nears, fars, chances.thickness, chances.occupied, looked_at)
     kept = [tensor.to(torch.bool if tensor.dtype == torch.bool else torch.float32).contiguous() for tensor in inputs]
     places = [tensor.data_ptr() for tensor in kept]
+    placed = None if placed is None else placed.contiguous()
     library.finer_draw(
         *places[:4],
         chances.reach,
@@ -128,7 +131,8 @@ def draw(
         chances.unit,
         chances.resolution,
         amount.shared,
-        *places[6:],
+        places[6],
+        None if placed is None else placed.data_ptr(),
         rays,
         amount.per_spread,
         amount.fewest,
@@ -148,7 +152,7 @@ def drawn_by_tensors(
     amount: Amount,
     *,
     looked_at: Float[Tensor, " rays"],
-    placed: Float[Tensor, "rays most"],
+    placed: Float[Tensor, " rays"] | None,
 ) -> Drawn:
     """Draw samples as :func:`draw` does, by tensor functions, for every device."""
     steps = torch.arange(chances.columns, device=origins.device, dtype=origins.dtype)
@@ -167,8 +171,10 @@ def drawn_by_tensors(
     ends = chance.cumsum(1)
     spread = ends[:, -1].square() / chance.square().sum(dim=1).clamp(min=1e-30)
     samples = (amount.per_spread * spread).ceil().clamp(amount.fewest, amount.most)[:, None]
-    numbers = torch.arange(placed.shape[1], device=origins.device, dtype=origins.dtype)
-    shares = (numbers + placed).minimum(samples) / samples
+    numbers = torch.arange(amount.most, device=origins.device, dtype=origins.dtype)
+    # Shares apart by the golden ratio fill [0, 1) evenly, whatever the first one is.
+    within_share = 0.5 if placed is None else (placed[:, None] + numbers * _APART) % 1.0
+    shares = (numbers + within_share).minimum(samples) / samples
     wanted = shares * ends[:, -1:]
     # The last occupied step takes what rounding leaves beyond it.
     last = (occupied * (steps + 1)).argmax(dim=1, keepdim=True)
@@ -181,6 +187,93 @@ def drawn_by_tensors(
     lengths = per_progress * chances.per_step * ends[:, -1:] / (samples * own_chance).clamp(min=1e-30)
     counts = torch.where(number > 0, samples, 0.0).squeeze(1).long()
     return Drawn(distances, lengths, cells, counts, inside.sum(dim=1))
+
+
+def drawn_flat(
+    drawn: Drawn, counts: Int[Tensor, " kept"]
+) -> tuple[
+    Int[Tensor, " samples"],
+    Int[Tensor, " samples"],
+    Float[Tensor, " samples"],
+    Float[Tensor, " samples"],
+    Int[Tensor, " samples"],
+]:
+    """Return the samples of leading rays, one after the other: ray, number on it, distance, length and cell of each.
+
+    Args:
+        drawn: of all rays.
+        counts: of the rays that are kept.
+    """
+    rays, most = len(counts), drawn.distances.shape[1]
+    library = _library() if drawn.distances.device.type == "cpu" and drawn.distances.dtype == torch.float32 else None
+    if library is None:
+        slots = torch.arange(most, device=counts.device).expand(rays, most)
+        kept = (slots < counts[:, None]).flatten().nonzero().squeeze(-1)
+        values = (values.flatten()[kept] for values in (drawn.distances, drawn.lengths, drawn.cells.long()))
+        return kept // most, kept % most, *values
+    ends = counts.cumsum(0)
+    total = int(ends[-1]) if rays else 0
+    first = ends - counts
+    ray_indices, slots, cells = torch.empty(3, total, dtype=torch.int64).unbind()
+    distances, lengths = torch.empty(total), torch.empty(total)
+    given = (counts, first), (drawn.distances, drawn.lengths, drawn.cells)
+    library.finer_drawn_flat(
+        *(tensor.data_ptr() for tensor in given[0]),
+        rays,
+        most,
+        *(tensor.contiguous().data_ptr() for tensor in given[1]),
+        *(tensor.data_ptr() for tensor in (ray_indices, slots, distances, lengths, cells)),
+        torch.get_num_threads(),
+    )
+    return ray_indices, slots, distances, lengths, cells
+
+
+class CellMeans:
+    """Lets cells follow the mean density of what training has just seen in each.
+
+    Args:
+        share: of the way that a cell goes to the mean.
+    """
+
+    # A mean: the largest of several would take a cell that is dense in one place for a wall. Each cell has a sum, zero
+    # again afterwards, so that a step costs as much as it has samples; sorting them takes longer. In double precision,
+    # the order of a GPU's sums is of no account.
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._sums: Tensor | None = None
+
+    def follow(
+        self,
+        thickness: Float[Tensor, " cells"],
+        seen_in: Int[Tensor, " samples"],
+        density: Float[Tensor, " samples"],
+        unit: float,
+    ) -> None:
+        """Move the thickness of cells, in place.
+
+        Args:
+            thickness: of a length of ``unit``.
+            seen_in: cell of each sample.
+            density: there, per world unit.
+            unit: world units.
+        """
+        sums = self._sums
+        if sums is None or sums.device != thickness.device or len(sums) != len(thickness):
+            sums = self._sums = torch.zeros(len(thickness), 2, dtype=torch.float64, device=thickness.device)
+        all_float = thickness.dtype == density.dtype == torch.float32 and thickness.is_contiguous()
+        library = _library() if thickness.device.type == "cpu" and all_float else None
+        if library is not None:
+            seen_in, density = seen_in.contiguous(), density.contiguous()
+            given = (seen_in.data_ptr(), density.data_ptr(), len(seen_in), unit, self._share)
+            library.finer_follow(*given, sums.data_ptr(), thickness.data_ptr())
+            return
+        seen = density.double() * unit
+        sums.index_add_(0, seen_in, torch.stack([seen, torch.ones_like(seen)], dim=1))
+        total, number = sums[seen_in].unbind(dim=1)
+        sums.index_fill_(0, seen_in, 0.0)
+        known = thickness[seen_in]
+        thickness[seen_in] = known + self._share * ((total / number).to(thickness.dtype) - known)
 
 
 def _place(
@@ -209,4 +302,8 @@ def _library() -> ctypes.CDLL | None:
         ctypes.c_int,
     ]
     library.finer_draw.restype = None
+    library.finer_drawn_flat.argtypes = [pointer, pointer, long, long, *[pointer] * 8, ctypes.c_int]
+    library.finer_drawn_flat.restype = None
+    library.finer_follow.argtypes = [pointer, pointer, long, real, real, pointer, pointer]
+    library.finer_follow.restype = None
     return library

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from finer_nerfstudio.nerf.radiance import box_to_world, world_to_box
 from finer_nerfstudio.nerf.sampling.contraction import contract, expand
-from finer_nerfstudio.nerf.sampling.importance import Amount, Chances, draw
+from finer_nerfstudio.nerf.sampling.importance import Amount, CellMeans, Chances, draw, drawn_flat
 from finer_nerfstudio.nerf.sampling.sampler import EVERYWHERE, OccupancyGrid, RayLimits, leading
 from finer_nerfstudio.nerf.sampling.segments import RaySegments
 from finer_nerfstudio.nerf.training import distributed
@@ -58,7 +58,7 @@ class UnboundedGrid(OccupancyGrid):
     def __init__(self, aabb: Float[Tensor, "2 3"], *, amount: Amount, **options: float) -> None:
         super().__init__(aabb, **options)  # pyright: ignore[reportArgumentType]
         self.amount = amount
-        self._sums: Tensor | None = None
+        self._means = CellMeans(_FOLLOWED_IN_TRAINING)
 
     @property
     def reach(self) -> float:
@@ -110,19 +110,7 @@ class UnboundedGrid(OccupancyGrid):
             segments: that were trained.
             density: there.
         """
-        # A mean: the largest of several would take a cell that is dense in one place for a wall. Each cell has a sum,
-        # zero again afterwards, so that a step costs as much as it has samples; sorting them takes longer. In double
-        # precision, the order of a GPU's sums is of no account.
-        cells, sums = segments.cells, self._sums
-        if sums is None or sums.device != cells.device:
-            sums = self._sums = torch.zeros(2, len(self.thickness), dtype=torch.float64, device=cells.device)
-        seen = density.double() * self.step_length
-        sums[0].index_add_(0, cells, seen)
-        sums[1].index_add_(0, cells, torch.ones_like(seen))
-        mean = (sums[0, cells] / sums[1, cells]).to(self.thickness.dtype)
-        sums.index_fill_(1, cells, 0.0)
-        known = self.thickness[cells]
-        self.thickness[cells] = known + _FOLLOWED_IN_TRAINING * (mean - known)
+        self._means.follow(self.thickness, segments.cells, density, self.step_length)
 
     def _amount_for(self, limits: RayLimits) -> Amount:
         if limits.generator is not None:
@@ -144,7 +132,6 @@ class UnboundedGrid(OccupancyGrid):
         """
         steps = max(2, self.steps if limits.steps is None else limits.steps)
         amount = self._amount_for(limits)
-        most = amount.most
         rays = origins.shape[0]
         nears, fars = origins.new_full((rays,), limits.near_plane), origins.new_full((rays,), torch.inf)
         if limits.nears is not None:
@@ -152,12 +139,11 @@ class UnboundedGrid(OccupancyGrid):
         if limits.fars is not None:
             fars = torch.minimum(fars, limits.fars.squeeze(-1))
         if limits.generator is None:
-            looked_at, placed = origins.new_full((rays,), 0.5), origins.new_full((rays, most), 0.5)
+            looked_at, placed = origins.new_full((rays,), 0.5), None
         else:
-            looked_at, placed = (
-                torch.rand(shape, device=origins.device, dtype=origins.dtype, generator=limits.generator)
-                for shape in ((rays,), (rays, most))
-            )
+            shape = (2, rays)
+            numbers = torch.rand(shape, device=origins.device, dtype=origins.dtype, generator=limits.generator)
+            looked_at, placed = numbers.unbind()
         # The last step would end at infinity.
         chances = Chances(
             reach=self.reach,
@@ -172,17 +158,15 @@ class UnboundedGrid(OccupancyGrid):
         start = world_to_box(origins, self.aabb)
         drawn = draw(start, slope, nears, fars, chances, amount, looked_at=looked_at, placed=placed)
         counts = leading(drawn.counts, limits)
-        rays = counts.shape[0]
-        slots = torch.arange(most, device=origins.device).expand(rays, most)
-        kept = (slots < counts[:, None]).flatten().nonzero().squeeze(-1)
+        ray_indices, slots, distances, lengths, cells = drawn_flat(drawn, counts)
         return DrawnSegments(
-            ray_indices=kept // most,
-            slots=kept % most,
-            distances=drawn.distances.flatten()[kept],
-            lengths=drawn.lengths.flatten()[kept],
+            ray_indices=ray_indices,
+            slots=slots,
+            distances=distances,
+            lengths=lengths,
             counts=counts,
-            candidates=drawn.candidates[:rays],
-            cells=drawn.cells.flatten()[kept],
+            candidates=drawn.candidates[: len(counts)],
+            cells=cells,
         )
 
 

@@ -16,7 +16,7 @@ from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.scripts.train import _set_random_seed
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from finer_nerfstudio.nerf import compositing, model
+from finer_nerfstudio.nerf import compiled_compositing, compositing
 from finer_nerfstudio.nerf.configs import SPECIFICATIONS
 from finer_nerfstudio.nerf.model import FinerModel
 from finer_nerfstudio.nerf.training.pipeline import FinerPipeline, FinerPipelineConfig
@@ -103,9 +103,9 @@ def _recorded(pipeline: FinerPipeline) -> Iterator[None]:
         (pipeline.datamanager, "next_train", "pixels and rays"),
         (sampler, "march", "march"),
         (finer.averaged_field, "follow", "average"),
-        (compositing, "ray_weights", "weights"),
+        (compositing, "weights_and_rest", "weights"),
         (compositing, "sums_along_rays", "weights"),
-        (model, "accumulate_along_rays", "weights"),
+        (compiled_compositing, "color_sums", "weights"),
         *((sampler, name, "grid") for name in ("update", "see") if hasattr(sampler, name)),
         *((finer.field, name, "field, forward") for name in ("hidden_features", "density", "color")),
     ]

@@ -62,7 +62,7 @@ def drawn_from(
         chances,
         Amount(0.0, samples, samples),
         looked_at=torch.rand(rays, generator=generator),
-        placed=torch.rand(rays, samples, generator=generator),
+        placed=torch.rand(rays, generator=generator),
     )
 
 
@@ -98,7 +98,7 @@ def test_samples_lie_where_double_precision_puts_them(seed: int, amount: Amount)
     chances, rays = some_chances(seed, share=0.3), 60
     origins, directions = some_rays(rays, seed)
     generator = torch.Generator().manual_seed(seed)
-    looked_at, placed = torch.rand(rays, generator=generator), torch.rand(rays, amount.most, generator=generator)
+    looked_at, placed = torch.rand(2, rays, generator=generator).unbind()
     nears, fars = torch.full((rays,), 0.2), 0.5 + 9.5 * torch.rand(rays, generator=generator)
     drawn = draw(origins, directions, nears, fars, chances, amount, looked_at=looked_at, placed=placed)
     near_a_face = 0
@@ -128,7 +128,8 @@ def test_samples_lie_where_double_precision_puts_them(seed: int, amount: Amount)
         samples = int(drawn.counts[ray])
         spread = amount.per_spread / np.square(chance).sum()
         assert samples in np.clip(np.ceil([spread - 1e-3, spread + 1e-3]), amount.fewest, amount.most)
-        wanted = (np.arange(samples) + placed[ray, :samples].double().numpy()) / samples
+        numbers = np.arange(samples)
+        wanted = (numbers + (float(placed[ray]) + 0.618034 * numbers) % 1.0) / samples
         ends = np.cumsum(chance)
         step = np.minimum(np.searchsorted(ends, wanted, side="right"), np.flatnonzero(occupied)[-1])
         clear = np.abs(wanted[:, None] - ends).min(axis=1) > 1e-4  # of the places where rounding decides
@@ -149,7 +150,7 @@ def test_compiled_and_tensors_draw_the_same() -> None:
     origins, directions = some_rays(500, 3)
     generator = torch.Generator().manual_seed(0)
     limits = torch.full((500,), 0.1), torch.full((500,), math.inf)
-    places = {"looked_at": torch.rand(500, generator=generator), "placed": torch.rand(500, 12, generator=generator)}
+    places = dict(zip(("looked_at", "placed"), torch.rand(2, 500, generator=generator), strict=True))
     ours = draw(origins, directions, *limits, chances, Amount(0.3, 2, 12), **places)
     theirs = drawn_by_tensors(origins, directions, *limits, chances, Amount(0.3, 2, 12), **places)
     assert len(ours.counts.unique()) > 5
