@@ -80,21 +80,24 @@ class _RowsAt(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, places: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.save_for_backward(places)
-        ctx.rows = len(values)
-        return values.index_select(0, places)
+        ctx.rows, width = values.shape
+        out = values.new_empty(len(places), width)
+        _call("rows", values.contiguous(), places, len(places), out, width, torch.get_num_threads())
+        return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (places,) = ctx.saved_tensors
-        grad = grad.contiguous()
+        # Often a part of wider rows.
+        grad = grad if grad.stride(1) == 1 else grad.contiguous()
         out = grad.new_empty(ctx.rows, grad.shape[1])
-        _call("rows_at", grad, places, len(places), out, *out.shape, torch.get_num_threads())
+        _call("rows_gradient", grad, grad.stride(0), places, len(places), out, *out.shape, torch.get_num_threads())
         return out, None
 
 
 def rows_at(values: Float[Tensor, "rows width"], places: Int[Tensor, " chosen"]) -> Float[Tensor, "chosen width"]:
-    """Return the rows at some places, which ascend; PyTorch adds up the gradients of rows one by one."""
+    """Return the rows at some places, which ascend; PyTorch's own gradient adds them up one by one."""
     return _RowsAt.apply(values, places.contiguous())  # pyright: ignore[reportReturnType]
 
 
@@ -168,7 +171,8 @@ def _library() -> ctypes.CDLL | None:
         "weights": [pointer, long, pointer, long, *[pointer] * 3, whole],
         "weights_gradient": [*[pointer] * 5, long, pointer, long, pointer, whole],
         "heavier": [pointer, pointer, long, long, ctypes.c_float, pointer, pointer],
-        "rows_at": [pointer, pointer, long, pointer, long, long, whole],
+        "rows": [pointer, pointer, long, pointer, long, whole],
+        "rows_gradient": [pointer, long, pointer, long, pointer, long, long, whole],
         "color_sums": [*[pointer] * 4, long, pointer],
         "color_sums_gradient": [*[pointer] * 5, long, pointer, pointer],
         "along_rays": [*[pointer] * 4, long, pointer, pointer, whole],

@@ -96,14 +96,22 @@ extern "C" void finer_color_sums_gradient(const float* sums_grad, const float* w
   }
 }
 
-// out [rows, width]: given [chosen, width] at some places [chosen], zeros elsewhere.
-extern "C" void finer_rows_at(const float* given, const int64_t* places, int64_t chosen, float* out, int64_t rows,
+// out [chosen, width]: the rows of values [rows, width] at some places [chosen].
+extern "C" void finer_rows(const float* values, const int64_t* places, int64_t chosen, float* out, int64_t width,
+                           int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t k = 0; k < chosen; ++k)
+    std::memcpy(out + k * width, values + places[k] * width, sizeof(float) * width);
+}
+
+// out [rows, width]: given [chosen, width], whose rows are a stride apart, at some places [chosen], and zeros elsewhere.
+extern "C" void finer_rows_gradient(const float* given, int64_t stride, const int64_t* places, int64_t chosen, float* out, int64_t rows,
                               int64_t width, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t k = 0; k <= chosen; ++k) {
     const int64_t place = k < chosen ? places[k] : rows, after = k ? places[k - 1] + 1 : 0;
     std::memset(out + after * width, 0, sizeof(float) * (place - after) * width);
-    if (k < chosen) std::memcpy(out + place * width, given + k * width, sizeof(float) * width);
+    if (k < chosen) std::memcpy(out + place * width, given + k * stride, sizeof(float) * width);
   }
 }
 

@@ -80,17 +80,18 @@ def composite(
     shown = weights if sky is None else torch.cat([weights, passed])
     compiled = compiled_compositing.usable(shown, hidden) and most_colored is None
     if compiled:
-        seen, colored = compiled_compositing.heavier(
-            shown.detach(), rays, weight_threshold, samples, segments.num_rays
-        )
+        seen, colored = compiled_compositing.heavier(shown.detach(), rays, weight_threshold, samples, segments.num_rays)
     else:
         heavy = shown.detach() > weight_threshold
         seen = heavy.nonzero().squeeze(-1) if most_colored is None else leading_places(heavy, most_colored)
         colored = counts_of(heavy[:samples], segments.counts)
     codes = None if appearance is None else appearance.index_select(0, rays.index_select(0, seen))
     # Not by indexing, whose backward pass has to reckon with samples that are met twice.
-    rows = compiled_compositing.rows_at(hidden, seen) if compiled else hidden.index_select(0, seen)
-    color = field.color(rows, along.index_select(0, seen), codes)
+    rows, towards = (
+        compiled_compositing.rows_at(values, seen) if compiled else values.index_select(0, seen)
+        for values in (hidden, along)
+    )
+    color = field.color(rows, towards, codes)
     if compiled:
         rgb = compiled_compositing.color_sums(shown, color, seen, rays, segments.num_rays)
     else:

@@ -27,9 +27,9 @@ def prepare_processor() -> None:
 def keep_freed_memory() -> None:
     """Have the C library keep what is freed for what is allocated next, for the whole process.
 
-    Tensors of a training step have some megabytes. GNU's library returns such memory to the system and asks for it again
-    a moment later; the system then clears every page of it, for a sixth of the time of a step. Does nothing on systems
-    with another library, and where the environment says how memory is kept.
+    Tensors of a training step have some megabytes. GNU's library returns such memory to the system and asks for it
+    again a moment later; the system then clears every page of it, for a sixth of the time of a step. Does nothing on
+    systems with another library, and where the environment says how memory is kept.
     """
     if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
         return

@@ -20,6 +20,7 @@ from finer_nerfstudio.errors import InputError, UsageError, argument, in_one_lin
 from finer_nerfstudio.files.checkpoint import load_training, save_training
 from finer_nerfstudio.inr.growth import GrowthStage
 from finer_nerfstudio.inr.network import CoordinateNetwork
+from finer_nerfstudio.runs.adam import Adam
 from finer_nerfstudio.runs.folder import FOLDER
 
 # A checkpoint costs milliseconds; what a crash or Ctrl-C may lose is as much training as there was before the last one,
@@ -112,7 +113,7 @@ def train(
         UsageError: when the checkpoint belongs to a run with other settings.
     """
     # Adam's fused form is one pass over memory on both kinds of device.
-    optimizer = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate, fused=True)
+    optimizer = Adam(network.parameters(), lr=schedule.learning_rate, fused=True)
     training = Training()
     if checkpoint is not None and resume and checkpoint.exists():
         training = _restore(checkpoint, network, optimizer, generator, settings or {})

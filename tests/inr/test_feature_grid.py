@@ -115,6 +115,18 @@ def test_gradient_by_the_points_agrees_with_differences() -> None:
         np.testing.assert_allclose(gradient[:, axis].numpy(), expected, rtol=2e-3, atol=2e-2)
 
 
+def test_points_may_come_before_their_features() -> None:
+    made, points = grid(), some_points(2100, 4).requires_grad_()
+    rows, features = made(points, with_points=True), made(points)
+    assert torch.equal(rows, torch.cat([points, features], dim=1))
+    grad = torch.randn(rows.shape, generator=torch.Generator().manual_seed(0))
+    whole = torch.autograd.grad(rows, [points, made.table], grad)
+    parts = torch.autograd.grad(features, [points, made.table], grad[:, 3:])
+    torch.testing.assert_close(whole[0], parts[0] + grad[:, :3])
+    assert torch.equal(whole[1], parts[1])
+    assert made(points.view(30, 70, 3), with_points=True).shape == (30, 70, 9)
+
+
 def test_the_same_gradient_each_time_on_any_number_of_threads() -> None:
     made, points = grid(), some_points(3000, 3)
     gradients, threads = [], torch.get_num_threads()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,6 +25,50 @@ from finer_nerfstudio.nerf.data.images import SceneImages
 from finer_nerfstudio.nerf.data.pixels import ScenePixels
 from finer_nerfstudio.nerf.sampling.rays import LensRays
 
+# Training steps whose pixels are drawn together: for one step's, the calls take longer than what they do.
+_STEPS_AHEAD = 8
+
+
+@dataclass
+class _Drawn:
+    """Pixels and rays of some training steps.
+
+    Attributes:
+        pictures: that the pixels are of.
+        rays: of all pixels, those of a pixel side by side.
+        batch: "image" and "indices" of all pixels.
+        of_pixel: rays of a pixel.
+        taken: pixels that have been given away.
+    """
+
+    pictures: dict[str, Any]
+    rays: RayBundle
+    batch: dict[str, Any]
+    of_pixel: int
+    taken: int = 0
+
+    def has(self, count: int, pictures: dict[str, Any], across: int) -> bool:
+        """Return whether so many pixels of these pictures are left, of as many rays along each side."""
+        left = len(self.batch["indices"]) - self.taken
+        return left >= count and self.pictures is pictures and self.of_pixel == across**2
+
+    def take(self, count: int) -> tuple[RayBundle, dict[str, Any]]:
+        """Return the next pixels and their rays."""
+        pixels = slice(self.taken, self.taken + count)
+        own = slice(self.of_pixel * pixels.start, self.of_pixel * pixels.stop)
+        self.taken += count
+        rays = self.rays
+        assert rays.camera_indices is not None
+        bundle = RayBundle(
+            origins=rays.origins[own],
+            directions=rays.directions[own],
+            pixel_area=rays.pixel_area[own],
+            camera_indices=rays.camera_indices[own],
+            times=None if rays.times is None else rays.times[own],
+            metadata={name: values[own] for name, values in rays.metadata.items()},
+        )
+        return bundle, {name: values[pixels] for name, values in self.batch.items()}
+
 
 class SceneBatches(VanillaDataManager[SceneImages]):
     """Nerfstudio's data manager for scenes of every kind, which leaves the GPU at its work meanwhile.
@@ -36,6 +81,8 @@ class SceneBatches(VanillaDataManager[SceneImages]):
 
     depths: DepthMaps | None = None
     """Depth maps of the training pictures, where they are trained on."""
+
+    _drawn: _Drawn | None = None
 
     def __init__(self, config: VanillaDataManagerConfig, *args: Any, **kwargs: Any) -> None:
         if isinstance(config.dataparser, NerfstudioDataParserConfig):
@@ -93,14 +140,29 @@ class SceneBatches(VanillaDataManager[SceneImages]):
         """Rays of pixels drawn at random, and the pixels, both where the model is."""
         del step
         self.train_count += 1
-        assert self.train_pixel_sampler is not None
-        drawn = self.train_pixel_sampler.sample(self.training_pictures())
+        sampler, pictures = self.train_pixel_sampler, self.training_pictures()
+        assert sampler is not None
+        if not isinstance(sampler, ScenePixels) or sampler.config.keep_full_image:
+            drawn = self._draw(sampler, pictures)
+            return drawn.rays, drawn.batch
+        count, across = sampler.num_rays_per_batch, getattr(self.train_ray_generator, "across", 1)
+        drawn = self._drawn
+        if drawn is None or not drawn.has(count, pictures, across):
+            sampler.set_num_rays_per_batch(_STEPS_AHEAD * count)
+            try:
+                drawn = self._drawn = self._draw(sampler, pictures)
+            finally:
+                sampler.set_num_rays_per_batch(count)
+        return drawn.take(count)
+
+    def _draw(self, sampler: PixelSampler, pictures: dict[str, Any]) -> _Drawn:
+        drawn = sampler.sample(pictures)
         batch = {name: values if name == "full_image" else self._sent(values) for name, values in drawn.items()}
         rays = self.train_ray_generator(batch["indices"])
+        of_pixel = len(rays) // len(drawn["indices"])
         if self.depths is not None:
-            of_pixel = len(rays) // len(drawn["indices"])
             rays.metadata["depth"] = self.depths.along(rays, drawn["indices"].repeat_interleave(of_pixel, dim=0))
-        return rays, batch
+        return _Drawn(pictures, rays, batch, of_pixel)
 
     def _get_pixel_sampler(self, dataset: SceneImages, num_rays_per_batch: int) -> PixelSampler:
         config = self.config.pixel_sampler

@@ -14,7 +14,7 @@ namespace {
 
 struct Place {
   int32_t cell;
-  float contracted;  // length of a progress of 1 there, contracted
+  float inverse;  // of the largest coordinate there, at most 1
 };
 
 inline float expected_behind(float thickness) {
@@ -28,12 +28,12 @@ inline float distance_at(float progress, float reach) {
 
 inline int32_t along(float coordinate, int32_t resolution) {
   // What is no number counts to the first cell.
-  const int32_t cell = coordinate > 0.0f ? static_cast<int32_t>(coordinate) : 0;
-  return cell < 0 ? 0 : cell >= resolution ? resolution - 1 : cell;
+  const float last = static_cast<float>(resolution) - 0.5f;
+  const float inside = coordinate > 0.0f ? coordinate : 0.0f;
+  return static_cast<int32_t>(inside < last ? inside : last);
 }
 
-inline Place place_at(const float* from, const float* slope, float distance, float reach, float per_reach,
-                      int32_t resolution) {
+inline Place place_at(const float* from, const float* slope, float distance, int32_t resolution) {
   const float x = __builtin_fmaf(slope[0], distance, from[0]), y = __builtin_fmaf(slope[1], distance, from[1]),
               z = __builtin_fmaf(slope[2], distance, from[2]);
   const float ax = x < 0 ? -x : x, ay = y < 0 ? -y : y, az = z < 0 ? -z : z;
@@ -45,8 +45,13 @@ inline Place place_at(const float* from, const float* slope, float distance, flo
   const int32_t i = along(__builtin_fmaf(x, shrink, half), resolution),
                 j = along(__builtin_fmaf(y, shrink, half), resolution),
                 k = along(__builtin_fmaf(z, shrink, half), resolution);
+  return {(i * resolution + j) * resolution + k, inverse};
+}
+
+// Contracted length of a progress of 1 at a distance.
+inline float contracted(float distance, float inverse, float reach, float per_reach) {
   const float farther = distance > reach ? distance * per_reach * inverse : inverse;
-  return {(i * resolution + j) * resolution + k, reach * farther * farther};
+  return reach * farther * farther;
 }
 
 // Where in its share of a ray the sample of a number lies: shares apart by the golden ratio fill [0, 1) evenly.
@@ -62,36 +67,46 @@ inline float place_of(float first, int64_t number) {
 // placed [rays] in [0, 1) where in its share of a ray the first sample lies, or null for the middles of all shares.
 // thickness [resolution^3] is that of a length of unit, and occupied [resolution^3] says where it counts; shared is the
 // share that occupied steps have in common.
+// So many rays together, side by side as those of a pixel, ask the grid by one of them, which the first one's looked_at
+// chooses too. Each has its own samples.
 // A ray has per_spread samples for each step that its chances are spread over, from fewest to most.
 // Gives distances and contracted lengths [rays, most] in world units, and their cells; counts [rays], which are 0 where
 // nothing is; and candidates [rays].
 extern "C" void finer_draw(const float* origins, const float* directions, const float* nears, const float* fars,
                            float reach, float per_step, int64_t columns, const float* thickness,
                            const uint8_t* occupied, float unit, int32_t resolution, float shared,
-                           const float* looked_at, const float* placed, int64_t rays, float per_spread,
-                           int64_t fewest, int64_t most, float* distances, float* lengths, int32_t* cells,
-                           int64_t* counts, int64_t* candidates, int threads) {
+                           const float* looked_at, const float* placed, int64_t rays, int64_t together,
+                           float per_spread, int64_t fewest, int64_t most, float* distances, float* lengths,
+                           int32_t* cells, int64_t* counts, int64_t* candidates, int threads) {
   const float per_unit = 1.0f / unit, per_reach = 1.0f / reach;
+  const int64_t groups = (rays + together - 1) / together;
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<float> depth(columns), contracted(columns), chance(columns), behind(columns);
+    std::vector<float> depth(columns), inverse(columns), chance(columns), behind(columns);
     std::vector<int32_t> cell(columns), kept(columns);
-#pragma omp for schedule(dynamic, 64)
-    for (int64_t ray = 0; ray < rays; ++ray) {
-      const float *from = origins + 3 * ray, *slope = directions + 3 * ray;
-      const float near = nears[ray], far = fars[ray], offset = looked_at[ray];
+#pragma omp for schedule(dynamic, 16)
+    for (int64_t group = 0; group < groups; ++group) {
+      const int64_t first = group * together, end = first + together < rays ? first + together : rays;
+      const float chosen = looked_at[first] * static_cast<float>(end - first);
+      const int64_t number = static_cast<int64_t>(chosen);
+      const float offset = chosen - static_cast<float>(number);
+      const int64_t leader = first + number < end ? first + number : end - 1;
+      const float *from = origins + 3 * leader, *slope = directions + 3 * leader;
+      const float near = nears[leader], far = fars[leader];
       for (int64_t i = 0; i < columns; ++i) {
         depth[i] = distance_at((static_cast<float>(i) + offset) * per_step, reach);
-        const Place place = place_at(from, slope, depth[i], reach, per_reach, resolution);
+        const Place place = place_at(from, slope, depth[i], resolution);
         cell[i] = place.cell;
-        contracted[i] = place.contracted * per_step;
+        inverse[i] = place.inverse;
       }
       // Steps grow: those between the limits lie side by side.
       int64_t nearest = 0, farthest = columns;
       while (nearest < columns && !(depth[nearest] >= near)) ++nearest;
       while (farthest > nearest && !(depth[farthest - 1] <= far)) --farthest;
-      candidates[ray] = farthest - nearest;
-      counts[ray] = 0;
+      for (int64_t ray = first; ray < end; ++ray) {
+        candidates[ray] = farthest - nearest;
+        counts[ray] = 0;
+      }
       int64_t inside = 0;
       for (int64_t i = nearest; i < farthest; ++i) {
         kept[inside] = static_cast<int32_t>(i);
@@ -101,7 +116,7 @@ extern "C" void finer_draw(const float* origins, const float* directions, const 
       float before = 0.0f;
       for (int64_t k = 0; k < inside; ++k) {
         const int64_t i = kept[k];
-        before += contracted[i] * per_unit * thickness[cell[i]];
+        before += contracted(depth[i], inverse[i], reach, per_reach) * per_step * per_unit * thickness[cell[i]];
         behind[k] = before;
       }
       for (int64_t k = 0; k < inside; ++k) behind[k] = expected_behind(behind[k]);
@@ -118,22 +133,25 @@ extern "C" void finer_draw(const float* origins, const float* directions, const 
       const float spread = total * total / squares;
       int64_t samples = static_cast<int64_t>(__builtin_ceilf(per_spread * spread));
       samples = samples < fewest ? fewest : samples > most ? most : samples;
-      counts[ray] = samples;
-      int64_t step = 0;
-      float begin = 0.0f;
-      for (int64_t j = 0; j < samples; ++j) {
-        const int64_t at = ray * most + j;
-        const float share = placed ? place_of(placed[ray], j) : 0.5f;
-        const float wanted = (static_cast<float>(j) + share) / static_cast<float>(samples) * total;
-        while (step + 1 < inside && begin + chance[step] <= wanted) begin += chance[step++];
-        float within = (wanted - begin) / chance[step];
-        within = within > 0.0f ? within < 1.0f ? within : 1.0f : 0.0f;
-        float distance = distance_at((static_cast<float>(kept[step]) + within) * per_step, reach);
-        distance = distance < near ? near : distance > far ? far : distance;
-        const Place place = place_at(from, slope, distance, reach, per_reach, resolution);
-        distances[at] = distance;
-        lengths[at] = place.contracted * per_step * total / (static_cast<float>(samples) * chance[step]);
-        cells[at] = place.cell;
+      for (int64_t ray = first; ray < end; ++ray) {
+        counts[ray] = samples;
+        int64_t step = 0;
+        float begin = 0.0f;
+        for (int64_t j = 0; j < samples; ++j) {
+          const int64_t at = ray * most + j;
+          const float share = placed ? place_of(placed[ray], j) : 0.5f;
+          const float wanted = (static_cast<float>(j) + share) / static_cast<float>(samples) * total;
+          while (step + 1 < inside && begin + chance[step] <= wanted) begin += chance[step++];
+          float within = (wanted - begin) / chance[step];
+          within = within > 0.0f ? within < 1.0f ? within : 1.0f : 0.0f;
+          float distance = distance_at((static_cast<float>(kept[step]) + within) * per_step, reach);
+          distance = distance < nears[ray] ? nears[ray] : distance > fars[ray] ? fars[ray] : distance;
+          const Place place = place_at(origins + 3 * ray, directions + 3 * ray, distance, resolution);
+          const float length = contracted(distance, place.inverse, reach, per_reach) * per_step;
+          distances[at] = distance;
+          lengths[at] = length * total / (static_cast<float>(samples) * chance[step]);
+          cells[at] = place.cell;
+        }
       }
     }
   }
@@ -162,7 +180,12 @@ extern "C" void finer_drawn_flat(const int64_t* counts, const int64_t* first, in
 // there. sums holds a sum and a number for each cell, zero before and after.
 extern "C" void finer_follow(const int64_t* cells, const float* density, int64_t samples, float unit, float share,
                              double* sums, float* thickness) {
+  constexpr int64_t kAhead = 16;  // cells lie far apart in memory
   for (int64_t i = 0; i < samples; ++i) {
+    if (i + kAhead < samples) {
+      __builtin_prefetch(sums + 2 * cells[i + kAhead], 1);
+      __builtin_prefetch(thickness + cells[i + kAhead], 1);
+    }
     double* sum = sums + 2 * cells[i];
     sum[0] += static_cast<double>(density[i]) * unit;
     sum[1] += 1.0;

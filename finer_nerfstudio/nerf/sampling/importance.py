@@ -88,6 +88,7 @@ def draw(
     *,
     looked_at: Float[Tensor, " rays"],
     placed: Float[Tensor, " rays"] | None,
+    together: int = 1,
 ) -> Drawn:
     """Draw samples from what the steps of rays are expected to show (Mildenhall et al. 2020, §5.2, from a grid).
 
@@ -106,10 +107,13 @@ def draw(
         looked_at: where in its steps each ray asks the grid, in [0, 1).
         placed: where the first sample lies in its share of the ray, in [0, 1), from which the others follow; None for
             the middles of all shares.
+        together: rays side by side that ask the grid by one of them, as those of a pixel may, which see the same; the
+            first one's ``looked_at`` chooses it, too. Each has samples of its own.
     """
     library = _library() if origins.device.type == "cpu" and origins.dtype == torch.float32 else None
     if library is None:
-        return drawn_by_tensors(origins, directions, nears, fars, chances, amount, looked_at=looked_at, placed=placed)
+        places = {"looked_at": looked_at, "placed": placed, "together": together}
+        return drawn_by_tensors(origins, directions, nears, fars, chances, amount, **places)
     rays, most = len(origins), amount.most
     drawn = Drawn(
         torch.empty(rays, most),
@@ -134,6 +138,7 @@ def draw(
         places[6],
         None if placed is None else placed.data_ptr(),
         rays,
+        together,
         amount.per_spread,
         amount.fewest,
         most,
@@ -153,12 +158,17 @@ def drawn_by_tensors(
     *,
     looked_at: Float[Tensor, " rays"],
     placed: Float[Tensor, " rays"] | None,
+    together: int = 1,
 ) -> Drawn:
     """Draw samples as :func:`draw` does, by tensor functions, for every device."""
+    rays = torch.arange(len(origins), device=origins.device)
+    first = rays - rays % together
+    chosen = looked_at[first] * (len(origins) - first).clamp(max=together)
+    leader = first + chosen.long()
     steps = torch.arange(chances.columns, device=origins.device, dtype=origins.dtype)
-    depth = distance_at((steps + looked_at[:, None]) * chances.per_step, chances.reach)
-    cell, per_progress = _place(origins, directions, depth, chances)
-    inside = (depth >= nears[:, None]) & (depth <= fars[:, None])
+    depth = distance_at((steps + chosen.frac()[:, None]) * chances.per_step, chances.reach)
+    cell, per_progress = _place(origins[leader], directions[leader], depth, chances)
+    inside = (depth >= nears[leader, None]) & (depth <= fars[leader, None])
     occupied = inside & chances.occupied[cell]
     own = chances.thickness[cell] * per_progress * (chances.per_step / chances.unit)
     behind = torch.where(occupied, own, 0.0).cumsum(1)
@@ -297,7 +307,7 @@ def _library() -> ctypes.CDLL | None:
         *[pointer] * 4,
         *[real, real, long, pointer, pointer, real, ctypes.c_int32, real],
         *[pointer] * 2,
-        *[long, real, long, long],
+        *[long, long, real, long, long],
         *[pointer] * 5,
         ctypes.c_int,
     ]

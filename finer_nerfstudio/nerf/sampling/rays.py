@@ -135,11 +135,12 @@ class TabulatedRays(nn.Module):
             ray_indices: camera, row and column of each pixel.
         """
         camera, row, column = ray_indices.to(self._table.device).unbind(dim=1)
-        seen = self._table.index_select(0, self._starts[camera] + row * self._widths[camera] + column)
+        place = torch.addcmul(self._starts.index_select(0, camera) + column, row, self._widths.index_select(0, camera))
+        seen = self._table.index_select(0, place)
         norm = seen[:, 3:]
         return RayBundle(
-            origins=self._centers[camera],
-            directions=torch.bmm(self._rotations[camera], seen[:, :3, None]).squeeze(-1),
+            origins=self._centers.index_select(0, camera),
+            directions=torch.bmm(self._rotations.index_select(0, camera), seen[:, :3, None]).squeeze(-1),
             pixel_area=torch.ones_like(norm),
             camera_indices=camera[:, None],
             metadata={"directions_norm": norm},

@@ -218,7 +218,7 @@ class OccupancyGrid(nn.Module):
         self._count_occupied()
 
     def _count_occupied(self) -> None:
-        self.occupied_share = self.occupied.float().mean()
+        self.occupied_share = self.occupied.count_nonzero() / self.occupied.numel()
 
     @torch.no_grad()
     def march(

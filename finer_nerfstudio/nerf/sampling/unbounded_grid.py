@@ -90,7 +90,7 @@ class UnboundedGrid(OccupancyGrid):
         """
         del everywhere
         # One answer for all processes, which send each other different messages by it.
-        followed = distributed.total(float(self.thickness.any()), self.thickness.device) > 0
+        followed = distributed.total(float(self.thickness.amax()), self.thickness.device) > 0
         if followed:
             total, number = self.thickness.numel(), _LOOKED_INTO // comms.get_world_size()
             cells = torch.randint(total, (number,), device=self.thickness.device, generator=generator).unique()
@@ -156,7 +156,8 @@ class UnboundedGrid(OccupancyGrid):
         )
         slope = directions * (2.0 / (self.aabb[1] - self.aabb[0]))
         start = world_to_box(origins, self.aabb)
-        drawn = draw(start, slope, nears, fars, chances, amount, looked_at=looked_at, placed=placed)
+        places = {"looked_at": looked_at, "placed": placed, "together": limits.together}
+        drawn = draw(start, slope, nears, fars, chances, amount, **places)
         counts = leading(drawn.counts, limits)
         ray_indices, slots, distances, lengths, cells = drawn_flat(drawn, counts)
         return DrawnSegments(

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from finer_nerfstudio.runs.adam import follow
+
 
 class AveragedField(AveragedModel):
     """A field with the moving average of another one's weights.
@@ -16,8 +18,8 @@ class AveragedField(AveragedModel):
     """
 
     def __init__(self, field: nn.Module, decay: float) -> None:
-        self._move_average = get_ema_multi_avg_fn(decay)
-        super().__init__(field, multi_avg_fn=self._move_average)
+        self._decay = decay
+        super().__init__(field, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self.requires_grad_(False)
         self._has_average = False
         self._pairs: list[tuple[Tensor, Tensor]] = []
@@ -32,9 +34,9 @@ class AveragedField(AveragedModel):
         self._has_average = self._has_average or int(self.n_averaged) > 0
         if not self._pairs:  # finding them takes longer than moving them
             self._pairs = [*zip(self.module.parameters(), field.parameters(), strict=True)]
-        means, values = map(list, zip(*self._pairs, strict=True))
+        means, values = zip(*self._pairs, strict=True)
         if self._has_average:
-            self._move_average(means, values, self.n_averaged)
+            follow(means, values, 1.0 - self._decay)
         else:
             for mean, value in self._pairs:
                 mean.copy_(value)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,19 +38,24 @@ _NODES_OF_FIELD = (
     "SigmoidBackward0",
     "CatBackward0",
 )
+# Steps with and without the profiler by turns; the grid is updated once in so many.
+_IN_TURN = 16
 _NODE = "autograd::engine::evaluate_function: "
 
 
 def step_parts(
     method: str, data: Path, *, after: int, steps: int, device: torch.device, seed: int, report: Stage
 ) -> dict[str, float]:
-    """Train a field, and return the milliseconds of a step by its parts, and of the whole step as ``step``.
+    """Train a field, and return the milliseconds of a step by its parts, and of the whole step.
+
+    That is ``step``, of which they are the parts, and ``alone`` for steps without the profiler, whose own time is in
+    each part.
 
     Args:
         method: of ``ns-train``, with its default settings.
         data: folder of the scene.
         after: steps that are trained before.
-        steps: that are measured.
+        steps: that are measured, rounded up to whole updates of the grid.
         device: to train on; times are the processor's, which on a GPU say little.
         seed: of weights, pixels and samples.
         report: progress callback.
@@ -82,15 +89,25 @@ def step_parts(
         train(step)
     report(f"training {method}", after, after)
     quiet = mock.patch.dict(os.environ, KINETO_LOG_LEVEL="99")  # the profiler's own log would be on the terminal
-    with quiet, _recorded(pipeline), profile(activities=[ProfilerActivity.CPU]) as profiled:
-        for step in range(after, after + steps):
+    milliseconds: dict[str, float] = defaultdict(float)
+    # In turn, so that both meet the same machine.
+    for first in range(after, after + 2 * steps, 2 * _IN_TURN):
+        start = time.perf_counter()
+        for step in range(first, first + _IN_TURN):
             train(step)
-    milliseconds = {event.key: event.cpu_time_total / 1e3 / steps for event in profiled.key_averages()}
+        milliseconds["alone"] += 1e3 * (time.perf_counter() - start)
+        with quiet, _recorded(pipeline), profile(activities=[ProfilerActivity.CPU]) as profiled:
+            for step in range(first + _IN_TURN, first + 2 * _IN_TURN):
+                train(step)
+        for event in profiled.key_averages():
+            milliseconds[event.key] += event.cpu_time_total / 1e3
+    measured = -(-steps // _IN_TURN) * _IN_TURN
+    milliseconds = {name: value / measured for name, value in milliseconds.items()}
     of_field = sum(milliseconds.get(_NODE + name, 0.0) for name in _NODES_OF_FIELD)
     parts = {name: milliseconds.get(name, 0.0) for name in (*_PARTS, "optimizer")}
     parts |= {"field, backward": of_field, "other backward": milliseconds["backward"] - of_field}
     whole = milliseconds["step"]
-    return {**parts, "other": whole - sum(parts.values()), "step": whole}
+    return {**parts, "other": whole - sum(parts.values()), "step": whole, "alone": milliseconds["alone"]}
 
 
 @contextlib.contextmanager

@@ -41,6 +41,7 @@ from finer_nerfstudio.nerf.training.refined_poses import write_refined_poses
 from finer_nerfstudio.nerf.training.turns import Turns
 from finer_nerfstudio.nerf.viewer.address import require_address
 from finer_nerfstudio.nerf.viewer.panel import viewer_thread
+from finer_nerfstudio.runs.adam import Adam
 from finer_nerfstudio.runs.command_line import (
     exit_on_input_error,
     ignore_library_warnings,
@@ -60,6 +61,7 @@ LOOPBACK = "127.0.0.1"
 class AdamConfig(AdamOptimizerConfig):
     """Adam with its moment decays exposed."""
 
+    _target: type = Adam
     eps: float = 1e-15
     """The epsilon value to use."""
     betas: tuple[float, float] = (0.9, 0.99)

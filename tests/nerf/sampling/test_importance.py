@@ -16,7 +16,7 @@ from torch import Tensor
 from finer_nerfstudio.nerf.radiance import world_to_box
 from finer_nerfstudio.nerf.sampling import importance
 from finer_nerfstudio.nerf.sampling.contraction import contract, shrinkage
-from finer_nerfstudio.nerf.sampling.importance import Amount, Chances, Drawn, draw, drawn_by_tensors
+from finer_nerfstudio.nerf.sampling.importance import Amount, CellMeans, Chances, Drawn, draw, drawn_by_tensors
 from finer_nerfstudio.nerf.sampling.sampler import RayLimits
 from finer_nerfstudio.nerf.sampling.unbounded_grid import UnboundedGrid
 
@@ -160,6 +160,52 @@ def test_compiled_and_tensors_draw_the_same() -> None:
     assert (ours.cells == theirs.cells)[used].float().mean() > 0.99
     close = torch.isclose(ours.distances, theirs.distances, rtol=1e-2, atol=1e-3)[used]
     assert close.float().mean() > 0.99
+
+
+def test_rays_of_a_pixel_are_sampled_by_what_one_of_them_expects() -> None:
+    chances, pixels = some_chances(4), 100
+    generator = torch.Generator().manual_seed(0)
+    origins, directions = (values.repeat_interleave(4, dim=0)[:-1] for values in some_rays(pixels, 4))
+    rays = len(origins)  # the last pixel has three
+    directions = directions + 1e-3 * torch.randn(rays, 3, generator=generator)
+    limits = torch.full((rays,), 0.1), torch.full((rays,), 9.0)
+    places = dict(zip(("looked_at", "placed"), torch.rand(2, rays, generator=generator), strict=True))
+    amount = Amount(0.3, 2, 12)
+    together = draw(origins, directions, *limits, chances, amount, **places, together=4)
+    first = torch.arange(rays) // 4 * 4
+    chosen = places["looked_at"][first] * (rays - first).clamp(max=4)
+    leader = first + chosen.long()
+    assert len(set((leader - first).tolist())) == 4
+    # Each pixel's leader alone, asking the grid where its pixel did, and with its own samples.
+    alone = draw(
+        origins[leader], directions[leader], *limits, chances, amount, looked_at=chosen.frac(), placed=places["placed"]
+    )
+    assert torch.equal(together.counts, alone.counts)
+    assert torch.equal(together.candidates, alone.candidates)
+    used = torch.arange(12) < together.counts[:, None]
+    torch.testing.assert_close(together.distances[used], alone.distances[used], rtol=1e-5, atol=1e-5)
+    # Cells and lengths are those of the ray itself.
+    own = origins[:, None] + directions[:, None] * together.distances[..., None]
+    cells = ((contract(own) + 1.0) * (0.5 * RESOLUTION)).long().clamp(0, RESOLUTION - 1)
+    flat = (cells[..., 0] * RESOLUTION + cells[..., 1]) * RESOLUTION + cells[..., 2]
+    assert (flat == together.cells)[used].float().mean() > 0.999
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=10, deadline=None)
+def test_cells_follow_the_means_of_what_was_seen_in_them(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    thickness = torch.rand(50, generator=generator)
+    means = CellMeans(0.2)
+    expected = thickness.double()
+    for samples in (300, 0, 7):
+        cells = torch.randint(40, (samples,), generator=generator)
+        density = 100.0 * torch.rand(samples, generator=generator) ** 8
+        means.follow(thickness, cells, density, 0.5)
+        for cell in cells.unique():
+            mean = 0.5 * density.double()[cells == cell].mean()
+            expected[cell] += 0.2 * (mean - expected[cell])
+    torch.testing.assert_close(thickness.double(), expected, rtol=1e-5, atol=1e-6)
 
 
 def grid_of(thickness: Tensor, drawn: int = 8) -> UnboundedGrid:

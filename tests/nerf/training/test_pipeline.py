@@ -56,14 +56,34 @@ def test_the_first_batch_keeps_to_the_bounds_of_all(
 def test_batches_are_those_of_nerfstudio(tmp_path: Path) -> None:
     write_scene(tmp_path, "transforms_train.json", "transforms_val.json", camera_angle_x=0.7)
     data = pipeline_config(tmp_path).setup(device="cpu").datamanager
+    sampler = data.train_pixel_sampler
+    count = sampler.num_rays_per_batch
     torch.manual_seed(1)
-    rays, batch = data.next_train(0)
+    steps = [data.next_train(0) for _ in range(8)]
+    sampler.set_num_rays_per_batch(8 * count)  # which are drawn together
     torch.manual_seed(1)
     expected_rays, expected_batch = VanillaDataManager.next_train(data, 0)
-    assert torch.equal(rays.directions, expected_rays.directions)
-    assert batch.keys() == expected_batch.keys()
-    assert all(torch.equal(batch[name], expected_batch[name]) for name in batch)
-    assert data.train_count == 2
+    for name in ("origins", "directions", "camera_indices"):
+        assert torch.equal(torch.cat([getattr(rays, name) for rays, _ in steps]), getattr(expected_rays, name))
+    assert all(len(rays) == count and batch.keys() == expected_batch.keys() for rays, batch in steps)
+    for name, values in expected_batch.items():
+        assert torch.equal(torch.cat([batch[name] for _, batch in steps]), values)
+    assert data.train_count == 9
+
+
+def test_pixels_are_drawn_anew_where_steps_change(tmp_path: Path) -> None:
+    write_scene(tmp_path, "transforms_train.json", "transforms_val.json", camera_angle_x=0.7)
+    pipeline = pipeline_config(tmp_path).setup(device="cpu")
+    data = pipeline.datamanager
+    sampler, generator = data.train_pixel_sampler, data.train_ray_generator
+    for count, across in ((20, 1), (50, 1), (50, 2), (30, 2), (200, 1)):
+        sampler.set_num_rays_per_batch(count)
+        generator.across = across
+        for _ in range(3):
+            rays, batch = data.next_train(0)
+            assert len(batch["indices"]) == len(batch["image"]) == count
+            assert len(rays) == count * across**2
+            assert torch.equal(rays.directions, generator(batch["indices"]).directions)
 
 
 @pytest.mark.parametrize("damaged", [0, 2])
