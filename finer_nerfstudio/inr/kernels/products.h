@@ -90,6 +90,7 @@ inline void product_tile(const float* left, const float* tile, const float* star
     FINER_UNROLLED
     for (int r = 0; r < rows; ++r) sum[r][v] = first;
   }
+  FINER_ROLLED
   for (int64_t k = 0; k < depth; ++k) {
     typename V::Floats right[vectors];
     FINER_UNROLLED
@@ -137,6 +138,7 @@ inline void outer_tile(const float* left, const float* right, float* out, int64_
   for (int h = 0; h < height; ++h)
     FINER_UNROLLED
     for (int v = 0; v < vectors; ++v) sum[h][v] = V::zero();
+  FINER_ROLLED
   for (int64_t row = 0; row < rows; ++row) {
     const float* from = right + row * right_columns;
     typename V::Floats factors[vectors];

@@ -12,12 +12,15 @@
 #endif
 
 // FINER_UNROLLED: the loop disappears, however long it is. Only then do compilers keep arrays of vectors in registers.
+// FINER_ROLLED: it stays as it is: registers are all in use.
 // FINER_INDEPENDENT: no turn of the loop reads what another one writes.
 #if defined(__clang__)
 #define FINER_UNROLLED _Pragma("clang loop unroll(full)")
+#define FINER_ROLLED _Pragma("clang loop unroll(disable)")
 #define FINER_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #else
 #define FINER_UNROLLED _Pragma("GCC unroll 16")
+#define FINER_ROLLED _Pragma("GCC unroll 1")
 #define FINER_INDEPENDENT _Pragma("GCC ivdep")
 #endif
 
