@@ -11,11 +11,9 @@
 #include <omp.h>
 #endif
 #include <vector>
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
 
 #include "products.h"
+#include "vectors.h"
 
 namespace {
 
@@ -200,7 +198,7 @@ void forward_row(const float* x, const float* bias, float* z, int64_t units, con
   if (family == kWavelet) {
     const float *x_im = x + units, *bias_im = bias + units;
     float* z_im = z + units;
-#pragma GCC ivdep
+FINER_INDEPENDENT
     for (int64_t j = 0; j < units; ++j) {
       float p = x[j] + bias[j], q = x_im[j] + bias_im[j];
       if (variable) {
@@ -215,7 +213,7 @@ void forward_row(const float* x, const float* bias, float* z, int64_t units, con
     }
   } else if (family == kRealInputWavelet) {
     float* z_im = z + units;
-#pragma GCC ivdep
+FINER_INDEPENDENT
     for (int64_t j = 0; j < units; ++j) {
       const float v = x[j] + bias[j];
       const float p = variable ? sine<wide>(k.omega_f * stretched<true>(v)) : v;
@@ -225,7 +223,7 @@ void forward_row(const float* x, const float* bias, float* z, int64_t units, con
       z_im[j] = im;
     }
   } else {
-#pragma GCC ivdep
+FINER_INDEPENDENT
     for (int64_t j = 0; j < units; ++j) z[j] = real_value<family, variable, wide>(x[j] + bias[j], k);
   }
 }
@@ -237,7 +235,7 @@ void backward_row(const float* x, const float* bias, const float* grad, float* z
   if (family == kWavelet) {
     const float *x_im = x + units, *bias_im = bias + units, *grad_im = grad + units;
     float *z_im = z + units, *dx_im = dx + units, *bias_grad_im = bias_grad + units;
-#pragma GCC ivdep
+FINER_INDEPENDENT
     for (int64_t j = 0; j < units; ++j) {
       const float v = x[j] + bias[j], w = x_im[j] + bias_im[j];
       float p = v, q = w, grad_v, grad_w, re, im;
@@ -264,7 +262,7 @@ void backward_row(const float* x, const float* bias, const float* grad, float* z
   } else if (family == kRealInputWavelet) {
     const float* grad_im = grad + units;
     float* z_im = z + units;
-#pragma GCC ivdep
+FINER_INDEPENDENT
     for (int64_t j = 0; j < units; ++j) {
       const float v = x[j] + bias[j];
       float p = v, inner_slope = 1.0f, re, im, grad_v, unused;
@@ -281,7 +279,7 @@ void backward_row(const float* x, const float* bias, const float* grad, float* z
       bias_grad[j] += grad_v * inner_slope;
     }
   } else {
-#pragma GCC ivdep
+FINER_INDEPENDENT
     for (int64_t j = 0; j < units; ++j) {
       float value, slope;
       real_value_and_slope<family, variable, wide>(x[j] + bias[j], k, value, slope);
@@ -305,6 +303,14 @@ struct FlushDenormals {  // in this thread, until the end of the scope
   unsigned int before = _mm_getcsr();
   FlushDenormals() { _mm_setcsr(before | 0x8040); }
   ~FlushDenormals() { _mm_setcsr(before); }
+#elif defined(__aarch64__)
+  uint64_t before = 0;
+  FlushDenormals() {
+    asm volatile("mrs %0, fpcr" : "=r"(before));
+    set(before | (1u << 24));
+  }
+  ~FlushDenormals() { set(before); }
+  static void set(uint64_t control) { asm volatile("msr fpcr, %0" : : "r"(control)); }
 #endif
 };
 
@@ -375,7 +381,7 @@ void activate(const FinerForm& form, const float* x, const float* bias, const fl
 
 // Calls work(thread, first_row, last_row) on every thread, each with rows of its own.
 template <class Work>
-void share_rows(int64_t rows, int threads, Work work) {
+void share_rows(int64_t rows, [[maybe_unused]] int threads, Work work) {
 #ifdef _OPENMP
 #pragma omp parallel num_threads(threads)
   {
@@ -463,17 +469,31 @@ int64_t widest_of(const FinerLayer* layers, int depth) {
 
 constexpr int64_t kParts = 5;  // blocks of rows that a thread works with at one time
 
+// Floats of such a block: whole lines of the cache, so that no vector of what lies behind is in two of them.
+int64_t part_of(const FinerLayer* layers, int depth, int64_t block) {
+  return (block * widest_of(layers, depth) + 15) / 16 * 16;
+}
+
 }  // namespace
+
+// Whether products are those of products.h, so that functions below take any pointer for sgemm.
+extern "C" int finer_has_products() {
+#if defined(FINER_HAS_VECTORS)
+  return 1;
+#else
+  return 0;
+#endif
+}
 
 // Floats of scratch memory for blocks of so many rows in so many threads.
 extern "C" int64_t finer_scratch(const FinerLayer* layers, int depth, int64_t block, int threads) {
-  return Packed::size(layers, depth) + threads * kParts * block * widest_of(layers, depth);
+  return Packed::size(layers, depth) + threads * kParts * part_of(layers, depth, block);
 }
 
 // out: [rows, width of the last layer]; scratch: finer_scratch() floats.
 extern "C" void finer_forward(Sgemm sgemm, const FinerLayer* layers, int depth, const float* x, float* out,
                               float* scratch, int64_t rows, int64_t block, int threads) {
-  const int64_t part = block * widest_of(layers, depth);
+  const int64_t part = part_of(layers, depth, block);
   Packed packed(scratch + threads * kParts * part);
   for (int i = 0; i < depth; ++i) packed.add_forward(layers[i]);
   share_rows(rows, threads, [&](int thread, int64_t first, int64_t last) {
@@ -502,7 +522,7 @@ extern "C" void finer_forward(Sgemm sgemm, const FinerLayer* layers, int depth, 
 // grad: [rows, width of the last layer]; x_grad: [rows, n_in of the first], or null.
 extern "C" void finer_backward(Sgemm sgemm, const FinerLayer* layers, int depth, const float* x, const float* grad,
                                float* x_grad, float* scratch, int64_t rows, int64_t block, int threads) {
-  const int64_t part = block * widest_of(layers, depth);
+  const int64_t part = part_of(layers, depth, block);
   Packed packed(scratch + threads * kParts * part);
   for (int i = 0; i < depth; ++i) {
     packed.add_forward(layers[i]);

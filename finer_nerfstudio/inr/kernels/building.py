@@ -11,37 +11,74 @@ import shutil
 import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 # Flags that change no value: no errno, no floating-point exceptions that anybody would look at. Not -ffast-math, which
 # would lose NaN and, in older compilers, switch denormal numbers off for the whole process.
 _FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-shared")
 
+_SWITCH, _CHOICE = "FINER_COMPILED_KERNELS", "FINER_VECTORS"
+
+
+@dataclass(frozen=True)
+class _Vectors:
+    """Vectors that FINER_VECTORS may name.
+
+    Attributes:
+        flags: with which the compiler uses these and no wider ones.
+        macro: what it defines where the processor has them; None if there is nothing to have.
+    """
+
+    flags: tuple[str, ...]
+    macro: str | None
+
+
+_VECTORS = {
+    "avx512": _Vectors(("-mprefer-vector-width=512",), "__AVX512F__"),
+    # Every processor with FMA but one of 2012 has AVX2 too.
+    "avx2": _Vectors(("-mno-avx512f", "-mprefer-vector-width=256"), "__FMA__"),
+    "neon": _Vectors((), "__ARM_NEON"),
+    "blas": _Vectors(("-DFINER_PRODUCTS_BY_BLAS",), None),
+}
+
 _BUILD_SECONDS = 300
 _UNFINISHED = ".unfinished-"
 
 
 def build(source: Path, name: str, *, included: Sequence[Path] = (), flags: Sequence[str] = ()) -> ctypes.CDLL | str:
-    """A library of C functions, or one line that says why it cannot be had.
+    """Return a library of C functions, or one line that says why it cannot be had.
+
+    FINER_VECTORS in the environment chooses the vectors: ``avx512``, ``avx2`` or ``neon``, or ``blas`` to leave matrix
+    products to PyTorch's BLAS. Unless given, they are the widest that the processor has.
 
     Args:
         source: the C++ file; it depends on no header of Python or PyTorch.
         name: what the library is called in the cache folder.
         included: files of ours that it includes.
         flags: more flags for the compiler.
+
+    Raises:
+        ValueError: where FINER_VECTORS names no vectors, or some that the processor has not.
     """
-    if os.environ.get("FINER_COMPILED_KERNELS") == "0":
-        return "FINER_COMPILED_KERNELS=0 switches them off"
+    if os.environ.get(_SWITCH) == "0":
+        return f"{_SWITCH}=0 switches them off"
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
     if compiler is None:
+        _say_once(f"There is no C++ compiler. {_COST}; {_how_to_install()}.")
         return "there is no C++ compiler (g++ or clang++); set CXX to name one"
     try:
+        flags = [*_FLAGS, *_flags_of_processor(compiler), *flags]
         try:
-            return _load(_compiled(compiler, source, name, included, flags, anew=False))
-        except OSError:
-            return _load(_compiled(compiler, source, name, included, flags, anew=True))
+            return _library(compiler, source, name, included, [*flags, *_threads()])
+        except subprocess.CalledProcessError:
+            # clang comes without the library of OpenMP on many systems.
+            library = _library(compiler, source, name, included, flags)
+            _say_once(f"{compiler} has no OpenMP, so that the C++ kernels use one thread; g++ or libomp-dev have it.")
+            return library
     except subprocess.CalledProcessError as error:
         first = (error.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[0]
         return f"{compiler} cannot translate them: {first}"
@@ -49,13 +86,57 @@ def build(source: Path, name: str, *, included: Sequence[Path] = (), flags: Sequ
         return f"they cannot be built or loaded: {error}"
 
 
-def _compiled(compiler: str, source: Path, name: str, included: Sequence[Path], own: Sequence[str], anew: bool) -> Path:
-    flags = [*_FLAGS, "-march=native", *own]
+# Steps of finer-sine: networks of radiance fields and images on two cores.
+_COST = "Networks on the CPU run by PyTorch's own operations, and training takes two to three times as long"
+
+
+def _how_to_install() -> str:
+    if platform.system() == "Darwin":
+        return "install one with `xcode-select --install`"
+    return "install one with `apt install g++` or `dnf install gcc-c++`"
+
+
+@functools.cache
+def _say_once(sentence: str) -> None:
+    warnings.warn(sentence, stacklevel=2)
+
+
+def _flags_of_processor(compiler: str) -> list[str]:
+    """Return what makes the compiler use this processor's instructions, and of its vectors those that were chosen."""
+    is_arm = platform.machine() in ("aarch64", "arm64")
+    native = ["-mcpu=native" if is_arm else "-march=native"]
     if platform.machine() in ("x86_64", "AMD64"):
-        flags.append("-mprefer-vector-width=512")
+        native += _VECTORS["avx512"].flags
+    chosen = os.environ.get(_CHOICE)
+    if not chosen:
+        return native
+    if chosen not in _VECTORS:
+        raise ValueError(f"{_CHOICE} is one of {', '.join(_VECTORS)}; not {chosen!r}")
+    vectors = _VECTORS[chosen]
+    if vectors.macro is not None:
+        command = [compiler, *native, "-dM", "-E", "-x", "c++", os.devnull]
+        macros = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout.decode().split()
+        if vectors.macro not in macros:
+            raise ValueError(f"{_CHOICE}={chosen}, but this processor has no such vectors, or {compiler} knows none")
+    return [*native, *vectors.flags]
+
+
+def _threads() -> list[str]:
     # macOS has no OpenMP of its own; there, one thread computes.
-    if platform.system() == "Linux":
-        flags.append("-fopenmp")
+    return ["-fopenmp"] if platform.system() == "Linux" else []
+
+
+def _library(compiler: str, source: Path, name: str, included: Sequence[Path], flags: Sequence[str]) -> ctypes.CDLL:
+    """Return the library that is in the cache, or a new one where that cannot be loaded."""
+    try:
+        return _load(_compiled(compiler, source, name, included, flags, anew=False))
+    except OSError:
+        return _load(_compiled(compiler, source, name, included, flags, anew=True))
+
+
+def _compiled(
+    compiler: str, source: Path, name: str, included: Sequence[Path], flags: Sequence[str], anew: bool
+) -> Path:
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=60).stdout
     texts = [path.read_bytes() for path in (source, *included)]
     key = hashlib.sha256(b"\0".join([*texts, version, " ".join(flags).encode(), _processor()]))

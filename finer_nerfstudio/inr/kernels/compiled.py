@@ -3,10 +3,10 @@
 A compiler that knows the processor makes vector instructions out of an activation, its derivative and its bias in one
 pass (``activations.cpp``), where a chain of PyTorch operations goes to memory and back for each. Every thread takes
 rows of its own through all layers, block by block of what fits into its cache: threads wait for each other once, at
-the end. Matrix products are our own where there are 512-bit vectors (``products.h``), and otherwise those of the BLAS
-that PyTorch brings. A family's library takes a second or two to build, is kept in the user's cache folder, and knows
-nothing of Python or PyTorch, so that no header or version has to match. Without a compiler everything still runs, by
-the tensor functions of ``plain.py``: :func:`unavailable_because` says why.
+the end. Matrix products are our own (``products.h``) where the processor has vectors of ``vectors.h``: AVX-512, AVX2 or
+NEON. Otherwise they are those of the BLAS that PyTorch brings. A family's library takes some seconds to build, is kept
+in the user's cache folder, and knows nothing of Python or PyTorch, so that no header or version has to match. Without a
+compiler everything still runs, by the tensor functions of ``plain.py``: :func:`unavailable_because` says why.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ from finer_nerfstudio.inr.kernels.plain import ElementwiseMap
 from finer_nerfstudio.inr.kernels.rounding import EXACT, Rounding
 
 _SOURCE = Path(__file__).with_name("activations.cpp")
-_INCLUDED = Path(__file__).with_name("products.h")
+_INCLUDED = (Path(__file__).with_name("products.h"), Path(__file__).with_name("vectors.h"))
 # Bytes of a block of rows on each core, for as many matrices as are in use at one time; with a layer's weights beside
 # them, they stay in the second-level cache of a present core. From half to twice as much is as fast.
 _CACHE_BYTES = 1 << 20
@@ -204,13 +205,11 @@ def _library(family: str) -> ctypes.CDLL | None:
 @functools.cache
 def _build(family: str) -> ctypes.CDLL | str:
     """A family's library, or a line that says why there is none."""
-    try:
-        _sgemm()
-    except OSError as error:
-        return f"they cannot be built or loaded: {error}"
-    library = building.build(_SOURCE, family, included=(_INCLUDED,), flags=(f"-DFINER_FAMILY={_FAMILIES[family]}",))
+    library = building.build(_SOURCE, family, included=_INCLUDED, flags=(f"-DFINER_FAMILY={_FAMILIES[family]}",))
     if isinstance(library, str):
         return library
+    if not library.finer_has_products() and not _sgemm():
+        return "this processor has none of the vectors of our matrix products, and PyTorch shows no sgemm_"
     pointer, whole, long = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
     library.finer_activate.argtypes = [pointer] * 7 + [long, long, whole]
     library.finer_activate.restype = None
@@ -225,16 +224,9 @@ def _build(family: str) -> ctypes.CDLL | str:
 
 @functools.cache
 def _sgemm() -> int:
-    """The address of the matrix product that PyTorch itself uses.
-
-    Raises:
-        OSError: where it is not to be found.
-    """
+    """Return the address of the matrix product that PyTorch itself uses, 0 where it is not to be found."""
     folder = Path(torch.__file__).parent / "lib"
     for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
-        if (folder / name).exists():
-            try:
-                return ctypes.cast(ctypes.CDLL(str(folder / name)).sgemm_, ctypes.c_void_p).value or 0
-            except AttributeError as error:
-                raise OSError(f"{name} shows no sgemm_") from error
-    raise OSError(f"PyTorch's library is not in {folder}")
+        with suppress(OSError, AttributeError):
+            return ctypes.cast(ctypes.CDLL(str(folder / name)).sgemm_, ctypes.c_void_p).value or 0
+    return 0

@@ -1,16 +1,17 @@
 // Products of a tall matrix with one of a layer's size, row-major, in one thread.
 //
 // A layer's weights fit into the cache and its rows do not, so that a library's general product spends its time on
-// choices that are known here. With 512-bit vectors a tile of the result stays in registers while the shared dimension
-// passes by, which runs close to what the multipliers can do; elsewhere the BLAS that PyTorch brings does the work.
+// choices that are known here. A tile of the result stays in registers while the shared dimension passes by, which runs
+// close to what the multipliers can do. Tiles are written once, for every V of vectors.h; processors that have none of
+// these vectors leave the work to the BLAS that PyTorch brings.
 
 #pragma once
 
 #include <cstdint>
 #include <cstring>
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
+#include <type_traits>
+
+#include "vectors.h"
 
 namespace products {
 
@@ -18,46 +19,58 @@ namespace products {
 using Sgemm = void (*)(const char*, const char*, const int*, const int*, const int*, const float*, const float*,
                        const int*, const float*, const int*, const float*, float*, const int*);
 
-#if defined(__AVX512F__)
+#if defined(FINER_HAS_VECTORS)
 
-// Loops over sums have to disappear, since only then do compilers keep the sums in registers.
-#define FINER_UNROLLED _Pragma("GCC unroll 16")
+using vectors::Vector;
 
-constexpr int kLanes = 16;
-constexpr int kWidestTile = 5;  // vectors
-// Rows of a tile by its vectors: as many accumulators as leave registers for one row of the right operand.
-constexpr int kTileRows[kWidestTile + 1] = {0, 12, 12, 8, 6, 5};
 // Rows at a time whose outer products are added up in registers; both operands stay in the first-level cache.
 constexpr int kOuterRows = 64;
 
-inline int64_t vectors_of(int64_t columns) { return (columns + kLanes - 1) / kLanes; }
+template <class V>
+inline int64_t vectors_of(int64_t columns) {
+  return (columns + V::kLanes - 1) / V::kLanes;
+}
 
-// Tiles of about equal width cover the columns.
-inline int64_t tiles_of(int64_t columns) { return (vectors_of(columns) + kWidestTile - 1) / kWidestTile; }
-
-// Calls tile(first vector, vectors, lanes of the last one) for tiles that cover so many columns.
-template <class Tile>
+// Calls tile(first column, vectors, used lanes of the last one) for tiles of about equal width that cover the columns.
+template <class V, class Tile>
 inline void for_tiles(int64_t columns, Tile tile) {
-  const int64_t vectors = vectors_of(columns), count = tiles_of(columns);
+  const int64_t vectors = vectors_of<V>(columns), count = (vectors + V::kWidestTile - 1) / V::kWidestTile;
   for (int64_t t = 0; t < count; ++t) {
     const int64_t first = vectors * t / count, last = vectors * (t + 1) / count;
-    const int64_t rest = columns - kLanes * (last - 1);
-    const __mmask16 lanes = rest >= kLanes ? 0xffff : static_cast<__mmask16>((1u << rest) - 1u);
-    tile(first, static_cast<int>(last - first), lanes);
+    const int64_t rest = columns - V::kLanes * (last - 1);
+    tile(V::kLanes * first, static_cast<int>(last - first), V::first_lanes(rest < V::kLanes ? rest : V::kLanes));
   }
 }
 
+// Calls work(number) with the number of vectors of a tile as a type, to which its loops are unrolled.
+template <class V, int vectors = 1, class Work>
+inline void with_width(int number, Work work) {
+  if constexpr (vectors < V::kWidestTile) {
+    if (number != vectors) return with_width<V, vectors + 1>(number, work);
+  }
+  work(std::integral_constant<int, vectors>());
+}
+
+// Calls work(height, first row) for tiles that cover the rows, with the height as a type: the tallest as long as they
+// fit, then ever smaller ones, since a single row has too few sums to keep the multipliers busy.
+template <int height, class Work>
+inline void for_heights(int64_t rows, Work work, int64_t first = 0) {
+  for (; first + height <= rows; first += height) work(std::integral_constant<int, height>(), first);
+  if constexpr (height > 1) for_heights<(height + 1) / 2>(rows, work, first);
+}
+
 // Floats that a packed operand of so many rows and columns takes.
-inline int64_t packed_size(int64_t rows, int64_t columns) { return rows * kLanes * vectors_of(columns); }
+inline int64_t packed_size(int64_t rows, int64_t columns) { return rows * Vector::kLanes * vectors_of<Vector>(columns); }
 
 // Lays out right [depth, columns], or the transpose of right [columns, depth], tile by tile, padded with zeros.
+template <class V = Vector>
 inline void pack(const float* right, bool transposed, float* packed, int64_t depth, int64_t columns) {
-  for_tiles(columns, [&](int64_t first, int vectors, __mmask16) {
-    float* tile = packed + depth * kLanes * first;
-    const int64_t width = kLanes * vectors;
+  for_tiles<V>(columns, [&](int64_t first, int vectors, typename V::Part) {
+    float* tile = packed + depth * first;
+    const int64_t width = V::kLanes * vectors;
     for (int64_t k = 0; k < depth; ++k) {
       for (int64_t j = 0; j < width; ++j) {
-        const int64_t column = kLanes * first + j;
+        const int64_t column = first + j;
         tile[k * width + j] =
             column >= columns ? 0.0f : transposed ? right[column * depth + k] : right[k * columns + column];
       }
@@ -65,124 +78,106 @@ inline void pack(const float* right, bool transposed, float* packed, int64_t dep
   });
 }
 
-template <int rows, int vectors>
+template <class V, int rows, int vectors>
 inline void product_tile(const float* left, const float* tile, const float* start, float* out, int64_t depth,
-                         int64_t columns, __mmask16 lanes) {
-  __m512 sum[rows][vectors];
+                         int64_t columns, typename V::Part used) {
+  constexpr int kLast = vectors - 1;
+  typename V::Floats sum[rows][vectors];
   FINER_UNROLLED
   for (int v = 0; v < vectors; ++v) {
-    const __mmask16 used = v == vectors - 1 ? lanes : 0xffff;
-    const __m512 first = start ? _mm512_maskz_loadu_ps(used, start + kLanes * v) : _mm512_setzero_ps();
+    typename V::Floats first = V::zero();
+    if (start) first = v < kLast ? V::load(start + V::kLanes * v) : V::load(start + V::kLanes * v, used);
     FINER_UNROLLED
     for (int r = 0; r < rows; ++r) sum[r][v] = first;
   }
+  FINER_ROLLED
   for (int64_t k = 0; k < depth; ++k) {
-    __m512 right[vectors];
+    typename V::Floats right[vectors];
     FINER_UNROLLED
-    for (int v = 0; v < vectors; ++v) right[v] = _mm512_loadu_ps(tile + kLanes * (k * vectors + v));
+    for (int v = 0; v < vectors; ++v) right[v] = V::load(tile + V::kLanes * (k * vectors + v));
     FINER_UNROLLED
     for (int r = 0; r < rows; ++r) {
-      const __m512 factor = _mm512_set1_ps(left[r * depth + k]);
+      const typename V::Factor factor = V::factor(left + r * depth + k);
       FINER_UNROLLED
-      for (int v = 0; v < vectors; ++v) sum[r][v] = _mm512_fmadd_ps(factor, right[v], sum[r][v]);
+      for (int v = 0; v < vectors; ++v) sum[r][v] = V::multiply_add(factor, right[v], sum[r][v]);
     }
   }
   FINER_UNROLLED
   for (int r = 0; r < rows; ++r) {
+    float* to = out + r * columns;
     FINER_UNROLLED
-    for (int v = 0; v < vectors - 1; ++v) _mm512_storeu_ps(out + r * columns + kLanes * v, sum[r][v]);
-    _mm512_mask_storeu_ps(out + r * columns + kLanes * (vectors - 1), lanes, sum[r][vectors - 1]);
+    for (int v = 0; v < kLast; ++v) V::store(to + V::kLanes * v, sum[r][v]);
+    V::store(to + V::kLanes * kLast, sum[r][kLast], used);
   }
-}
-
-template <int vectors>
-inline void product_columns(const float* left, const float* tile, const float* start, float* out, int64_t rows,
-                            int64_t depth, int64_t columns, __mmask16 lanes) {
-  constexpr int kRows = kTileRows[vectors];
-  int64_t row = 0;
-  for (; row + kRows <= rows; row += kRows)
-    product_tile<kRows, vectors>(left + row * depth, tile, start, out + row * columns, depth, columns, lanes);
-  for (; row < rows; ++row)
-    product_tile<1, vectors>(left + row * depth, tile, start, out + row * columns, depth, columns, lanes);
 }
 
 // out [rows, columns] = left [rows, depth] right [depth, columns], with right as pack() laid it out; start [columns],
 // if there is one, is added to every row.
+template <class V = Vector>
 inline void multiply(const float* left, const float* packed, const float* start, float* out, int64_t rows,
                      int64_t depth, int64_t columns) {
-  for_tiles(columns, [&](int64_t first, int vectors, __mmask16 lanes) {
-    const float* tile = packed + depth * kLanes * first;
-    const float* from = start ? start + kLanes * first : nullptr;
-    float* to = out + kLanes * first;
-    switch (vectors) {
-      case 1: product_columns<1>(left, tile, from, to, rows, depth, columns, lanes); break;
-      case 2: product_columns<2>(left, tile, from, to, rows, depth, columns, lanes); break;
-      case 3: product_columns<3>(left, tile, from, to, rows, depth, columns, lanes); break;
-      case 4: product_columns<4>(left, tile, from, to, rows, depth, columns, lanes); break;
-      default: product_columns<5>(left, tile, from, to, rows, depth, columns, lanes); break;
-    }
+  for_tiles<V>(columns, [&](int64_t first, int number, typename V::Part used) {
+    const float* tile = packed + depth * first;
+    const float* from = start ? start + first : nullptr;
+    with_width<V>(number, [&](auto width) {
+      constexpr int kVectors = decltype(width)::value;
+      for_heights<V::kTileRows[kVectors]>(rows, [&](auto height, int64_t row) {
+        product_tile<V, decltype(height)::value, kVectors>(left + row * depth, tile, from, out + row * columns + first,
+                                                           depth, columns, used);
+      });
+    });
   });
 }
 
-template <int height, int vectors>
+template <class V, int height, int vectors>
 inline void outer_tile(const float* left, const float* right, float* out, int64_t rows, int64_t left_columns,
-                       int64_t right_columns, __mmask16 lanes) {
-  __m512 sum[height][vectors];
+                       int64_t right_columns, typename V::Part used) {
+  constexpr int kLast = vectors - 1;
+  typename V::Floats sum[height][vectors];
   FINER_UNROLLED
   for (int h = 0; h < height; ++h)
     FINER_UNROLLED
-    for (int v = 0; v < vectors; ++v) sum[h][v] = _mm512_setzero_ps();
+    for (int v = 0; v < vectors; ++v) sum[h][v] = V::zero();
+  FINER_ROLLED
   for (int64_t row = 0; row < rows; ++row) {
     const float* from = right + row * right_columns;
-    __m512 factors[vectors];
+    typename V::Floats factors[vectors];
     FINER_UNROLLED
-    for (int v = 0; v < vectors - 1; ++v) factors[v] = _mm512_loadu_ps(from + kLanes * v);
-    factors[vectors - 1] = _mm512_maskz_loadu_ps(lanes, from + kLanes * (vectors - 1));
+    for (int v = 0; v < kLast; ++v) factors[v] = V::load(from + V::kLanes * v);
+    factors[kLast] = V::load(from + V::kLanes * kLast, used);
     FINER_UNROLLED
     for (int h = 0; h < height; ++h) {
-      const __m512 factor = _mm512_set1_ps(left[row * left_columns + h]);
+      const typename V::Factor factor = V::factor(left + row * left_columns + h);
       FINER_UNROLLED
-      for (int v = 0; v < vectors; ++v) sum[h][v] = _mm512_fmadd_ps(factor, factors[v], sum[h][v]);
+      for (int v = 0; v < vectors; ++v) sum[h][v] = V::multiply_add(factor, factors[v], sum[h][v]);
     }
   }
   FINER_UNROLLED
   for (int h = 0; h < height; ++h) {
     float* to = out + h * right_columns;
     FINER_UNROLLED
-    for (int v = 0; v < vectors - 1; ++v)
-      _mm512_storeu_ps(to + kLanes * v, _mm512_add_ps(_mm512_loadu_ps(to + kLanes * v), sum[h][v]));
-    to += kLanes * (vectors - 1);
-    _mm512_mask_storeu_ps(to, lanes, _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, to), sum[h][vectors - 1]));
+    for (int v = 0; v < kLast; ++v) V::store(to + V::kLanes * v, V::add(V::load(to + V::kLanes * v), sum[h][v]));
+    to += V::kLanes * kLast;
+    V::store(to, V::add(V::load(to, used), sum[h][kLast]), used);
   }
 }
 
-template <int vectors>
-inline void outer_columns(const float* left, const float* right, float* out, int64_t rows, int64_t left_columns,
-                          int64_t right_columns, __mmask16 lanes) {
-  constexpr int kHeight = kTileRows[vectors];
-  int64_t h = 0;
-  for (; h + kHeight <= left_columns; h += kHeight)
-    outer_tile<kHeight, vectors>(left + h, right, out + h * right_columns, rows, left_columns, right_columns, lanes);
-  for (; h < left_columns; ++h)
-    outer_tile<1, vectors>(left + h, right, out + h * right_columns, rows, left_columns, right_columns, lanes);
-}
-
 // out [left_columns, right_columns] += left^T right, over so many rows.
+template <class V = Vector>
 inline void add_outer(Sgemm, const float* left, const float* right, float* out, int64_t rows, int64_t left_columns,
                       int64_t right_columns) {
   for (int64_t begin = 0; begin < rows; begin += kOuterRows) {
     const int64_t n = rows - begin < kOuterRows ? rows - begin : kOuterRows;
     const float* from = left + begin * left_columns;
-    for_tiles(right_columns, [&](int64_t first, int vectors, __mmask16 lanes) {
-      const float* with = right + begin * right_columns + kLanes * first;
-      float* to = out + kLanes * first;
-      switch (vectors) {
-        case 1: outer_columns<1>(from, with, to, n, left_columns, right_columns, lanes); break;
-        case 2: outer_columns<2>(from, with, to, n, left_columns, right_columns, lanes); break;
-        case 3: outer_columns<3>(from, with, to, n, left_columns, right_columns, lanes); break;
-        case 4: outer_columns<4>(from, with, to, n, left_columns, right_columns, lanes); break;
-        default: outer_columns<5>(from, with, to, n, left_columns, right_columns, lanes); break;
-      }
+    for_tiles<V>(right_columns, [&](int64_t first, int number, typename V::Part used) {
+      const float* with = right + begin * right_columns + first;
+      with_width<V>(number, [&](auto width) {
+        constexpr int kVectors = decltype(width)::value;
+        for_heights<V::kTileRows[kVectors]>(left_columns, [&](auto height, int64_t column) {
+          outer_tile<V, decltype(height)::value, kVectors>(from + column, with, out + column * right_columns + first, n,
+                                                           left_columns, right_columns, used);
+        });
+      });
     });
   }
 }
@@ -198,8 +193,6 @@ inline void times(Sgemm, const float* dy, const float*, const float* packed, flo
                   int64_t n_out) {
   multiply(dy, packed, nullptr, dx, rows, n_out, n_in);
 }
-
-#undef FINER_UNROLLED
 
 #else
 

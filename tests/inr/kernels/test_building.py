@@ -1,11 +1,13 @@
-"""Compiled libraries are kept with their digest: a damaged one is built again, and never loaded."""
+"""Compiled libraries are kept with their digest, and built anew where they are damaged or other vectors are chosen."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import shutil
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,8 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("FINER_VECTORS", raising=False)
+    building._say_once.cache_clear()
     path = tmp_path / "seven.cpp"
     path.write_text('extern "C" int seven() { return 7; }\n')
     return path
@@ -33,8 +37,12 @@ def answer(source: Path) -> int:
     return library.seven()
 
 
+def cached_folder(source: Path) -> Path:
+    return source.parent / "cache" / "finer_nerfstudio" / "kernels"
+
+
 def cached(source: Path) -> Path:
-    (library,) = (source.parent / "cache" / "finer_nerfstudio" / "kernels").glob("*.so")
+    (library,) = cached_folder(source).glob("*.so")
     return library
 
 
@@ -73,7 +81,7 @@ def test_a_library_without_its_digest_is_built_again(source: Path, digest: bytes
 
 
 def test_half_built_libraries_of_killed_processes_are_swept(source: Path) -> None:
-    folder = source.parent / "cache" / "finer_nerfstudio" / "kernels"
+    folder = cached_folder(source)
     folder.mkdir(parents=True)
     old, young = folder / ".unfinished-old.so", folder / ".unfinished-young.so"
     for path in (old, young):
@@ -87,4 +95,57 @@ def test_half_built_libraries_of_killed_processes_are_swept(source: Path) -> Non
 def test_a_source_that_is_wrong_leaves_nothing_behind(source: Path) -> None:
     source.write_text("this is no C++\n")
     assert "cannot translate" in str(building.build(source, "seven"))
-    assert not list((source.parent / "cache" / "finer_nerfstudio" / "kernels").iterdir())
+    assert not list(cached_folder(source).iterdir())
+
+
+def test_each_choice_of_vectors_has_a_library_of_its_own(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert answer(source) == 7
+    monkeypatch.setenv("FINER_VECTORS", "blas")
+    assert answer(source) == 7
+    assert len(list(cached_folder(source).glob("*.so"))) == 2
+
+
+@pytest.mark.parametrize("name", ["sse", "AVX2", "neon avx2"])
+def test_unknown_vectors_are_a_sentence(source: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("FINER_VECTORS", name)
+    with pytest.raises(ValueError, match=f"FINER_VECTORS is one of avx512, avx2, neon, blas; not '{name}'"):
+        building.build(source, "seven")
+
+
+def test_vectors_of_another_processor_are_a_sentence(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = "avx512" if platform.machine() in ("aarch64", "arm64") else "neon"
+    monkeypatch.setenv("FINER_VECTORS", other)
+    with pytest.raises(ValueError, match=f"FINER_VECTORS={other}, but this processor has no such vectors"):
+        building.build(source, "seven")
+
+
+def test_without_a_compiler_a_sentence_says_once_what_that_costs(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(source.parent))
+    with pytest.warns(UserWarning, match=r"no C\+\+ compiler.*times as long; install one with `"):
+        assert "there is no C++ compiler" in str(building.build(source, "seven"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "there is no C++ compiler" in str(building.build(source, "seven"))
+
+
+def test_kernels_that_were_switched_off_are_no_reason_for_a_warning(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINER_COMPILED_KERNELS", "0")
+    monkeypatch.setenv("PATH", str(source.parent))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "switches them off" in str(building.build(source, "seven"))
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="OpenMP is used on Linux alone")
+def test_a_compiler_without_openmp_builds_for_one_thread(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As clang where its library of OpenMP is not installed."""
+    compiler = source.parent / "compiler"
+    real = shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
+    compiler.write_text(f'#!/bin/sh\ncase "$*" in *-fopenmp*) exit 1;; esac\nexec {real} "$@"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    with pytest.warns(UserWarning, match="has no OpenMP"):
+        assert answer(source) == 7

@@ -170,7 +170,7 @@ print(float(out.detach().double().sum()), float(net.first.weight.grad.double().a
 def run_with(tmp_path: Path, **environment: str) -> tuple[str, list[float]]:
     """What a process prints that has to build the kernels by itself."""
     settings_ = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": os.pathsep.join(sys.path)}
-    for name in ("CXX", "FINER_COMPILED_KERNELS"):
+    for name in ("CXX", "FINER_COMPILED_KERNELS", "FINER_VECTORS"):
         settings_.pop(name, None)
     command = [sys.executable, "-c", PROGRAM]
     result = subprocess.run(command, env=settings_ | environment, capture_output=True, text=True, check=True)
