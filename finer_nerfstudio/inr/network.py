@@ -244,6 +244,9 @@ class CoordinateNetwork(nn.Module):
             first,
             weight=torch.cat([leading @ weight, trailing], dim=1),
             bias=torch.addmv(first.bias, leading, bias),
+            # It reads no coordinates, whose gradients need all of their digits.
+            full_precision=False,
+            full_precision_forward=True,
         )
         return kernels.evaluate_layers(torch.cat([inner, rest.to(inner.dtype)], dim=-1), [merged, *others])
 
@@ -280,6 +283,9 @@ class CoordinateNetwork(nn.Module):
         return [
             # It turns coordinates into phases: half precision there would blur the signal itself.
             kernels.Layer(self.first.weight, self.first.bias, activation.for_first_layer(), full_precision=True),
-            *(kernels.Layer(layer.weight, layer.bias, activation) for layer in hidden),
+            *(
+                kernels.Layer(layer.weight, layer.bias, activation, complex_valued=isinstance(layer, ComplexLinear))
+                for layer in hidden
+            ),
             kernels.Layer(self.last.weight, self.last.bias, None),
         ]

@@ -79,7 +79,7 @@ def _program_for(x: Tensor, layers: Sequence[Layer], rounding: Rounding) -> Chai
         return triton_program.program_for(x, layers, rounding)
     if not compiled.supports(x, [layer.activation for layer in layers]):
         return BlockProgram(plain)
-    return compiled if rounding == EXACT else BlockProgram(compiled)
+    return compiled if compiled.computes(rounding) else BlockProgram(compiled)
 
 
 def _kernel_for(x: Tensor, activation: ElementwiseMap) -> ActivationKernel:

@@ -12,7 +12,9 @@
 #endif
 #include <vector>
 
+#include "complex_products.h"
 #include "products.h"
+#include "rounded_products.h"
 #include "vectors.h"
 
 namespace {
@@ -407,6 +409,8 @@ extern "C" struct FinerLayer {
   float* stored;        // x weight^T for all rows, or null where it is computed anew in the backward pass
   float* weight_grad;   // one after the other for every thread, or null if nobody wants it
   float* bias_grad;     // likewise
+  int64_t rounded;      // whether operands of products of the backward pass are rounded to bfloat16
+  int64_t is_complex;   // whether the weight is [[P, -Q], [Q, P]]
 };
 
 // x: [rows, features]; bias: [features]; z and grad: [rows, features], twice as wide for a wavelet of real input.
@@ -436,13 +440,27 @@ class Packed {
   explicit Packed(float* memory) : next_(memory) {}
 
   void add_forward(const FinerLayer& layer) {
-    products::pack(layer.weight, true, next_, layer.n_in, layer.n_out);
+#if defined(FINER_HAS_VECTORS)
+    if (layer.is_complex) products::pack_complex(layer.weight, false, next_, layer.n_out / 2, layer.n_in / 2);
+    else
+#endif
+      products::pack(layer.weight, true, next_, layer.n_in, layer.n_out);
     forward_.push_back(next_);
     next_ += size_forward(layer);
   }
 
   void add_backward(const FinerLayer& layer) {
-    products::pack(layer.weight, false, next_, layer.n_out, layer.n_in);
+    const int64_t out = layer.n_out, in = layer.n_in;
+#if defined(FINER_HAS_PAIRS)
+    if (layer.rounded && layer.is_complex) products::pack_complex_rounded(layer.weight, next_, out / 2, in / 2);
+    else if (layer.rounded) products::pack_rounded(layer.weight, next_, out, in);
+    else
+#endif
+#if defined(FINER_HAS_VECTORS)
+    if (layer.is_complex) products::pack_complex(layer.weight, true, next_, out / 2, in / 2);
+    else
+#endif
+      products::pack(layer.weight, false, next_, out, in);
     backward_.push_back(next_);
     next_ += size_backward(layer);
   }
@@ -451,8 +469,28 @@ class Packed {
   const float* backward(int i) const { return backward_[i]; }
 
  private:
-  static int64_t size_forward(const FinerLayer& layer) { return products::packed_size(layer.n_in, layer.n_out); }
-  static int64_t size_backward(const FinerLayer& layer) { return products::packed_size(layer.n_out, layer.n_in); }
+  // Whole lines of the cache each.
+  static int64_t size_forward(const FinerLayer& layer) { return (floats_forward(layer) + 15) / 16 * 16; }
+  static int64_t size_backward(const FinerLayer& layer) { return (floats_backward(layer) + 15) / 16 * 16; }
+
+  static int64_t floats_forward(const FinerLayer& layer) {
+#if defined(FINER_HAS_VECTORS)
+    if (layer.is_complex) return products::kComplexParts * products::packed_size(layer.n_in / 2, layer.n_out / 2);
+#endif
+    return products::packed_size(layer.n_in, layer.n_out);
+  }
+
+  static int64_t floats_backward(const FinerLayer& layer) {
+    const int64_t out = layer.n_out, in = layer.n_in;
+#if defined(FINER_HAS_PAIRS)
+    if (layer.rounded && layer.is_complex) return products::rounded_complex_size(out / 2, in / 2);
+    if (layer.rounded) return products::rounded_size(out, in);
+#endif
+#if defined(FINER_HAS_VECTORS)
+    if (layer.is_complex) return products::kComplexParts * products::packed_size(out / 2, in / 2);
+#endif
+    return products::packed_size(out, in);
+  }
 
   float* next_;
   std::vector<const float*> forward_, backward_;
@@ -463,15 +501,85 @@ int64_t widest_of(const FinerLayer* layers, int depth) {
   for (int i = 0; i < depth; ++i) {
     widest = layers[i].width > widest ? layers[i].width : widest;
     widest = layers[i].n_out > widest ? layers[i].n_out : widest;
+    widest = layers[i].n_in > widest ? layers[i].n_in : widest;
   }
   return widest;
 }
 
-constexpr int64_t kParts = 5;  // blocks of rows that a thread works with at one time
+constexpr int64_t kParts = 7;  // blocks of rows that a thread works with at one time
 
-// Floats of such a block: whole lines of the cache, so that no vector of what lies behind is in two of them.
+// x [rows, n_in] -> x weight^T (+ bias); words is a block of memory.
+void affine_map(Sgemm sgemm, const FinerLayer& layer, const float* packed, const float* x, const float* bias, float* y,
+                [[maybe_unused]] float* words, int64_t rows) {
+#if defined(FINER_HAS_VECTORS)
+  if (layer.is_complex) {
+    products::times_complex(x, packed, y, words, rows, layer.n_in / 2, layer.n_out / 2);
+    if (bias)
+      for (int64_t row = 0; row < rows; ++row)
+        for (int64_t j = 0; j < layer.n_out; ++j) y[row * layer.n_out + j] += bias[j];
+    return;
+  }
+#endif
+  products::times_transposed(sgemm, x, layer.weight, packed, bias, y, rows, layer.n_in, layer.n_out);
+}
+
+// dy [rows, n_out] -> dx = dy weight [rows, n_in]; words and others are blocks of memory.
+void input_gradient(Sgemm sgemm, const FinerLayer& layer, const float* packed, const float* dy, float* dx,
+                    [[maybe_unused]] float* words, [[maybe_unused]] float* others, int64_t rows) {
+#if defined(FINER_HAS_PAIRS)
+  if (layer.rounded && layer.is_complex) {
+    products::times_complex_rounded(dy, packed, dx, words, others, rows, layer.n_out / 2, layer.n_in / 2);
+    return;
+  }
+  if (layer.rounded) {
+    products::pair_columns(products::Numbers{dy, layer.n_out}, words, rows, layer.n_out);
+    products::times_rounded(words, packed, dx, rows, layer.n_in, layer.n_out);
+    return;
+  }
+#endif
+#if defined(FINER_HAS_VECTORS)
+  if (layer.is_complex) {
+    products::times_complex(dy, packed, dx, words, rows, layer.n_out / 2, layer.n_in / 2);
+    return;
+  }
+#endif
+  products::times(sgemm, dy, layer.weight, packed, dx, rows, layer.n_in, layer.n_out);
+}
+
+// out [n_out, n_in] += dy^T x, for dy [rows, n_out] and x [rows, n_in]; of a complex layer, what fold_weight_gradient()
+// makes that of. words and others are blocks of memory.
+void add_weight_gradient(Sgemm sgemm, const FinerLayer& layer, const float* dy, const float* x, float* out,
+                         [[maybe_unused]] float* words, [[maybe_unused]] float* others, int64_t rows) {
+#if defined(FINER_HAS_PAIRS)
+  if (layer.rounded && layer.is_complex) {
+    products::add_outer_complex_rounded(dy, x, out, words, others, rows, layer.n_out / 2, layer.n_in / 2);
+    return;
+  }
+  if (layer.rounded) {
+    products::pair_rows(products::Numbers{dy, layer.n_out}, words, rows, layer.n_out);
+    products::pair_rows(products::Numbers{x, layer.n_in}, others, rows, layer.n_in);
+    products::add_outer_rounded(words, others, out, rows, layer.n_out, layer.n_in);
+    return;
+  }
+#endif
+#if defined(FINER_HAS_VECTORS)
+  if (layer.is_complex) {
+    products::add_outer_complex(dy, x, out, words, others, rows, layer.n_out / 2, layer.n_in / 2);
+    return;
+  }
+#endif
+  products::add_outer(sgemm, dy, x, out, rows, layer.n_out, layer.n_in);
+}
+
+void fold_weight_gradient([[maybe_unused]] const FinerLayer& layer, [[maybe_unused]] float* out) {
+#if defined(FINER_HAS_VECTORS)
+  if (layer.is_complex) products::fold_complex(out, layer.n_out / 2, layer.n_in / 2);
+#endif
+}
+
+// Floats of such a block, of rows that may be paired: whole lines of the cache, so that no vector of what lies behind is in two of them.
 int64_t part_of(const FinerLayer* layers, int depth, int64_t block) {
-  return (block * widest_of(layers, depth) + 15) / 16 * 16;
+  return ((block + 1) * (widest_of(layers, depth) + 8) + 15) / 16 * 16;
 }
 
 }  // namespace
@@ -479,6 +587,15 @@ int64_t part_of(const FinerLayer* layers, int depth, int64_t block) {
 // Whether products are those of products.h, so that functions below take any pointer for sgemm.
 extern "C" int finer_has_products() {
 #if defined(FINER_HAS_VECTORS)
+  return 1;
+#else
+  return 0;
+#endif
+}
+
+// Whether operands of products can be rounded.
+extern "C" int finer_has_pairs() {
+#if defined(FINER_HAS_PAIRS)
   return 1;
 #else
   return 0;
@@ -506,12 +623,10 @@ extern "C" void finer_forward(Sgemm sgemm, const FinerLayer* layers, int depth, 
         float* result = i == depth - 1 ? out + begin * layer.width : memory + (i % 2) * part;
         if (layer.form.active) {
           float* affine = layer.stored ? layer.stored + begin * layer.n_out : memory + 2 * part;
-          products::times_transposed(sgemm, input, layer.weight, packed.forward(i), nullptr, affine, n, layer.n_in,
-                                     layer.n_out);
+          affine_map(sgemm, layer, packed.forward(i), input, nullptr, affine, memory + 5 * part, n);
           activate(layer.form, affine, layer.bias, nullptr, result, nullptr, nullptr, n, layer.n_out);
         } else {
-          products::times_transposed(sgemm, input, layer.weight, packed.forward(i), layer.bias, result, n, layer.n_in,
-                                     layer.n_out);
+          affine_map(sgemm, layer, packed.forward(i), input, layer.bias, result, memory + 5 * part, n);
         }
         input = result;
       }
@@ -531,6 +646,7 @@ extern "C" void finer_backward(Sgemm sgemm, const FinerLayer* layers, int depth,
   share_rows(rows, threads, [&](int thread, int64_t first, int64_t last) {
     float* memory = scratch + thread * kParts * part;
     float *value = memory + 2 * part, *anew = memory + 3 * part, *apart = memory + 4 * part;
+    float *words = memory + 5 * part, *others = memory + 6 * part;
     auto weight_grad = [&](const FinerLayer& layer) { return layer.weight_grad + thread * layer.n_in * layer.n_out; };
     for (int64_t begin = first; begin < last; begin += block) {
       const int64_t n = last - begin < block ? last - begin : block;
@@ -545,7 +661,7 @@ extern "C" void finer_backward(Sgemm sgemm, const FinerLayer* layers, int depth,
         float* own_grad = memory + (i % 2) * part;
         if (!is_top) {
           const FinerLayer& next = layers[i + 1];
-          products::times(sgemm, above, next.weight, packed.backward(i + 1), own_grad, n, next.n_in, next.n_out);
+          input_gradient(sgemm, next, packed.backward(i + 1), above, own_grad, words, others, n);
           result_grad = own_grad;
         }
         float* bias_grad = layer.bias_grad + thread * layer.n_out;
@@ -557,23 +673,23 @@ extern "C" void finer_backward(Sgemm sgemm, const FinerLayer* layers, int depth,
         }
         const float* affine = layer.stored ? layer.stored + begin * layer.n_out : anew;
         if (!layer.stored) {
-          products::times_transposed(sgemm, input, layer.weight, packed.forward(i), nullptr, anew, n, layer.n_in,
-                                     layer.n_out);
+          affine_map(sgemm, layer, packed.forward(i), input, nullptr, anew, words, n);
         }
         // In place, unless the memory is the caller's or of another shape.
         float* affine_grad = !is_top && layer.width == layer.n_out ? own_grad : apart;
         activate(layer.form, affine, layer.bias, result_grad, value, affine_grad, bias_grad, n, layer.n_out);
         if (!is_top && layers[i + 1].weight_grad) {
           const FinerLayer& next = layers[i + 1];
-          products::add_outer(sgemm, above, value, weight_grad(next), n, next.n_out, next.n_in);
+          add_weight_gradient(sgemm, next, above, value, weight_grad(next), words, others, n);
         }
         above = affine_grad;
       }
       const FinerLayer& bottom = layers[0];
-      if (bottom.weight_grad) products::add_outer(sgemm, above, input, weight_grad(bottom), n, bottom.n_out, bottom.n_in);
+      if (bottom.weight_grad) add_weight_gradient(sgemm, bottom, above, input, weight_grad(bottom), words, others, n);
       if (x_grad)
-        products::times(sgemm, above, bottom.weight, packed.backward(0), x_grad + begin * bottom.n_in, n, bottom.n_in,
-                        bottom.n_out);
+        input_gradient(sgemm, bottom, packed.backward(0), above, x_grad + begin * bottom.n_in, words, others, n);
     }
+    for (int i = 0; i < depth; ++i)
+      if (layers[i].weight_grad) fold_weight_gradient(layers[i], weight_grad(layers[i]));
   });
 }

@@ -27,7 +27,8 @@ from finer_nerfstudio.inr.kernels.plain import ElementwiseMap
 from finer_nerfstudio.inr.kernels.rounding import EXACT, Rounding
 
 _SOURCE = Path(__file__).with_name("activations.cpp")
-_INCLUDED = (Path(__file__).with_name("products.h"), Path(__file__).with_name("vectors.h"))
+_HEADERS = ("complex_products", "products", "rounded_products", "vectors")
+_INCLUDED = tuple(Path(__file__).with_name(f"{name}.h") for name in _HEADERS)
 # Bytes of a block of rows on each core, for as many matrices as are in use at one time; with a layer's weights beside
 # them, they stay in the second-level cache of a present core. From half to twice as much is as fast.
 _CACHE_BYTES = 1 << 20
@@ -55,6 +56,15 @@ def supports(x: Tensor, activations: Sequence[ElementwiseMap | None]) -> bool:
     return len(families) <= 1 and _library(next(iter(families), "relu")) is not None
 
 
+def computes(rounding: Rounding) -> bool:
+    """Whether operands of products can be rounded so here: not at all, or those of the backward pass to bfloat16."""
+    if rounding == EXACT:
+        return True
+    library = _library("relu")
+    has_pairs = library is not None and bool(library.finer_has_pairs())
+    return has_pairs and rounding == Rounding(backward="bfloat16")
+
+
 def forward(x: Tensor, bias: Tensor, activation: ElementwiseMap, out: Tensor) -> None:
     """As :meth:`finer_nerfstudio.inr.kernels.blocks.ActivationKernel.forward`."""
     _activate(activation, x, bias, None, out, None, None)
@@ -69,7 +79,7 @@ def backward(
 
 def run(rows: Tensor, layers: Sequence[Layer], stored: Sequence[Tensor | None], rounding: Rounding) -> Tensor:
     """As :meth:`finer_nerfstudio.inr.kernels.layers.ChainProgram.run`."""
-    assert rounding == EXACT
+    assert rounding.forward == "float32"
     rows = rows.contiguous()
     call = _Call(rows, layers, stored)
     out = rows.new_empty(len(rows), layers[-1].width())
@@ -89,9 +99,9 @@ def run_backward(
     want_weight_grads: Sequence[bool],
 ) -> tuple[Tensor | None, list[Tensor | None]]:
     """As :meth:`finer_nerfstudio.inr.kernels.layers.ChainProgram.run_backward`."""
-    assert rounding == EXACT
+    assert computes(rounding)
     rows, grad = rows.contiguous(), grad.contiguous()
-    call = _Call(rows, layers, stored)
+    call = _Call(rows, layers, stored, rounding)
     # Every thread adds up its own.
     pairs = zip(layers, want_weight_grads, strict=True)
     weights = [rows.new_zeros(call.threads, *layer.weight.shape) if wanted else None for layer, wanted in pairs]
@@ -129,13 +139,17 @@ class _Layer(ctypes.Structure):
         ("form", _Form),
         *((name, ctypes.c_int64) for name in ("n_in", "n_out", "width")),
         *((name, ctypes.c_void_p) for name in ("weight", "bias", "stored", "weight_grad", "bias_grad")),
+        ("rounded", ctypes.c_int64),
+        ("is_complex", ctypes.c_int64),
     )
 
 
 class _Call:
     """Arguments of the library for both directions; it keeps alive the memory that it points to."""
 
-    def __init__(self, rows: Tensor, layers: Sequence[Layer], stored: Sequence[Tensor | None]) -> None:
+    def __init__(
+        self, rows: Tensor, layers: Sequence[Layer], stored: Sequence[Tensor | None], rounding: Rounding = EXACT
+    ) -> None:
         forms = [None if layer.activation is None else layer.activation.kernel_form() for layer in layers]
         library = _library(next((form.family for form in forms if form is not None), "relu"))
         assert library is not None
@@ -149,6 +163,8 @@ class _Call:
             described.form = _form(form)
             described.n_out, described.n_in = weight.shape
             described.width = layer.width()
+            described.is_complex = int(layer.complex_valued)
+            described.rounded = int(layer.rounding(rounding).backward == "bfloat16")
             described.weight, described.bias, described.stored = _pointer(weight), _pointer(bias), _pointer(kept)
         # Threads are worth waking for a few dozen rows each.
         self.threads = max(1, min(torch.get_num_threads(), len(rows) // 32))

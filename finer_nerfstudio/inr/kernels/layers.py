@@ -29,16 +29,23 @@ class Layer:
         bias: ``[n_out]``.
         activation: None for the affine map alone, as the last layer of a network is.
         full_precision: whether the layer's matrix products are as precise as the weights whatever others round to.
+        full_precision_forward: the same of the forward pass alone.
+        complex_valued: whether the weight stands for a complex matrix P + jQ, as [[P, -Q], [Q, P]]. Three real products
+            then do for four, and the gradient with respect to the weight is right in sum for P and for Q alone.
     """
 
     weight: Tensor
     bias: Tensor
     activation: ElementwiseMap | None
     full_precision: bool = False
+    full_precision_forward: bool = False
+    complex_valued: bool = False
 
     def rounding(self, chosen: Rounding) -> Rounding:
         """Return how operands of this layer's products are rounded, given what was chosen for the chain."""
-        return EXACT if self.full_precision else chosen
+        if self.full_precision:
+            return EXACT
+        return Rounding(backward=chosen.backward) if self.full_precision_forward else chosen
 
     def width(self) -> int:
         """Features that the layer gives."""
@@ -163,7 +170,7 @@ _NOTHING = torch.empty(0)
 
 def _filled(shells: Sequence[Layer], parameters: Sequence[Tensor]) -> list[Layer]:
     pairs = zip(shells, parameters[::2], parameters[1::2], strict=True)
-    return [Layer(weight, bias, shell.activation, shell.full_precision) for shell, weight, bias in pairs]
+    return [replace(shell, weight=weight, bias=bias) for shell, weight, bias in pairs]
 
 
 def _storage(rows: Tensor, layers: Sequence[Layer]) -> list[Tensor | None]:

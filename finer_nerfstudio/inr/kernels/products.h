@@ -78,17 +78,31 @@ inline void pack(const float* right, bool transposed, float* packed, int64_t dep
   });
 }
 
+// A matrix whose rows are so many numbers apart.
+template <class Number>
+struct Rows {
+  Number* at;
+  int64_t stride;
+
+  Number* row(int64_t number) const { return at + number * stride; }
+  Rows from(int64_t number, int64_t column) const { return {at + number * stride + column, stride}; }
+};
+
+using Given = Rows<const float>;
+using Result = Rows<float>;
+
 template <class V, int rows, int vectors>
-inline void product_tile(const float* left, const float* tile, const float* start, float* out, int64_t depth,
-                         int64_t columns, typename V::Part used) {
+inline void product_tile(Given left, const float* tile, Given start, Result out, int64_t depth,
+                         typename V::Part used) {
   constexpr int kLast = vectors - 1;
   typename V::Floats sum[rows][vectors];
   FINER_UNROLLED
-  for (int v = 0; v < vectors; ++v) {
-    typename V::Floats first = V::zero();
-    if (start) first = v < kLast ? V::load(start + V::kLanes * v) : V::load(start + V::kLanes * v, used);
+  for (int r = 0; r < rows; ++r) {
     FINER_UNROLLED
-    for (int r = 0; r < rows; ++r) sum[r][v] = first;
+    for (int v = 0; v < vectors; ++v) {
+      const float* first = start.row(r) + V::kLanes * v;
+      sum[r][v] = !start.at ? V::zero() : v < kLast ? V::load(first) : V::load(first, used);
+    }
   }
   FINER_ROLLED
   for (int64_t k = 0; k < depth; ++k) {
@@ -97,41 +111,40 @@ inline void product_tile(const float* left, const float* tile, const float* star
     for (int v = 0; v < vectors; ++v) right[v] = V::load(tile + V::kLanes * (k * vectors + v));
     FINER_UNROLLED
     for (int r = 0; r < rows; ++r) {
-      const typename V::Factor factor = V::factor(left + r * depth + k);
+      const typename V::Factor factor = V::factor(left.row(r) + k);
       FINER_UNROLLED
       for (int v = 0; v < vectors; ++v) sum[r][v] = V::multiply_add(factor, right[v], sum[r][v]);
     }
   }
   FINER_UNROLLED
   for (int r = 0; r < rows; ++r) {
-    float* to = out + r * columns;
+    float* to = out.row(r);
     FINER_UNROLLED
     for (int v = 0; v < kLast; ++v) V::store(to + V::kLanes * v, sum[r][v]);
     V::store(to + V::kLanes * kLast, sum[r][kLast], used);
   }
 }
 
-// out [rows, columns] = left [rows, depth] right [depth, columns], with right as pack() laid it out; start [columns],
-// if there is one, is added to every row.
+// out [rows, columns] = start + left [rows, depth] right [depth, columns], with right as pack() laid it out. Rows of start
+// [rows, columns] may be the same one, a stride of 0 apart, and there may be none.
 template <class V = Vector>
-inline void multiply(const float* left, const float* packed, const float* start, float* out, int64_t rows,
-                     int64_t depth, int64_t columns) {
+inline void multiply(Given left, const float* packed, Given start, Result out, int64_t rows, int64_t depth,
+                     int64_t columns) {
   for_tiles<V>(columns, [&](int64_t first, int number, typename V::Part used) {
     const float* tile = packed + depth * first;
-    const float* from = start ? start + first : nullptr;
     with_width<V>(number, [&](auto width) {
       constexpr int kVectors = decltype(width)::value;
       for_heights<V::kTileRows[kVectors]>(rows, [&](auto height, int64_t row) {
-        product_tile<V, decltype(height)::value, kVectors>(left + row * depth, tile, from, out + row * columns + first,
-                                                           depth, columns, used);
+        const Given from = start.at ? start.from(row, first) : start;
+        product_tile<V, decltype(height)::value, kVectors>(left.from(row, 0), tile, from, out.from(row, first), depth,
+                                                           used);
       });
     });
   });
 }
 
 template <class V, int height, int vectors>
-inline void outer_tile(const float* left, const float* right, float* out, int64_t rows, int64_t left_columns,
-                       int64_t right_columns, typename V::Part used) {
+inline void outer_tile(Given left, Given right, Result out, int64_t rows, typename V::Part used) {
   constexpr int kLast = vectors - 1;
   typename V::Floats sum[height][vectors];
   FINER_UNROLLED
@@ -140,21 +153,21 @@ inline void outer_tile(const float* left, const float* right, float* out, int64_
     for (int v = 0; v < vectors; ++v) sum[h][v] = V::zero();
   FINER_ROLLED
   for (int64_t row = 0; row < rows; ++row) {
-    const float* from = right + row * right_columns;
+    const float* from = right.row(row);
     typename V::Floats factors[vectors];
     FINER_UNROLLED
     for (int v = 0; v < kLast; ++v) factors[v] = V::load(from + V::kLanes * v);
     factors[kLast] = V::load(from + V::kLanes * kLast, used);
     FINER_UNROLLED
     for (int h = 0; h < height; ++h) {
-      const typename V::Factor factor = V::factor(left + row * left_columns + h);
+      const typename V::Factor factor = V::factor(left.row(row) + h);
       FINER_UNROLLED
       for (int v = 0; v < vectors; ++v) sum[h][v] = V::multiply_add(factor, factors[v], sum[h][v]);
     }
   }
   FINER_UNROLLED
   for (int h = 0; h < height; ++h) {
-    float* to = out + h * right_columns;
+    float* to = out.row(h);
     FINER_UNROLLED
     for (int v = 0; v < kLast; ++v) V::store(to + V::kLanes * v, V::add(V::load(to + V::kLanes * v), sum[h][v]));
     to += V::kLanes * kLast;
@@ -164,18 +177,15 @@ inline void outer_tile(const float* left, const float* right, float* out, int64_
 
 // out [left_columns, right_columns] += left^T right, over so many rows.
 template <class V = Vector>
-inline void add_outer(Sgemm, const float* left, const float* right, float* out, int64_t rows, int64_t left_columns,
-                      int64_t right_columns) {
+inline void outer(Given left, Given right, Result out, int64_t rows, int64_t left_columns, int64_t right_columns) {
   for (int64_t begin = 0; begin < rows; begin += kOuterRows) {
     const int64_t n = rows - begin < kOuterRows ? rows - begin : kOuterRows;
-    const float* from = left + begin * left_columns;
     for_tiles<V>(right_columns, [&](int64_t first, int number, typename V::Part used) {
-      const float* with = right + begin * right_columns + first;
       with_width<V>(number, [&](auto width) {
         constexpr int kVectors = decltype(width)::value;
         for_heights<V::kTileRows[kVectors]>(left_columns, [&](auto height, int64_t column) {
-          outer_tile<V, decltype(height)::value, kVectors>(from + column, with, out + column * right_columns + first, n,
-                                                           left_columns, right_columns, used);
+          outer_tile<V, decltype(height)::value, kVectors>(left.from(begin, column), right.from(begin, first),
+                                                           out.from(column, first), n, used);
         });
       });
     });
@@ -185,13 +195,18 @@ inline void add_outer(Sgemm, const float* left, const float* right, float* out, 
 // x [rows, n_in] -> x weight^T (+ bias), for a weight [n_out, n_in] that pack(weight, true, packed, n_in, n_out) laid out.
 inline void times_transposed(Sgemm, const float* x, const float*, const float* packed, const float* bias, float* y,
                              int64_t rows, int64_t n_in, int64_t n_out) {
-  multiply(x, packed, bias, y, rows, n_in, n_out);
+  multiply({x, n_in}, packed, {bias, 0}, {y, n_out}, rows, n_in, n_out);
 }
 
 // dy [rows, n_out] -> dy weight, for a weight [n_out, n_in] that pack(weight, false, packed, n_out, n_in) laid out.
 inline void times(Sgemm, const float* dy, const float*, const float* packed, float* dx, int64_t rows, int64_t n_in,
                   int64_t n_out) {
-  multiply(dy, packed, nullptr, dx, rows, n_out, n_in);
+  multiply({dy, n_out}, packed, {nullptr, 0}, {dx, n_in}, rows, n_out, n_in);
+}
+
+// out [n_out, n_in] += dy^T x, for dy [rows, n_out] and x [rows, n_in].
+inline void add_outer(Sgemm, const float* dy, const float* x, float* out, int64_t rows, int64_t n_out, int64_t n_in) {
+  outer({dy, n_out}, {x, n_in}, {out, n_in}, rows, n_out, n_in);
 }
 
 #else

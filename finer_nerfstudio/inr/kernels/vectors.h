@@ -54,6 +54,29 @@ struct Avx512 {
 };
 
 #endif
+#if defined(__AVX512F__) && defined(__AVX512BF16__)
+#define FINER_HAS_PAIRS
+
+// Words of two bfloat16 numbers take the place of numbers, and a product is the sum of two: half as many multiply-adds.
+// Sums are float32.
+struct Avx512Pairs : Avx512 {
+  static Floats multiply_add(Factor x, Floats y, Floats sum) {
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(x), reinterpret_cast<__m512bh>(y));
+  }
+  // Words of the numbers of x with those of y, rounded to nearest.
+  static Floats words(Floats x, Floats y) {
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                                           21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const __m512i halves = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(y, x));
+    return _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, halves));
+  }
+  // Words of neighbours: those of x, then those of y.
+  static Floats neighbours(Floats x, Floats y) {
+    return _mm512_castsi512_ps(reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(y, x)));
+  }
+};
+
+#endif
 #if defined(__AVX2__) && defined(__FMA__)
 
 struct Avx2 {
@@ -132,6 +155,7 @@ struct Neon {
 #endif
 
 #if defined(FINER_PRODUCTS_BY_BLAS)
+#undef FINER_HAS_PAIRS
 #elif defined(__AVX512F__)
 #define FINER_HAS_VECTORS
 using Vector = Avx512;
