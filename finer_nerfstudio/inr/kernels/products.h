@@ -60,7 +60,10 @@ inline void for_heights(int64_t rows, Work work, int64_t first = 0) {
 }
 
 // Floats that a packed operand of so many rows and columns takes.
-inline int64_t packed_size(int64_t rows, int64_t columns) { return rows * Vector::kLanes * vectors_of<Vector>(columns); }
+template <class V = Vector>
+inline int64_t packed_size(int64_t rows, int64_t columns) {
+  return rows * V::kLanes * vectors_of<V>(columns);
+}
 
 // Lays out right [depth, columns], or the transpose of right [columns, depth], tile by tile, padded with zeros.
 template <class V = Vector>

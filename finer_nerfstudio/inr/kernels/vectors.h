@@ -1,6 +1,6 @@
-// Vectors of floats of the processor that the compiler translates for, under one interface: AVX-512, AVX2 with FMA, NEON.
-//
-// `Vector` is the widest of them, and FINER_HAS_VECTORS is defined where there is one; -DFINER_PRODUCTS_BY_BLAS hides it.
+// Vectors of floats of the processor that the compiler translates for, under one interface: AVX-512, AVX2 with FMA, and
+// NEON. `Vector` is the widest of them, and FINER_HAS_VECTORS is defined where there is one, unless
+// FINER_PRODUCTS_BY_BLAS is.
 
 #pragma once
 
@@ -12,7 +12,7 @@
 #endif
 
 // FINER_UNROLLED: the loop disappears, however long it is. Only then do compilers keep arrays of vectors in registers.
-// FINER_ROLLED: it stays as it is: registers are all in use.
+// FINER_ROLLED: the loop stays one, since its body needs all registers.
 // FINER_INDEPENDENT: no turn of the loop reads what another one writes.
 #if defined(__clang__)
 #define FINER_UNROLLED _Pragma("clang loop unroll(full)")

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from finer_nerfstudio import Sine, Wavelet, variable_periodic
-from finer_nerfstudio.inr.activations import Activation
 from finer_nerfstudio.inr.kernels import building, compiled
 from finer_nerfstudio.inr.kernels.layers import Layer, fused_chain, plain_chain
 
@@ -53,16 +52,13 @@ def program(request: pytest.FixtureRequest) -> Iterator[str]:
     compiled._build.cache_clear()
 
 
-SMOOTH = Sine(1.0)
-
-
-def chain(sizes: list[int], generator: torch.Generator, activation: Activation = SMOOTH) -> list[Layer]:
-    """Layers of these sizes, with an activation between them."""
+def chain(sizes: list[int], generator: torch.Generator) -> list[Layer]:
+    """Layers of these sizes, with a smooth activation between them."""
     layers = []
     for number, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
         weight = torch.randn(n_out, n_in, generator=generator) / n_in**0.5
         bias = torch.randn(n_out, generator=generator)
-        layers.append(Layer(weight, bias, activation if number < len(sizes) - 2 else None))
+        layers.append(Layer(weight, bias, Sine(1.0) if number < len(sizes) - 2 else None))
     return layers
 
 
