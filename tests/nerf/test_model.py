@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from finer_nerfstudio import METHODS
 from finer_nerfstudio.errors import InputError
+from finer_nerfstudio.nerf import compiled_compositing
 from finer_nerfstudio.nerf import model as model_module
 from finer_nerfstudio.nerf.data.alpha import over, over_white
 from finer_nerfstudio.nerf.field import FinerFieldConfig
@@ -205,7 +206,10 @@ def test_a_training_step_asks_three_times_how_many_there_are() -> None:
     for _ in range(2):  # which ask whether there is an average yet
         model.averaged_field.follow(model.field)
     batch = {"image": torch.rand(64, 4)}
-    with mock.patch.object(marching, "available", return_value=False), Waits() as waits:
+    # Without the ways of processors.
+    marched = mock.patch.object(marching, "available", return_value=False)
+    composited = mock.patch.object(compiled_compositing, "usable", return_value=False)
+    with marched, composited, Waits() as waits:
         outputs = model.get_outputs(rays())
         metrics = model.get_metrics_dict(outputs, batch)
         model.get_loss_dict(outputs, batch, metrics)["rgb_loss"].backward()

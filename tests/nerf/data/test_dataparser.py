@@ -197,9 +197,20 @@ def test_a_capture_is_read_as_nerfstudios_own_parser_reads_it(tmp_path: Path, op
         ours = checked_captures(config).setup().get_dataparser_outputs(split)
         theirs = config.setup().get_dataparser_outputs(split)
         assert ours.image_filenames == theirs.image_filenames
-        # Both round to single precision, on different ways.
-        torch.testing.assert_close(ours.cameras.camera_to_worlds, theirs.cameras.camera_to_worlds, atol=3e-6, rtol=0)
-        torch.testing.assert_close(ours.dataparser_transform.float(), theirs.dataparser_transform, atol=3e-6, rtol=0)
+        # Both round to single precision, on different ways. Cameras around a scene have principal components of equal
+        # size, of which the processor and the precision choose the axes: scenes are then turned about the vertical one.
+        turned = ours.dataparser_transform[:, :3].float() @ theirs.dataparser_transform[:, :3].T
+        turned = turned / turned.norm(dim=1, keepdim=True)
+        if options.get("orientation_method") == "pca":
+            torch.testing.assert_close(turned @ turned.T, torch.eye(3), atol=1e-5, rtol=0)
+            assert torch.linalg.det(turned) > 0
+            assert turned[2, 2] > 0.9999
+        else:
+            torch.testing.assert_close(turned, torch.eye(3), atol=1e-5, rtol=0)
+            turned = torch.eye(3)
+        expected = turned @ theirs.cameras.camera_to_worlds, turned @ theirs.dataparser_transform
+        torch.testing.assert_close(ours.cameras.camera_to_worlds, expected[0], atol=5e-6, rtol=0)
+        torch.testing.assert_close(ours.dataparser_transform.float(), expected[1], atol=5e-6, rtol=0)
         assert ours.dataparser_scale == pytest.approx(theirs.dataparser_scale, rel=1e-5)
         assert torch.equal(ours.scene_box.aabb, theirs.scene_box.aabb)
         for name in ("fx", "fy", "cx", "cy", "width", "height", "distortion_params", "camera_type"):
