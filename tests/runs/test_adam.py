@@ -1,0 +1,102 @@
+"""Our Adam against torch's own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from finer_nerfstudio.runs.adam import Adam
+
+
+def some_parameters() -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((5, 3), (5,), (2, 5), ())]
+
+
+def give_gradients(parameters: list[nn.Parameter], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in parameters:
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    if seed < 2:
+        parameters[1].grad = None  # it comes later, and its moments are younger
+
+
+def trained(parameters: list[nn.Parameter], optimizer: Adam | torch.optim.Adam, steps: range) -> None:
+    for step in steps:
+        rate = 1e-2 * 0.9**step
+        if isinstance(optimizer, Adam):
+            optimizer.learning_rate = rate
+        else:
+            optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        give_gradients(parameters, step)
+        optimizer.step()
+
+
+def test_steps_are_torchs_to_the_bit() -> None:
+    ours, torchs = some_parameters(), some_parameters()
+    optimizer, reference = Adam(ours, 1e-2), torch.optim.Adam(torchs, lr=1e-2, fused=True)
+    trained(ours, optimizer, range(6))
+    trained(torchs, reference, range(6))
+    assert all(torch.equal(a, b) for a, b in zip(ours, torchs, strict=True))
+    moments = reference.state_dict()["state"]
+    assert optimizer.state.keys() == moments.keys()
+    for index, state in optimizer.state.items():
+        assert state.keys() == moments[index].keys()
+        assert all(torch.equal(state[name], moments[index][name]) for name in state)
+
+
+def test_loaded_moments_go_on() -> None:
+    whole, parts = some_parameters(), some_parameters()
+    trained(whole, Adam(whole, 1e-2), range(6))
+    first, second = Adam(parts, 1e-2), Adam(parts, 1e-2)
+    trained(parts, first, range(3))
+    second.load(first.state)
+    trained(parts, second, range(3, 6))
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+    assert first.state[0]["step"] == 3, "moments are copied"
+
+
+def test_without_gradients_nothing_changes() -> None:
+    parameters = some_parameters()
+    optimizer = Adam(parameters, 1e-2)
+    optimizer.step()
+    assert optimizer.state == {}
+    assert all(torch.equal(a, b) for a, b in zip(parameters, some_parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("index", "change", "complaint"),
+    [
+        (7, {}, "no parameter 7"),
+        (0, {"exp_avg": torch.zeros(3, 5)}, "exp_avg of the parameter 0 has another shape"),
+        (0, {"max_exp_avg_sq": torch.zeros(5, 3)}, "moments of the parameter 0 are"),
+    ],
+)
+def test_moments_of_other_parameters_are_refused(index: int, change: dict, complaint: str) -> None:
+    parameters = some_parameters()
+    optimizer = Adam(parameters, 1e-2)
+    trained(parameters, optimizer, range(1))
+    with pytest.raises(ValueError, match=complaint):
+        optimizer.load({index: {**optimizer.state[0], **change}})
+
+
+def test_training_does_not_import_the_compiler() -> None:
+    code = (
+        "import sys, torch\n"
+        "from finer_nerfstudio.inr.methods import preset\n"
+        "from finer_nerfstudio.runs.training import Schedule, train\n"
+        "network = preset('siren', 'image').network(2, 1, width=8, depth=1)\n"
+        "def backward(generator):\n"
+        "    loss = network(torch.rand(64, 2, generator=generator)).square().mean()\n"
+        "    loss.backward()\n"
+        "    return loss.detach()\n"
+        "train(network, backward, Schedule(2, 1e-3), generator=torch.Generator())\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
