@@ -1,19 +1,27 @@
-"""C++ that the machine's own compiler translates once and keeps in the user's cache folder."""
+"""C++ that the machine's own compiler translates once and keeps in the user's cache folder.
+
+This file is a program too, which builds what it is told (:func:`build_in_background`). It imports nothing of ours, so
+that it starts without PyTorch.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 import hashlib
+import json
 import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TextIO
 
 # Flags that change no value: no errno, no floating-point exceptions that anybody would look at. Not -ffast-math, which
 # would lose NaN and, in older compilers, switch denormal numbers off for the whole process.
@@ -21,6 +29,23 @@ _FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-co
 
 _BUILD_SECONDS = 300
 _UNFINISHED = ".unfinished-"
+
+
+@dataclass(frozen=True)
+class Library:
+    """What is built.
+
+    Attributes:
+        source: the C++ file; it depends on no header of Python or PyTorch.
+        name: what the library is called in the cache folder.
+        included: files of ours that it includes.
+        flags: more flags for the compiler.
+    """
+
+    source: str
+    name: str
+    included: Sequence[str] = ()
+    flags: Sequence[str] = ()
 
 
 def build(source: Path, name: str, *, included: Sequence[Path] = (), flags: Sequence[str] = ()) -> ctypes.CDLL | str:
@@ -32,16 +57,17 @@ def build(source: Path, name: str, *, included: Sequence[Path] = (), flags: Sequ
         included: files of ours that it includes.
         flags: more flags for the compiler.
     """
+    wanted = Library(str(source), name, [str(path) for path in included], flags)
     if os.environ.get("FINER_COMPILED_KERNELS") == "0":
         return "FINER_COMPILED_KERNELS=0 switches them off"
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
+    compiler = _compiler()
     if compiler is None:
         return "there is no C++ compiler (g++ or clang++); set CXX to name one"
     try:
         try:
-            return _load(_compiled(compiler, source, name, included, flags, anew=False))
+            return _load(_compiled(compiler, wanted, anew=False))
         except OSError:
-            return _load(_compiled(compiler, source, name, included, flags, anew=True))
+            return _load(_compiled(compiler, wanted, anew=True))
     except subprocess.CalledProcessError as error:
         first = (error.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[0]
         return f"{compiler} cannot translate them: {first}"
@@ -49,38 +75,110 @@ def build(source: Path, name: str, *, included: Sequence[Path] = (), flags: Sequ
         return f"they cannot be built or loaded: {error}"
 
 
-def _compiled(compiler: str, source: Path, name: str, included: Sequence[Path], own: Sequence[str], anew: bool) -> Path:
-    flags = [*_FLAGS, "-march=native", *own]
+def build_in_background(libraries: Sequence[Library]) -> bool:
+    """Have a process of low priority build what this machine lacks; return whether it lacks anything.
+
+    The process outlives this one if need be. Whoever needs one of the libraries before waits for it in :func:`build`.
+    """
+    compiler = _compiler()
+    if compiler is None or os.environ.get("FINER_COMPILED_KERNELS") == "0":
+        return False
+    try:
+        missing = [asdict(library) for library in libraries if not _place(compiler, library).exists()]
+        if missing:
+            program = subprocess.Popen(
+                [sys.executable, "-S", __file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is not meant for it
+            )
+            assert program.stdin is not None
+            program.stdin.write(json.dumps([compiler, missing]).encode())
+            program.stdin.close()
+            # It is nobody's to wait for: Python would warn of a process that it still knows.
+            program.returncode = 0
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return bool(missing)
+
+
+def _build_all() -> None:
+    """Build what standard input says, one after the other."""
+    os.nice(10)
+    compiler, libraries = json.loads(sys.stdin.read())
+    for library in libraries:
+        with suppress(OSError, subprocess.SubprocessError):  # build() will say what is wrong
+            _compiled(compiler, Library(**library), anew=False)
+
+
+def _compiler() -> str | None:
+    return os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
+
+
+@functools.cache
+def _version(compiler: str) -> bytes:
+    return subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=60).stdout
+
+
+def _flags_for(library: Library) -> list[str]:
+    flags = [*_FLAGS, "-march=native", *library.flags]
     if platform.machine() in ("x86_64", "AMD64"):
         flags.append("-mprefer-vector-width=512")
     # macOS has no OpenMP of its own; there, one thread computes.
     if platform.system() == "Linux":
         flags.append("-fopenmp")
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=60).stdout
-    texts = [path.read_bytes() for path in (source, *included)]
-    key = hashlib.sha256(b"\0".join([*texts, version, " ".join(flags).encode(), _processor()]))
+    return flags
+
+
+def _place(compiler: str, wanted: Library) -> Path:
+    """Where the library lies once it is built."""
+    texts = [Path(path).read_bytes() for path in (wanted.source, *wanted.included)]
+    flags = " ".join(_flags_for(wanted)).encode()
+    key = hashlib.sha256(b"\0".join([*texts, _version(compiler), flags, _processor()]))
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finer_nerfstudio" / "kernels"
-    library = folder / f"{name}-{key.hexdigest()[:16]}.so"
+    return folder / f"{wanted.name}-{key.hexdigest()[:16]}.so"
+
+
+def _compiled(compiler: str, wanted: Library, anew: bool) -> Path:
+    library = _place(compiler, wanted)
     if not anew and _is_whole(library):
         return library
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
-        handle, unfinished = tempfile.mkstemp(dir=folder, prefix=_UNFINISHED, suffix=".so")
+        library.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(library.parent)
+        lock = library.with_suffix(".lock").open("w")
     except OSError:
         # A home folder that cannot be written: the library then lives as long as the process.
-        folder = Path(_temporary_folder().name)
-        library = folder / library.name
-        handle, unfinished = tempfile.mkstemp(dir=folder, prefix=_UNFINISHED, suffix=".so")
-    os.close(handle)
-    try:
-        command = [compiler, *flags, "-o", unfinished, str(source)]
-        subprocess.run(command, capture_output=True, check=True, timeout=_BUILD_SECONDS)
-        _keep(Path(unfinished), library)
-    except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
-        raise
+        library = Path(_temporary_folder().name) / library.name
+        lock = library.with_suffix(".lock").open("w")
+    with lock, _to_oneself(lock):
+        if not anew and _is_whole(library):  # another process was at it
+            return library
+        handle, unfinished = tempfile.mkstemp(dir=library.parent, prefix=_UNFINISHED, suffix=".so")
+        os.close(handle)
+        try:
+            command = [compiler, *_flags_for(wanted), "-o", unfinished, wanted.source]
+            subprocess.run(command, capture_output=True, check=True, timeout=_BUILD_SECONDS)
+            _keep(Path(unfinished), library)
+        except BaseException:
+            Path(unfinished).unlink(missing_ok=True)
+            raise
     return library
+
+
+@contextmanager
+def _to_oneself(lock: TextIO) -> Iterator[None]:
+    """Wait until no other process builds what ``lock`` stands for, where the system can do that."""
+    with suppress(ImportError, OSError):  # Windows, and some network folders
+        import fcntl
+
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        # One that waits for it finds the library.
+        Path(lock.name).unlink(missing_ok=True)
 
 
 def _digest_file(library: Path) -> Path:
@@ -132,3 +230,7 @@ def _processor() -> bytes:
 def _load(path: Path) -> ctypes.CDLL:
     # After torch, so that both share one OpenMP runtime and its threads.
     return ctypes.CDLL(str(path))
+
+
+if __name__ == "__main__":
+    _build_all()
