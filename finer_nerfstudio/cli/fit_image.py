@@ -19,12 +19,7 @@ import tyro
 
 from finer_nerfstudio.errors import UsageError
 from finer_nerfstudio.runs.options import Method
-from finer_nerfstudio.runs.processor import prepare_processor
-from finer_nerfstudio.runs.summary import print_summary
-from finer_nerfstudio.runs.training import require_not_written
-from finer_nerfstudio.tasks.image.files import read_image, sample_image
-from finer_nerfstudio.tasks.image.fit import ImageOptions
-from finer_nerfstudio.tasks.image.run import clear_scratch, compare_on_image, run_image, scratch_of
+from finer_nerfstudio.tasks.image.options import ImageOptions
 
 
 @dataclass(frozen=True)
@@ -48,6 +43,12 @@ class FitImage(ImageOptions):
 
 
 def run(command: FitImage) -> None:
+    from finer_nerfstudio.runs.processor import prepare_processor
+    from finer_nerfstudio.runs.summary import print_summary
+    from finer_nerfstudio.runs.training import require_not_written
+    from finer_nerfstudio.tasks.image.files import read_image, sample_image
+    from finer_nerfstudio.tasks.image.run import clear_scratch, compare_on_image, run_image, scratch_of
+
     name = command.image.stem if command.image is not None else "sample"
     folder = (
         command.output_dir or Path("outputs/image") / f"{name}-{'comparison' if command.compare else command.method}"

@@ -16,13 +16,7 @@ from typing import Annotated
 
 import tyro
 
-from finer_nerfstudio.runs.processor import prepare_processor
-from finer_nerfstudio.runs.progress import stages
-from finer_nerfstudio.runs.summary import print_summary
-from finer_nerfstudio.runs.training import require_not_written
-from finer_nerfstudio.tasks.sdf.fit import ShapeOptions
-from finer_nerfstudio.tasks.sdf.run import run_shape
-from finer_nerfstudio.tasks.sdf.shape import read_shape, sample_shape
+from finer_nerfstudio.tasks.sdf.options import ShapeOptions
 
 
 @dataclass(frozen=True)
@@ -48,6 +42,13 @@ class FitShape(ShapeOptions):
 
 
 def run(command: FitShape) -> None:
+    from finer_nerfstudio.runs.processor import prepare_processor
+    from finer_nerfstudio.runs.progress import stages
+    from finer_nerfstudio.runs.summary import print_summary
+    from finer_nerfstudio.runs.training import require_not_written
+    from finer_nerfstudio.tasks.sdf.run import run_shape
+    from finer_nerfstudio.tasks.sdf.shape import read_shape, sample_shape
+
     prepare_processor()
     name = command.mesh.stem if command.mesh is not None else "sample"
     folder = command.output_dir or Path("outputs/sdf") / f"{name}-{command.method}"

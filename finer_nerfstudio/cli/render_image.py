@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import tyro
 
 from finer_nerfstudio.errors import InputError, UsageError
-from finer_nerfstudio.runs.processor import prepare_processor
 
 # Larger pictures are put together in a file.
 _LARGEST_IN_MEMORY = 1 << 26
@@ -69,6 +67,7 @@ def resolution_of(command: RenderImage, across: float, down: float) -> tuple[int
 
 
 def run(command: RenderImage) -> None:
+    import numpy as np
     from rich.console import Console
     from rich.progress import Progress
 
@@ -76,6 +75,7 @@ def run(command: RenderImage) -> None:
     from finer_nerfstudio.files.checkpoint import load_model
     from finer_nerfstudio.files.png import write_image
     from finer_nerfstudio.runs.options import device_named
+    from finer_nerfstudio.runs.processor import prepare_processor
     from finer_nerfstudio.tasks.image.fit import decode_image
 
     prepare_processor()

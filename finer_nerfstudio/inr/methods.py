@@ -6,24 +6,17 @@ row here, not a module.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import torch
+# Command lines list the methods, and need no PyTorch for that.
+if TYPE_CHECKING:
+    import torch
 
-from finer_nerfstudio.inr.activations import (
-    Activation,
-    Gauss,
-    ReLU,
-    Sine,
-    VariablePeriodic,
-    Wavelet,
-    base_of,
-    variable_periodic,
-)
-from finer_nerfstudio.inr.initialization import require_bias_range
-from finer_nerfstudio.inr.network import CoordinateNetwork
+    from finer_nerfstudio.inr.activations import Activation
+    from finer_nerfstudio.inr.network import CoordinateNetwork
 
 Task = Literal["image", "sdf", "nerf"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -62,6 +55,9 @@ class Preset:
         Raises:
             ValueError: for a parameter that the activation does not have, or a value out of range.
         """
+        from finer_nerfstudio.inr.activations import VariablePeriodic, base_of, variable_periodic
+        from finer_nerfstudio.inr.initialization import require_bias_range
+
         activation = self.activation
         base = base_of(activation)
         for name, value in (("omega_0", omega_0), ("s_0", s_0)):
@@ -99,6 +95,8 @@ class Preset:
         self, in_dim: int, out_dim: int, *, width: int, depth: int, generator: torch.Generator | None = None
     ) -> CoordinateNetwork:
         """Return a freshly initialised network with these hyper-parameters; see :class:`CoordinateNetwork`."""
+        from finer_nerfstudio.inr.network import CoordinateNetwork
+
         return CoordinateNetwork(
             in_dim,
             out_dim,
@@ -173,17 +171,48 @@ class TaskSettings:
 
 
 @dataclass(frozen=True)
+class Scaled:
+    """An activation by its family and scales.
+
+    Attributes:
+        family: one of :attr:`Activation.families`.
+        omega_0: frequency of the sine or the wavelet.
+        s_0: inverse width of the Gaussian or of the wavelet's envelope.
+        variable_periodic: whether FINER++ is applied to it.
+        omega_f: frequency of FINER++'s inner sine, for families that are not periodic.
+    """
+
+    family: str
+    omega_0: float | None = None
+    s_0: float | None = None
+    variable_periodic: bool = False
+    omega_f: float | None = None
+
+    def activation(self) -> Activation:
+        """Return the activation; only this imports PyTorch."""
+        from finer_nerfstudio.inr.description import activation_of
+
+        described: dict[str, Any] = {"family": self.family}
+        described |= {
+            name: value for name, value in (("omega_0", self.omega_0), ("s_0", self.s_0)) if value is not None
+        }
+        if self.variable_periodic:
+            described["variable_periodic"] = {"omega_f": self.omega_f, "scale_gradient": False}
+        return activation_of(described)
+
+
+@dataclass(frozen=True)
 class Method:
     """A method in all that it is used for.
 
     Attributes:
         name: as options and ``ns-train`` have it.
         description: one line.
-        activation: of all hidden layers, with its scales for images.
+        made_with: the activation of all hidden layers, with its scales for images: itself or its description.
         tasks: published settings, of every task.
         radiance: defaults of ``ns-train``, chosen on Lego's training and validation views.
         base: the method that this one makes variable-periodic.
-        text_activation: in the paper's text, where it differs from the authors' code.
+        text_made_with: the activation in the paper's text, where it differs from the authors' code.
         encoding_frequencies: octaves of positional encoding.
         published_for_radiance: whether the scales were published for radiance fields too.
         grows: whether ``ns-train NAME-stream`` trains a field that grows in width.
@@ -191,14 +220,36 @@ class Method:
 
     name: str
     description: str
-    activation: Activation
+    made_with: Scaled | Activation
     tasks: dict[Task, TaskSettings]
     radiance: RadianceTuning
     base: str | None = None
-    text_activation: Activation | None = None
+    text_made_with: Scaled | Activation | None = None
     encoding_frequencies: int = 0
     published_for_radiance: bool = True
     grows: bool = False
+
+    @functools.cached_property
+    def activation(self) -> Activation:
+        """The activation of all hidden layers, with its scales for images."""
+        return _activation(self.made_with)
+
+    @functools.cached_property
+    def text_activation(self) -> Activation | None:
+        """The activation in the paper's text, where it differs from the authors' code."""
+        return None if self.text_made_with is None else _activation(self.text_made_with)
+
+
+def _activation(made_with: Scaled | Activation) -> Activation:
+    return made_with.activation() if isinstance(made_with, Scaled) else made_with
+
+
+def _is_variable_periodic(made_with: Scaled | Activation) -> bool:
+    if isinstance(made_with, Scaled):
+        return made_with.variable_periodic
+    from finer_nerfstudio.inr.activations import VariablePeriodic
+
+    return isinstance(made_with, VariablePeriodic)
 
 
 METHODS: dict[str, Method] = {}
@@ -219,7 +270,7 @@ def register(method: Method) -> None:
     for task in TASKS:
         if task not in method.tasks:
             raise ValueError(f"the method {method.name} has no settings for the task {task}")
-        if isinstance(method.activation, VariablePeriodic) and method.tasks[task].bias_range is None:
+        if _is_variable_periodic(method.made_with) and method.tasks[task].bias_range is None:
             raise ValueError(f"the method {method.name} has no bias range for the task {task}")
     METHODS[method.name] = method
 
@@ -230,25 +281,28 @@ def _tasks(image: float) -> dict[Task, TaskSettings]:
 
 
 _SQRT_2, _SQRT_3 = math.sqrt(2.0), math.sqrt(3.0)
-_WAVELET = Wavelet(omega_0=20.0, s_0=10.0)
 
 for _method in (
     Method(
         "pemlp",
         "Baseline: ReLU network with positional encoding (PEMLP).",
-        ReLU(),
+        Scaled("relu"),
         _tasks(5e-4),
         RadianceTuning(1e-3),
         encoding_frequencies=10,
     ),
     Method(
-        "siren", "Baseline: SIREN, sine activations with one frequency.", Sine(30.0), _tasks(5e-4), RadianceTuning(2e-4)
+        "siren",
+        "Baseline: SIREN, sine activations with one frequency.",
+        Scaled("sine", omega_0=30.0),
+        _tasks(5e-4),
+        RadianceTuning(2e-4),
     ),
     # From their scales for images, gauss and wire start as noise that their radiance fields hardly leave.
     Method(
         "gauss",
         "Baseline: Gaussian activations.",
-        Gauss(30.0),
+        Scaled("gauss", s_0=30.0),
         _tasks(5e-3),
         RadianceTuning(1e-3, s_0=10.0),
         published_for_radiance=False,
@@ -256,7 +310,7 @@ for _method in (
     Method(
         "wire",
         "Baseline: WIRE, complex Gabor wavelet activations.",
-        _WAVELET,
+        Scaled("wavelet", omega_0=20.0, s_0=10.0),
         _tasks(5e-3),
         RadianceTuning(1e-3, omega_0=5.0, s_0=2.5),
         published_for_radiance=False,
@@ -264,7 +318,7 @@ for _method in (
     Method(
         "finer-sine",
         "FINER++ Sine: variable-periodic sine; the fastest.",
-        variable_periodic(Sine(30.0)),
+        Scaled("sine", omega_0=30.0, variable_periodic=True),
         {
             "image": TaskSettings(5e-4, 1.0 / _SQRT_2),
             "sdf": TaskSettings(1e-4, 1.0),
@@ -279,7 +333,7 @@ for _method in (
     Method(
         "finer-gauss",
         "FINER++ Gauss: variable-periodic Gaussian.",
-        variable_periodic(Gauss(30.0), omega_f=10.0),
+        Scaled("gauss", s_0=30.0, variable_periodic=True, omega_f=10.0),
         {
             "image": TaskSettings(1e-3, 1.0),
             "sdf": TaskSettings(1e-4, 1.0),
@@ -288,12 +342,12 @@ for _method in (
         # At 1e-3 the fields of this and the next method get worse again after a thousand steps.
         RadianceTuning(3e-4, s_0=20.0, omega_f=20.0 / 3.0),
         base="gauss",
-        text_activation=variable_periodic(Gauss(30.0), omega_f=2.5),
+        text_made_with=Scaled("gauss", s_0=30.0, variable_periodic=True, omega_f=2.5),
     ),
     Method(
         "finer-wavelet",
         "FINER++ Wavelet: variable-periodic complex Gabor wavelet.",
-        variable_periodic(_WAVELET, omega_f=5.0),
+        Scaled("wavelet", omega_0=20.0, s_0=10.0, variable_periodic=True, omega_f=5.0),
         {
             "image": TaskSettings(1e-3, 1.0),
             "sdf": TaskSettings(1e-4, 1.0 / _SQRT_3, text_bias_range=1.0 / _SQRT_2),
@@ -301,7 +355,7 @@ for _method in (
         },
         RadianceTuning(3e-4),
         base="wire",
-        text_activation=variable_periodic(_WAVELET, omega_f=2.5),
+        text_made_with=Scaled("wavelet", omega_0=20.0, s_0=10.0, variable_periodic=True, omega_f=2.5),
         grows=True,
     ),
 ):

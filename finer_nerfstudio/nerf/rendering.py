@@ -22,6 +22,8 @@ from finer_nerfstudio.nerf.scene import Scene
 # Evaluation looks at this many segments of every ray at a time and drops the rays that have become opaque.
 _EVALUATION_SLAB = 12
 _OPAQUE_TRANSMITTANCE = 1e-3
+# On a processor more rays at a time are no faster, and what the networks make of their segments takes memory.
+_RAYS_AT_ONCE = 1 << 12
 
 
 def render(
@@ -48,6 +50,23 @@ def render(
         ``rgb`` and ``normals`` ``[rays, 3]`` in [0, 1], and ``[rays, 1]``: ``depth`` in world units, always finite,
         ``accumulation`` in [0, 1], and ``occupancy``, the share of each ray's steps that was evaluated.
     """
+    rays = len(ray_bundle.origins)
+    if ray_bundle.origins.device.type == "cpu" and rays > _RAYS_AT_ONCE:
+        starts = range(0, rays, _RAYS_AT_ONCE)
+        parts = [ray_bundle[start : start + _RAYS_AT_ONCE] for start in starts]
+        rendered = [_render(scene, part, steps=steps, neuron_mask=neuron_mask, quick=quick) for part in parts]
+        return {name: torch.cat([part[name] for part in rendered]) for name in rendered[0]}
+    return _render(scene, ray_bundle, steps=steps, neuron_mask=neuron_mask, quick=quick)
+
+
+def _render(
+    scene: Scene,
+    ray_bundle: RayBundle,
+    *,
+    steps: int | None,
+    neuron_mask: Float[Tensor, " units"] | None,
+    quick: bool,
+) -> dict[str, Tensor]:
     field, sampler, reach = scene.field, scene.sampler, scene.sampler.reach
     origins, directions = ray_bundle.origins, ray_bundle.directions
     limits = RayLimits(ray_bundle.nears, ray_bundle.fars, scene.near_plane, steps, quick=quick)

@@ -1,77 +1,140 @@
-"""Adam and the moving average of weights on processors: one call of C++ for all tensors (``adam.cpp``)."""
+"""Adam and the moving average of weights: on processors, one call of C++ for all tensors (``adam.cpp``)."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from finer_nerfstudio.inr.kernels import building
 
 
-class Adam(torch.optim.Adam):
-    """PyTorch's Adam, with steps of all parameters in one call on processors.
+@dataclass(frozen=True)
+class Rules:
+    """Hyper-parameters of a step of Adam (Kingma and Ba 2015).
 
-    State and results are those of ``torch.optim.Adam(..., fused=True)``, within rounding, which computes what this one
-    does not: other devices and types, variants of Adam, and everything where there is no compiler.
+    Attributes:
+        learning_rate: of the step.
+        betas: decay of the gradient's first and second moment.
+        eps: added to the root of the second moment.
+        weight_decay: of the weights, added to their gradient.
     """
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Move the parameters by one step.
+    learning_rate: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
 
-        Args:
-            closure: evaluates the model again, and returns the loss.
-        """
-        if getattr(self, "grad_scale", None) is not None or not all(map(_is_plain, self.param_groups)):
-            return super().step(closure)
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            self._update(group)
-        return loss
 
-    def _update(self, group: dict[str, Any]) -> None:
-        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-        (beta_1, beta_2), learning_rate = group["betas"], float(group["lr"])
-        states = [self._state_of(parameter) for parameter in parameters]
-        rates, corrections = [], []
-        for state in states:
-            state["step"] += 1
-            number = float(state["step"])
-            rates.append(learning_rate / (1.0 - beta_1**number))
-            corrections.append((1.0 - beta_2**number) ** 0.5)
-        _call(
-            "adam",
-            [
-                parameters,
-                [parameter.grad for parameter in parameters],
-                [state["exp_avg"] for state in states],
-                [state["exp_avg_sq"] for state in states],
-            ],
-            *(_reals(values) for values in (rates, corrections)),
-            len(parameters),
-            beta_1,
-            beta_2,
-            group["eps"],
-            group["weight_decay"],
+class Adam:
+    """Adam with the state of ``torch.optim.Adam(parameters, fused=True)``.
+
+    The first step of any of torch's optimizers imports ``torch.compile``, which takes half as long as PyTorch itself.
+
+    Attributes:
+        learning_rate: of the next step.
+        state: by the number of a parameter, its moments and how many steps it has had.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> None:
+        self.parameters = list(parameters)
+        self.learning_rate = learning_rate
+        self.state: dict[int, dict[str, Tensor]] = {}
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def step(self) -> None:
+        """Change all parameters that have a gradient, in place."""
+        given = [index for index, parameter in enumerate(self.parameters) if parameter.grad is not None]
+        for index in given:
+            if index not in self.state:
+                self.state[index] = fresh_state(self.parameters[index])
+        update(
+            [self.parameters[index] for index in given],
+            [self.state[index] for index in given],
+            Rules(self.learning_rate),
         )
 
-    def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.zeros(())
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        return state
+    def load(self, state: Mapping[int, Mapping[str, Tensor]]) -> None:
+        """Go on from the moments of a run before.
+
+        Args:
+            state: of an optimizer of as many parameters, on any device.
+
+        Raises:
+            ValueError: for moments that do not belong to these parameters.
+        """
+        loaded: dict[int, dict[str, Tensor]] = {}
+        for index, given in state.items():
+            if not 0 <= index < len(self.parameters):
+                raise ValueError(f"there is no parameter {index}")
+            loaded[index] = fresh_state(self.parameters[index])
+            if given.keys() != loaded[index].keys():
+                raise ValueError(f"the moments of the parameter {index} are {', '.join(given)}")
+            for name, tensor in loaded[index].items():
+                if given[name].shape != tensor.shape:
+                    raise ValueError(f"{name} of the parameter {index} has another shape")
+                tensor.copy_(given[name])
+        self.state = loaded
 
 
+def fresh_state(parameter: Tensor) -> dict[str, Tensor]:
+    """Return the moments of a parameter before its first step, by the names of torch's Adam."""
+    return {
+        "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+        "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format, requires_grad=False),
+        "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format, requires_grad=False),
+    }
+
+
+@torch.no_grad()
+def update(parameters: Sequence[Tensor], states: Sequence[Mapping[str, Tensor]], rules: Rules) -> None:
+    """Move parameters by a step, in place.
+
+    Args:
+        parameters: with gradients, all on one device.
+        states: their moments, as :func:`fresh_state` begins them.
+        rules: hyper-parameters.
+    """
+    if not parameters:
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    firsts, seconds, steps = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
+    torch._foreach_add_(steps, 1)  # pyright: ignore[reportPrivateImportUsage]
+    if not all(map(_is_simple, [*parameters, *gradients])) or _library() is None:
+        torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage]
+            list(parameters),
+            gradients,
+            firsts,
+            seconds,
+            [],
+            steps,
+            lr=rules.learning_rate,
+            beta1=rules.betas[0],
+            beta2=rules.betas[1],
+            weight_decay=rules.weight_decay,
+            eps=rules.eps,
+            amsgrad=False,
+            maximize=False,
+        )
+        return
+    numbers = [float(step) for step in steps]
+    rates = _reals([rules.learning_rate / (1.0 - rules.betas[0] ** number) for number in numbers])
+    corrections = _reals([(1.0 - rules.betas[1] ** number) ** 0.5 for number in numbers])
+    tensors = [parameters, gradients, firsts, seconds]
+    _call("adam", tensors, rates, corrections, len(parameters), *rules.betas, rules.eps, rules.weight_decay)
+
+
+@torch.no_grad()
 def follow(means: Sequence[Tensor], values: Sequence[Tensor], share: float) -> None:
     """Move tensors towards others, in place.
 
@@ -81,7 +144,7 @@ def follow(means: Sequence[Tensor], values: Sequence[Tensor], share: float) -> N
         share: of the way, in [0, 1].
     """
     if not all(map(_is_simple, [*means, *values])) or _library() is None:
-        torch._foreach_lerp_(list(means), list(values), share)
+        torch._foreach_lerp_(list(means), list(values), share)  # pyright: ignore[reportPrivateImportUsage]
         return
     _call("follow", [means, values], len(means), share)
 
@@ -90,20 +153,11 @@ def _is_simple(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.dtype == torch.float32 and tensor.is_contiguous()
 
 
-def _is_plain(group: dict[str, Any]) -> bool:
-    """Whether the parameters of a group are updated by Adam as such, and lie where C++ reads them."""
-    variants = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay")
-    if any(group.get(name) for name in variants) or _library() is None:
-        return False
-    gradients = (parameter.grad for parameter in group["params"])
-    return all(map(_is_simple, group["params"])) and all(each is None or each.is_contiguous() for each in gradients)
-
-
 def _reals(values: Sequence[float]) -> Any:
     return (ctypes.c_float * len(values))(*values)
 
 
-def _call(function: str, tensors: Sequence[Sequence[Any]], *rest: Any) -> None:
+def _call(function: str, tensors: Sequence[Sequence[Tensor]], *rest: Any) -> None:
     library, number = _library(), len(tensors[0])
     assert library is not None
     pointers = [(ctypes.c_void_p * number)(*(tensor.data_ptr() for tensor in each)) for each in tensors]

@@ -8,17 +8,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
 from finer_nerfstudio.errors import UsageError, argument
-from finer_nerfstudio.inr.description import LARGEST_SIZES
 from finer_nerfstudio.inr.methods import METHODS, PROTOCOLS, Preset, Protocol, Source, Task, preset
 
 if TYPE_CHECKING:
+    import torch
+
     Method = str
 else:
     Method = Literal[tuple(METHODS)]
 ALL_METHODS: tuple[Method, ...] = tuple(METHODS)
+BatchSize = int | Literal["full", "auto"]
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,8 @@ def require_sizes(width: int, depth: int) -> None:
     Raises:
         UsageError: for a size out of range.
     """
+    from finer_nerfstudio.inr.description import LARGEST_SIZES
+
     for name, size in (("width", width), ("depth", depth)):
         if not 1 <= size <= LARGEST_SIZES[name]:
             raise UsageError(f"{argument(name)} must lie between 1 and {LARGEST_SIZES[name]:,}, not {size}.")
@@ -137,6 +139,8 @@ def device_named(name: str) -> torch.device:
     Raises:
         UsageError: for one that this machine does not have.
     """
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

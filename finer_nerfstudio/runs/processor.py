@@ -6,22 +6,52 @@ import ctypes
 import os
 import sys
 import threading
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from finer_nerfstudio.inr.kernels import compiled
+
 
 def prepare_processor() -> None:
-    """Flush denormals to zero, have threads that wait give their core away, and keep memory from step to step.
-
-    Threads inherit the first setting when they start, so this has to come before the first parallel operation.
+    """Flush denormals to zero, have threads that wait give their core away, memory kept from step to step, and kernels
+    built that are not there.
     """
     # NumPy looks at the smallest numbers when it is first asked about a type, and would warn that there are none.
     np.finfo(np.float32)
     np.finfo(np.float64)
-    torch.set_flush_denormal(True)
+    flush_denormals()
     stop_busy_waiting()
     keep_freed_memory()
+    if compiled.build_in_background():
+        print("note: kernels for this processor are built in the background, once.", file=sys.stderr, flush=True)
+
+
+def flush_denormals() -> None:
+    """Flush denormals to zero in this thread, and in all that compute for it, whatever they have computed before.
+
+    A thread inherits the setting when it starts. Those of the pool that PyTorch's and our own kernels share may have
+    started before, so each is told by itself. The pool belongs to the thread of Python that calls this: others that
+    have computed already call it themselves.
+    """
+    torch.set_flush_denormal(True)
+    libraries = Path(torch.__file__).parent / "lib"
+    with suppress(OSError, AttributeError):  # where OpenMP is not GNU's or speaks its language, as on macOS
+        # Looked up through PyTorch, which may bring an OpenMP of its own.
+        run_in_pool = ctypes.CDLL(str(libraries / "libtorch_cpu.so")).GOMP_parallel
+        run_in_pool.argtypes = [_InPool, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+        run_in_pool.restype = None
+        run_in_pool(_flush_in_this_thread, None, torch.get_num_threads(), 0)
+
+
+_InPool = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+@_InPool
+def _flush_in_this_thread(_: int | None) -> None:
+    torch.set_flush_denormal(True)
 
 
 def keep_freed_memory() -> None:

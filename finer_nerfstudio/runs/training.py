@@ -112,8 +112,7 @@ def train(
         InputError: when the loss stops being a finite number, or the checkpoint cannot be read or written.
         UsageError: when the checkpoint belongs to a run with other settings.
     """
-    # Adam's fused form is one pass over memory on both kinds of device.
-    optimizer = Adam(network.parameters(), lr=schedule.learning_rate, fused=True)
+    optimizer = Adam(network.parameters(), schedule.learning_rate)
     training = Training()
     if checkpoint is not None and resume and checkpoint.exists():
         training = _restore(checkpoint, network, optimizer, generator, settings or {})
@@ -129,9 +128,8 @@ def train(
             save_training(checkpoint, *_state(network, optimizer, generator, training, settings or {}))
 
     while (progress := _progress(schedule, training.step, time.perf_counter() - started)) < 1.0:
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.learning_rate * schedule.final_fraction**progress
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.learning_rate = schedule.learning_rate * schedule.final_fraction**progress
+        optimizer.zero_grad()
         loss = backward(generator)
         recorded = training.step % record_every == 0
         if on_processor or recorded or training.step % _STEPS_BETWEEN_LOOKS == 0:
@@ -174,13 +172,13 @@ def _diverged(what: str, schedule: Schedule) -> str:
 
 def _state(
     network: CoordinateNetwork | GrowthStage,
-    optimizer: torch.optim.Adam,
+    optimizer: Adam,
     generator: torch.Generator,
     training: Training,
     settings: dict[str, Any],
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    for index, moments in optimizer.state_dict()["state"].items():
+    for index, moments in optimizer.state.items():
         tensors |= {f"adam.{index}.{name}": value for name, value in moments.items()}
     tensors["generator"] = generator.get_state()
     progress = {
@@ -195,7 +193,7 @@ def _state(
 def _restore(
     checkpoint: Path,
     network: CoordinateNetwork | GrowthStage,
-    optimizer: torch.optim.Adam,
+    optimizer: Adam,
     generator: torch.Generator,
     settings: dict[str, Any],
 ) -> Training:
@@ -209,7 +207,6 @@ def _restore(
     if words is not None:
         raise UsageError(f"{checkpoint} belongs to a run with {words}: give the same, or another {FOLDER}.")
     try:
-        device = network.device
         network.load_state_dict(
             {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
         )
@@ -217,10 +214,8 @@ def _restore(
         for key, value in tensors.items():
             if key.startswith("adam."):
                 _, index, name = key.split(".")
-                # The step counter stays where Adam keeps it.
-                moments.setdefault(int(index), {})[name] = value.to(device)
-        described = optimizer.state_dict()
-        optimizer.load_state_dict({"state": moments, "param_groups": described["param_groups"]})
+                moments.setdefault(int(index), {})[name] = value
+        optimizer.load(moments)
         generator.set_state(tensors["generator"])
         curve = [(int(step), float(loss)) for step, loss in progress["curve"]]
         return Training(int(progress["step"]), float(progress["seconds"]), curve)

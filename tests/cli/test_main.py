@@ -42,6 +42,17 @@ def test_every_verb_explains_its_options(verb: str) -> None:
     assert "python scripts" not in done.stdout
 
 
+@pytest.mark.parametrize("verb", ["fit-image", "fit-sdf", "render-image", "view"])
+def test_help_imports_nothing_that_computes(verb: str) -> None:
+    code = (
+        "import sys; from finer_nerfstudio.cli.main import main\n"
+        f"try: main(['{verb}', '--help'])\n"
+        "except SystemExit: print(sorted({'torch', 'jaxtyping', 'PIL', 'cv2', 'matplotlib'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize(("verb", "meant"), [("fit-imag", "did you mean fit-image"), ("xyz", "verbs are fit-image, ")])
 def test_a_verb_that_is_none(verb: str, meant: str) -> None:
     done = finer(verb)

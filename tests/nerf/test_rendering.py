@@ -9,6 +9,7 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox, SceneBox
 from nerfstudio.model_components import renderers
 
+from finer_nerfstudio.nerf import rendering
 from finer_nerfstudio.nerf.field import FinerFieldConfig
 from finer_nerfstudio.nerf.model import FinerModel, FinerModelConfig
 from finer_nerfstudio.nerf.training.opaque_rays import OpaqueRays
@@ -111,3 +112,11 @@ def test_an_export_of_something_opaque_goes_on(monkeypatch: pytest.MonkeyPatch) 
     hook(model.train(), (), outputs)
     hook(model.eval(), (), {"accumulation": torch.zeros(4, 5, 1)})
     assert hook.rays == (1 << 20) + 3
+
+
+def test_rays_in_parts_are_rendered_as_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model()
+    together = model.get_outputs_for_camera(camera())
+    monkeypatch.setattr(rendering, "_RAYS_AT_ONCE", 50)
+    for name, values in model.get_outputs_for_camera(camera()).items():
+        torch.testing.assert_close(values, together[name], atol=1e-5, rtol=0)

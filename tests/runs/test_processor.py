@@ -56,11 +56,38 @@ def test_one_thread_needs_no_others() -> None:
     assert processor_seconds("prepared", threads=1) < 0.2
 
 
-def test_denormals_are_zero_in_all_threads() -> None:
-    code = (
-        "import torch; from finer_nerfstudio.runs.processor import prepare_processor; prepare_processor()\n"
-        "print(int((torch.full((1 << 20,), 1e-38) * 1e-3).count_nonzero()))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "0"
+DENORMALS = """
+import sys, threading, torch
+from finer_nerfstudio.inr.methods import preset
+from finer_nerfstudio.runs.processor import prepare_processor
+torch.set_num_threads(4)
+small = torch.full((1 << 20,), 1e-38)
+count = lambda: int((small * 1e-3).count_nonzero())
+if "operation" in sys.argv:
+    assert count() == len(small)
+if "kernel" in sys.argv:
+    preset("siren", "image").network(2, 1, width=16, depth=1)(torch.rand(1 << 12, 2)).sum().backward()
+if "another thread" in sys.argv:
+    other = threading.Thread(target=count)
+    other.start()
+    other.join()
+prepare_processor()
+print(count())
+torch.set_num_threads(6)
+print(count())
+def prepared():
+    count()
+    prepare_processor()
+    print(count())
+thread = threading.Thread(target=prepared)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.parametrize("before", ["nothing", "operation", "kernel", "another thread"])
+def test_denormals_are_zero_in_all_threads(before: str) -> None:
+    """Also in those that started before, in those that start later, and in the pool of another thread of Python."""
+    done = subprocess.run([sys.executable, "-c", DENORMALS, before], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "0", "0"]
     assert torch.full((1,), 1e-38).mul(1e-3).count_nonzero() == 1, "this process has not been told"

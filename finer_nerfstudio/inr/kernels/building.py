@@ -1,21 +1,28 @@
-"""C++ that the machine's own compiler translates once and keeps in the user's cache folder."""
+"""C++ that the machine's own compiler translates once and keeps in the user's cache folder.
+
+This file is a program too, which builds what it is told (:func:`build_in_background`). It imports nothing of ours, so
+that it starts without PyTorch.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 import hashlib
+import json
 import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TextIO
 
 # Flags that change no value: no errno, no floating-point exceptions that anybody would look at. Not -ffast-math, which
 # would lose NaN and, in older compilers, switch denormal numbers off for the whole process.
@@ -49,6 +56,23 @@ _BUILD_SECONDS = 300
 _UNFINISHED = ".unfinished-"
 
 
+@dataclass(frozen=True)
+class Library:
+    """What is built.
+
+    Attributes:
+        source: the C++ file; it depends on no header of Python or PyTorch.
+        name: what the library is called in the cache folder.
+        included: files of ours that it includes.
+        flags: for the compiler.
+    """
+
+    source: str
+    name: str
+    included: Sequence[str] = ()
+    flags: Sequence[str] = ()
+
+
 def build(source: Path, name: str, *, included: Sequence[Path] = (), flags: Sequence[str] = ()) -> ctypes.CDLL | str:
     """Return a library of C functions, or one line that says why it cannot be had.
 
@@ -66,17 +90,17 @@ def build(source: Path, name: str, *, included: Sequence[Path] = (), flags: Sequ
     """
     if os.environ.get(_SWITCH) == "0":
         return f"{_SWITCH}=0 switches them off"
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
+    compiler = _compiler()
     if compiler is None:
         _say_once(f"There is no C++ compiler. {_COST}; {_how_to_install()}.")
         return "there is no C++ compiler (g++ or clang++); set CXX to name one"
     try:
-        flags = [*_FLAGS, *_flags_of_processor(compiler), *flags]
+        wanted = _for_processor(compiler, Library(str(source), name, [str(path) for path in included], flags))
         try:
-            return _library(compiler, source, name, included, [*flags, *_threads()])
+            return _library(compiler, replace(wanted, flags=[*wanted.flags, *_threads()]))
         except subprocess.CalledProcessError:
             # clang comes without the library of OpenMP on many systems.
-            library = _library(compiler, source, name, included, flags)
+            library = _library(compiler, wanted)
             _say_once(f"{compiler} has no OpenMP, so that the C++ kernels use one thread; g++ or libomp-dev have it.")
             return library
     except subprocess.CalledProcessError as error:
@@ -84,6 +108,54 @@ def build(source: Path, name: str, *, included: Sequence[Path] = (), flags: Sequ
         return f"{compiler} cannot translate them: {first}"
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"they cannot be built or loaded: {error}"
+
+
+def build_in_background(libraries: Sequence[Library]) -> bool:
+    """Have a process of low priority build what this machine lacks; return whether it lacks anything.
+
+    The process outlives this one if need be. Whoever needs one of the libraries before waits for it in :func:`build`.
+    """
+    compiler = _compiler()
+    if compiler is None or os.environ.get(_SWITCH) == "0":
+        return False
+    try:
+        wanted = [_for_processor(compiler, library) for library in libraries]
+        wanted = [replace(library, flags=[*library.flags, *_threads()]) for library in wanted]
+        missing = [asdict(library) for library in wanted if not _place(compiler, library).exists()]
+        if missing:
+            program = subprocess.Popen(
+                [sys.executable, "-S", __file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is not meant for it
+            )
+            assert program.stdin is not None
+            program.stdin.write(json.dumps([compiler, missing]).encode())
+            program.stdin.close()
+            # It is nobody's to wait for: Python would warn of a process that it still knows.
+            program.returncode = 0
+    except (OSError, ValueError, subprocess.SubprocessError):  # which build() will say
+        return False
+    return bool(missing)
+
+
+def _build_all() -> None:
+    """Build what standard input says, one after the other."""
+    os.nice(10)
+    compiler, libraries = json.loads(sys.stdin.read())
+    for library in libraries:
+        with suppress(OSError, subprocess.SubprocessError):  # build() will say what is wrong
+            _compiled(compiler, Library(**library), anew=False)
+
+
+def _compiler() -> str | None:
+    return os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
+
+
+@functools.cache
+def _version(compiler: str) -> bytes:
+    return subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=60).stdout
 
 
 # Steps of finer-sine: networks of radiance fields and images on two cores.
@@ -101,7 +173,12 @@ def _say_once(sentence: str) -> None:
     warnings.warn(sentence, stacklevel=2)
 
 
-def _flags_of_processor(compiler: str) -> list[str]:
+def _for_processor(compiler: str, library: Library) -> Library:
+    """Return a library with all flags for this processor, but those for threads."""
+    return replace(library, flags=[*_FLAGS, *_flags_of_processor(compiler), *library.flags])
+
+
+def _flags_of_processor(compiler: str) -> tuple[str, ...]:
     """Return what makes the compiler use this processor's instructions, and of its vectors those that were chosen."""
     is_arm = platform.machine() in ("aarch64", "arm64")
     native = ["-mcpu=native" if is_arm else "-march=native"]
@@ -109,7 +186,7 @@ def _flags_of_processor(compiler: str) -> list[str]:
         native += _VECTORS["avx512"].flags
     chosen = os.environ.get(_CHOICE)
     if not chosen:
-        return native
+        return tuple(native)
     if chosen not in _VECTORS:
         raise ValueError(f"{_CHOICE} is one of {', '.join(_VECTORS)}; not {chosen!r}")
     vectors = _VECTORS[chosen]
@@ -118,7 +195,7 @@ def _flags_of_processor(compiler: str) -> list[str]:
         macros = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout.decode().split()
         if vectors.macro not in macros:
             raise ValueError(f"{_CHOICE}={chosen}, but this processor has no such vectors, or {compiler} knows none")
-    return [*native, *vectors.flags]
+    return (*native, *vectors.flags)
 
 
 def _threads() -> list[str]:
@@ -126,42 +203,62 @@ def _threads() -> list[str]:
     return ["-fopenmp"] if platform.system() == "Linux" else []
 
 
-def _library(compiler: str, source: Path, name: str, included: Sequence[Path], flags: Sequence[str]) -> ctypes.CDLL:
+def _library(compiler: str, wanted: Library) -> ctypes.CDLL:
     """Return the library that is in the cache, or a new one where that cannot be loaded."""
     try:
-        return _load(_compiled(compiler, source, name, included, flags, anew=False))
+        return _load(_compiled(compiler, wanted, anew=False))
     except OSError:
-        return _load(_compiled(compiler, source, name, included, flags, anew=True))
+        return _load(_compiled(compiler, wanted, anew=True))
 
 
-def _compiled(
-    compiler: str, source: Path, name: str, included: Sequence[Path], flags: Sequence[str], anew: bool
-) -> Path:
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=60).stdout
-    texts = [path.read_bytes() for path in (source, *included)]
-    key = hashlib.sha256(b"\0".join([*texts, version, " ".join(flags).encode(), _processor()]))
+def _place(compiler: str, wanted: Library) -> Path:
+    """Where the library lies once it is built."""
+    texts = [Path(path).read_bytes() for path in (wanted.source, *wanted.included)]
+    flags = " ".join(wanted.flags).encode()
+    key = hashlib.sha256(b"\0".join([*texts, _version(compiler), flags, _processor()]))
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finer_nerfstudio" / "kernels"
-    library = folder / f"{name}-{key.hexdigest()[:16]}.so"
+    return folder / f"{wanted.name}-{key.hexdigest()[:16]}.so"
+
+
+def _compiled(compiler: str, wanted: Library, anew: bool) -> Path:
+    library = _place(compiler, wanted)
     if not anew and _is_whole(library):
         return library
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
-        handle, unfinished = tempfile.mkstemp(dir=folder, prefix=_UNFINISHED, suffix=".so")
+        library.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(library.parent)
+        lock = library.with_suffix(".lock").open("w")
     except OSError:
         # A home folder that cannot be written: the library then lives as long as the process.
-        folder = Path(_temporary_folder().name)
-        library = folder / library.name
-        handle, unfinished = tempfile.mkstemp(dir=folder, prefix=_UNFINISHED, suffix=".so")
-    os.close(handle)
-    try:
-        command = [compiler, *flags, "-o", unfinished, str(source)]
-        subprocess.run(command, capture_output=True, check=True, timeout=_BUILD_SECONDS)
-        _keep(Path(unfinished), library)
-    except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
-        raise
+        library = Path(_temporary_folder().name) / library.name
+        lock = library.with_suffix(".lock").open("w")
+    with lock, _to_oneself(lock):
+        if not anew and _is_whole(library):  # another process was at it
+            return library
+        handle, unfinished = tempfile.mkstemp(dir=library.parent, prefix=_UNFINISHED, suffix=".so")
+        os.close(handle)
+        try:
+            command = [compiler, *wanted.flags, "-o", unfinished, wanted.source]
+            subprocess.run(command, capture_output=True, check=True, timeout=_BUILD_SECONDS)
+            _keep(Path(unfinished), library)
+        except BaseException:
+            Path(unfinished).unlink(missing_ok=True)
+            raise
     return library
+
+
+@contextmanager
+def _to_oneself(lock: TextIO) -> Iterator[None]:
+    """Wait until no other process builds what ``lock`` stands for, where the system can do that."""
+    with suppress(ImportError, OSError):  # Windows, and some network folders
+        import fcntl
+
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        # One that waits for it finds the library.
+        Path(lock.name).unlink(missing_ok=True)
 
 
 def _digest_file(library: Path) -> Path:
@@ -213,3 +310,7 @@ def _processor() -> bytes:
 def _load(path: Path) -> ctypes.CDLL:
     # After torch, so that both share one OpenMP runtime and its threads.
     return ctypes.CDLL(str(path))
+
+
+if __name__ == "__main__":
+    _build_all()

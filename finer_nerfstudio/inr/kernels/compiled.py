@@ -42,6 +42,14 @@ def unavailable_because(family: str) -> str | None:
     return library if isinstance(library, str) else None
 
 
+def build_in_background() -> bool:
+    """Have the kernels of all families built that this machine lacks; return whether it lacks any."""
+    source, included = str(_SOURCE), [str(path) for path in _INCLUDED]
+    return building.build_in_background(
+        [building.Library(source, family, included, _flags(family)) for family in _FAMILIES]
+    )
+
+
 def supports(x: Tensor, activations: Sequence[ElementwiseMap | None]) -> bool:
     """Whether input like ``x`` and these activations, None for affine maps alone, can be computed here.
 
@@ -218,10 +226,14 @@ def _library(family: str) -> ctypes.CDLL | None:
     return None if isinstance(library, str) else library
 
 
+def _flags(family: str) -> tuple[str, ...]:
+    return (f"-DFINER_FAMILY={_FAMILIES[family]}",)
+
+
 @functools.cache
 def _build(family: str) -> ctypes.CDLL | str:
     """A family's library, or a line that says why there is none."""
-    library = building.build(_SOURCE, family, included=_INCLUDED, flags=(f"-DFINER_FAMILY={_FAMILIES[family]}",))
+    library = building.build(_SOURCE, family, included=_INCLUDED, flags=_flags(family))
     if isinstance(library, str):
         return library
     if not library.finer_has_products() and not _sgemm():

@@ -123,6 +123,9 @@ def fused_chain(x: Tensor, layers: Sequence[Layer], program: ChainProgram, round
     # Autograd has to see every tensor as an argument of its own.
     shells = tuple(replace(layer, weight=_NOTHING, bias=_NOTHING) for layer in layers)
     parameters = [tensor for layer in layers for tensor in (layer.weight, layer.bias.contiguous())]
+    if not torch.is_grad_enabled():
+        # What a function is told of needed gradients knows nothing of torch.no_grad(): pre-activations would be kept.
+        x, *parameters = (tensor.detach() for tensor in (x, *parameters))
     return _Chain.apply(x, shells, program, rounding, *parameters)  # pyright: ignore[reportReturnType]
 
 

@@ -36,12 +36,12 @@ from finer_nerfstudio.nerf.streaming.growing_field import GrowingField
 from finer_nerfstudio.nerf.training import distributed, terminal
 from finer_nerfstudio.nerf.training.captured_steps import CapturedSteps, reason_against
 from finer_nerfstudio.nerf.training.checkpoint_loading import damaged_checkpoint
+from finer_nerfstudio.nerf.training.optimizer import Adam
 from finer_nerfstudio.nerf.training.pipeline import CountedPipeline, FinerPipeline
 from finer_nerfstudio.nerf.training.refined_poses import write_refined_poses
 from finer_nerfstudio.nerf.training.turns import Turns
 from finer_nerfstudio.nerf.viewer.address import require_address
 from finer_nerfstudio.nerf.viewer.panel import viewer_thread
-from finer_nerfstudio.runs.adam import Adam
 from finer_nerfstudio.runs.command_line import (
     exit_on_input_error,
     ignore_library_warnings,

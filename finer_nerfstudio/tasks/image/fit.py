@@ -14,26 +14,18 @@ from torch import Tensor
 
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.runs import metrics
-from finer_nerfstudio.runs.options import FitOptions, device_named, preset_of, protocol_of, settings_of
+from finer_nerfstudio.runs.options import device_named, preset_of, protocol_of, settings_of
 from finer_nerfstudio.runs.training import Report, Schedule, Training, train
 from finer_nerfstudio.tasks.image.files import SourceImage
+from finer_nerfstudio.tasks.image.options import ImageOptions
 from finer_nerfstudio.tasks.image.spectrum import mirrored_centroid
 from finer_nerfstudio.tasks.signal.bias_range import bias_range_for
-from finer_nerfstudio.tasks.signal.grid import BatchSize, GridSignal, decode, points_per_step, squared_error
+from finer_nerfstudio.tasks.signal.grid import GridSignal, decode, points_per_step, squared_error
 
 # LPIPS keeps all features of a network in memory; beyond this many pixels it is left out.
 _LARGEST_FOR_LPIPS = 1 << 22
 # SSIM is measured in bands of rows of about this many pixels.
 _SSIM_BAND = 1 << 21
-
-
-@dataclass(frozen=True)
-class ImageOptions(FitOptions):
-    """How to fit an image."""
-
-    batch_size: BatchSize = "full"
-    """Pixels per step: full (all of them, as in the paper), auto (all up to 512x512, that many random ones of larger
-    images), or a number. Memory is bounded in any case."""
 
 
 @dataclass(frozen=True)

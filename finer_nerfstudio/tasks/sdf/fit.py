@@ -17,12 +17,13 @@ from finer_nerfstudio.errors import InputError, UsageError, argument
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.runs import metrics
 from finer_nerfstudio.runs.isosurface import Field, affordable_resolution, extract_surface
-from finer_nerfstudio.runs.options import FitOptions, device_named, preset_of, protocol_of, settings_of
+from finer_nerfstudio.runs.options import device_named, preset_of, protocol_of, settings_of
 from finer_nerfstudio.runs.progress import Stage
 from finer_nerfstudio.runs.training import Backward, Report, Schedule, Training, train
 from finer_nerfstudio.tasks.sdf.distance import SignedDistance, cloud_distance, mesh_distance
 from finer_nerfstudio.tasks.sdf.effort import Effort
 from finer_nerfstudio.tasks.sdf.loss import DistanceLoss, WeightedDraws
+from finer_nerfstudio.tasks.sdf.options import ShapeOptions
 from finer_nerfstudio.tasks.sdf.pool import PointPool, PooledDraws
 from finer_nerfstudio.tasks.sdf.sampling import SurfaceSampler
 from finer_nerfstudio.tasks.sdf.shape import Normalization, Shape, normalization_of
@@ -40,15 +41,6 @@ TrueInside = Mapping[float, np.ndarray]
 
 # Points per side of the blocks in which a true distance is looked at.
 _BLOCK = 8
-
-
-@dataclass(frozen=True)
-class ShapeOptions(FitOptions):
-    """How to fit a shape."""
-
-    batch_size: int | None = None
-    """Points per step, half of them close to the surface; 10,000 unless given, but 3,000 with --minutes, because a
-    short run gains more from more steps."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -15,9 +14,8 @@ from torch import Tensor
 from finer_nerfstudio.errors import UsageError, argument
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.runs.metrics import decibels
+from finer_nerfstudio.runs.options import BatchSize
 from finer_nerfstudio.runs.training import Backward
-
-BatchSize = int | Literal["full", "auto"]
 
 # Points that go through the network at once. Fixed numbers, because sums in another order give another result.
 _POINTS_AT_ONCE = {"cpu": 1 << 16, "cuda": 1 << 19}

@@ -6,8 +6,12 @@ import ctypes
 import os
 import platform
 import shutil
+import subprocess
+import sys
+import threading
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -149,3 +153,45 @@ def test_a_compiler_without_openmp_builds_for_one_thread(source: Path, monkeypat
     monkeypatch.setenv("CXX", str(compiler))
     with pytest.warns(UserWarning, match="has no OpenMP"):
         assert answer(source) == 7
+
+
+def test_the_background_builds_what_is_missing(source: Path) -> None:
+    wanted = building.Library(str(source), "seven")
+    broken = building.Library(str(source.with_name("none.cpp")), "none")
+    assert not building.build_in_background([broken]), "there is no such file"
+    assert building.build_in_background([wanted])
+    # Waits for the other process, or builds it first.
+    assert answer(source) == 7
+    assert not building.build_in_background([wanted])
+
+
+def test_a_library_that_another_process_builds_is_waited_for(source: Path) -> None:
+    holding = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True)\n"
+    holding += "sys.stdin.read(1); open(sys.argv[2], 'w').close()"
+    compiler = building._compiler()
+    assert compiler is not None
+    wanted = building._for_processor(compiler, building.Library(str(source), "seven"))
+    library = building._place(compiler, replace(wanted, flags=[*wanted.flags, *building._threads()]))
+    library.parent.mkdir(parents=True)
+    released = source.with_name("released")
+    command = [sys.executable, "-c", holding, str(library.with_suffix(".lock")), str(released)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdout.readline()
+        thread = threading.Thread(target=answer, args=(source,))
+        thread.start()
+        thread.join(0.5)
+        assert not library.exists()
+        other.stdin.write(b"x")
+        other.stdin.flush()
+        thread.join()
+    assert released.exists()
+    assert library.exists()
+
+
+@pytest.mark.parametrize("switched_off", [True, False])
+def test_the_background_is_left_alone(source: Path, switched_off: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, value = ("FINER_COMPILED_KERNELS", "0") if switched_off else ("CXX", str(source.with_name("no compiler")))
+    monkeypatch.setenv(name, value)
+    assert not building.build_in_background([building.Library(str(source), "seven")])

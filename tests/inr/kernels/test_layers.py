@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -184,3 +185,21 @@ def test_a_network_for_inference_is_the_network_as_it_was(method: str, monkeypat
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
     assert render(torch.empty(0, 2)).shape == (0, 3)
     out.add_(1.0).requires_grad_().sum().backward()  # an ordinary tensor
+
+
+def test_without_gradients_nothing_is_kept(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of parameters that could be trained, and with the same outputs."""
+    kept: list[bool] = []
+    storage = layers._storage
+
+    def spy(rows: Tensor, chain: Sequence[layers.Layer]) -> list[Tensor | None]:
+        kept.append(True)
+        return storage(rows, chain)
+
+    monkeypatch.setattr(layers, "_storage", spy)
+    net, x = network("finer-sine"), torch.rand(50, 2)
+    with torch.no_grad():
+        out = net(x)
+    assert kept == []
+    assert torch.equal(out, net(x))
+    assert kept == [True]

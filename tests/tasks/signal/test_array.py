@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,13 @@ def test_progress_is_shown_if_asked_for(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr() == ("", "")
     fit_array(TONE, progress=True, **SMALL)
     assert "fit_array" in capsys.readouterr().err
+
+
+def test_threads_of_python_fit_as_one_after_another() -> None:
+    tones = [np.sin(rate * np.linspace(0, 1, 4_000)) for rate in (10, 20, 30, 40)]
+    with ThreadPoolExecutor(len(tones)) as threads:
+        at_once = list(threads.map(lambda tone: fit_array(tone, width=16, depth=2, steps=10), tones))
+    for tone, fitted in zip(tones, at_once, strict=True):
+        alone = fit_array(tone, width=16, depth=2, steps=10)
+        assert fitted.training.curve == alone.training.curve
+        assert fitted.psnr == alone.psnr
