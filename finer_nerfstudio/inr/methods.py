@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from finer_nerfstudio.inr.activations import Activation
+    from finer_nerfstudio.inr.kernels.rounding import Rounding
     from finer_nerfstudio.inr.network import CoordinateNetwork
 
 Task = Literal["image", "sdf", "nerf"]
@@ -216,6 +217,8 @@ class Method:
         encoding_frequencies: octaves of positional encoding.
         published_for_radiance: whether the scales were published for radiance fields too.
         grows: whether ``ns-train NAME-stream`` trains a field that grows in width.
+        rounds_backward: whether training on processors rounds operands of the backward pass to bfloat16 unless float32
+            is asked for. docs/speed.md has the measurements.
     """
 
     name: str
@@ -228,6 +231,7 @@ class Method:
     encoding_frequencies: int = 0
     published_for_radiance: bool = True
     grows: bool = False
+    rounds_backward: bool = False
 
     @functools.cached_property
     def activation(self) -> Activation:
@@ -250,6 +254,28 @@ def _is_variable_periodic(made_with: Scaled | Activation) -> bool:
     from finer_nerfstudio.inr.activations import VariablePeriodic
 
     return isinstance(made_with, VariablePeriodic)
+
+
+TrainingPrecision = Literal["auto", "float32"]
+
+
+def training_rounding(method: str, precision: TrainingPrecision, device: torch.device) -> Rounding | None:
+    """Return how operands of matrix products are rounded while a method is trained; None leaves that to others.
+
+    On GPUs, FINER_GPU_PRECISION decides.
+
+    Args:
+        method: its name.
+        precision: "float32" rounds nothing, and "auto" what the method's row allows and the processor computes faster.
+        device: where it is trained.
+    """
+    from finer_nerfstudio.inr.kernels import compiled
+    from finer_nerfstudio.inr.kernels.rounding import Rounding
+
+    row, backward = METHODS[method], Rounding(backward="bfloat16")
+    if precision != "auto" or device.type != "cpu" or not row.rounds_backward:
+        return None
+    return backward if compiled.computes(backward, [row.activation]) else None
 
 
 METHODS: dict[str, Method] = {}

@@ -21,6 +21,8 @@ from torch.nn import Parameter
 from torch.nn import functional as F
 
 from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.inr.kernels.rounding import rounded
+from finer_nerfstudio.inr.methods import TrainingPrecision, training_rounding
 from finer_nerfstudio.nerf.compositing import composite
 from finer_nerfstudio.nerf.data.alpha import over, over_white
 from finer_nerfstudio.nerf.data.images import counted_pixels
@@ -102,6 +104,9 @@ class FinerModelConfig(ModelConfig):
     color_weight_threshold: float = 1e-4
     """Colour is evaluated only for samples whose rendering weight exceeds this in training (ten times this in
     evaluation)."""
+    precision: TrainingPrecision = "auto"
+    """Of matrix products of training on the CPU. auto rounds operands of the backward pass to bfloat16 where the
+    processor computes them faster and the method ends as in float32; float32 rounds nothing."""
     ema_decay: float = 0.95
     """Evaluation uses an exponential moving average of the weights with this decay per step."""
     download_lpips_weights: bool = False
@@ -280,7 +285,10 @@ class FinerModel(Model):
         return training_callbacks(self)
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
-        return self._training_outputs(ray_bundle) if self.training else self._evaluation_outputs(ray_bundle)
+        if not self.training:
+            return self._evaluation_outputs(ray_bundle)
+        with rounded(training_rounding(self.config.field.method, self.config.precision, self.device)):
+            return self._training_outputs(ray_bundle)
 
     def _training_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
         """Colour over the sky or a transparent background, for the leading rays that fit into the sample budget."""

@@ -9,7 +9,16 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from finer_nerfstudio.errors import UsageError, argument
-from finer_nerfstudio.inr.methods import METHODS, PROTOCOLS, Preset, Protocol, Source, Task, preset
+from finer_nerfstudio.inr.methods import (
+    METHODS,
+    PROTOCOLS,
+    Preset,
+    Protocol,
+    Source,
+    Task,
+    TrainingPrecision,
+    preset,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +44,9 @@ class FitOptions:
     """Seed of all randomness; the same seed on the same machine gives the same result."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
+    precision: TrainingPrecision = "auto"
+    """Of matrix products on the CPU. auto rounds operands of the backward pass to bfloat16 where the processor computes
+    them faster and the method ends as in float32 (docs/speed.md); float32 rounds nothing."""
     learning_rate: float | None = None
     """Adam's learning rate at the first step; it decays exponentially to a tenth at the last one. The published one
     unless given, but 3e-4 for shapes with --minutes, because 1e-4 belongs to 200,000 steps."""
@@ -161,8 +173,11 @@ def settings_of(options: FitOptions, preset: Preset, protocol: Protocol) -> dict
     """Everything that decides a result, as JSON values: the options, and what they stand for."""
     from finer_nerfstudio.inr.description import describe_activation
 
+    given = asdict(options)
+    if options.precision == "auto":  # runs before there was a choice go on
+        del given["precision"]
     return {
-        **asdict(options),
+        **given,
         "steps": None if options.minutes is not None else protocol.steps,
         "width": protocol.width,
         "depth": protocol.depth,

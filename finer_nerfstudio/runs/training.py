@@ -19,6 +19,7 @@ from torch import Tensor
 from finer_nerfstudio.errors import InputError, UsageError, argument, in_one_line
 from finer_nerfstudio.files.checkpoint import load_training, save_training
 from finer_nerfstudio.inr.growth import GrowthStage
+from finer_nerfstudio.inr.kernels.rounding import Rounding, rounded
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.runs.adam import Adam
 from finer_nerfstudio.runs.folder import FOLDER
@@ -94,6 +95,7 @@ def train(
     checkpoint: Path | None = None,
     resume: bool = False,
     settings: dict[str, Any] | None = None,
+    rounding: Rounding | None = None,
     report: Report | None = None,
 ) -> Training:
     """Train ``network`` in place.
@@ -106,6 +108,7 @@ def train(
         checkpoint: file that keeps the state of the run, written every 20 seconds, more often at first, and at the end.
         resume: go on from ``checkpoint`` if it exists.
         settings: JSON values that decide the result; a checkpoint made with other ones is refused.
+        rounding: of operands of matrix products; see :func:`finer_nerfstudio.inr.methods.training_rounding`.
         report: progress callback.
 
     Raises:
@@ -130,7 +133,8 @@ def train(
     while (progress := _progress(schedule, training.step, time.perf_counter() - started)) < 1.0:
         optimizer.learning_rate = schedule.learning_rate * schedule.final_fraction**progress
         optimizer.zero_grad()
-        loss = backward(generator)
+        with rounded(rounding):
+            loss = backward(generator)
         recorded = training.step % record_every == 0
         if on_processor or recorded or training.step % _STEPS_BETWEEN_LOOKS == 0:
             loss_value = float(loss)

@@ -77,9 +77,10 @@ def _program_for(x: Tensor, layers: Sequence[Layer], rounding: Rounding) -> Chai
         from finer_nerfstudio.inr.kernels import triton_program
 
         return triton_program.program_for(x, layers, rounding)
-    if not compiled.supports(x, [layer.activation for layer in layers]):
+    activations = [layer.activation for layer in layers]
+    if not compiled.supports(x, activations):
         return BlockProgram(plain)
-    return compiled if compiled.computes(rounding) else BlockProgram(compiled)
+    return compiled if compiled.computes(rounding, activations) else BlockProgram(compiled)
 
 
 def _kernel_for(x: Tensor, activation: ElementwiseMap) -> ActivationKernel:

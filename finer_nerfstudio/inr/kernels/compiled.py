@@ -64,11 +64,17 @@ def supports(x: Tensor, activations: Sequence[ElementwiseMap | None]) -> bool:
     return len(families) <= 1 and _library(next(iter(families), "relu")) is not None
 
 
-def computes(rounding: Rounding) -> bool:
-    """Whether operands of products can be rounded so here: not at all, or those of the backward pass to bfloat16."""
+def computes(rounding: Rounding, activations: Sequence[ElementwiseMap | None]) -> bool:
+    """Return whether operands of products can be rounded so: not at all, or those of the backward pass to bfloat16.
+
+    Args:
+        rounding: what is asked for.
+        activations: of a chain, as for :func:`supports`.
+    """
     if rounding == EXACT:
         return True
-    library = _library("relu")
+    forms = [None if activation is None else activation.kernel_form() for activation in activations]
+    library = _library(next((form.family for form in forms if form is not None), "relu"))
     has_pairs = library is not None and bool(library.finer_has_pairs())
     return has_pairs and rounding == Rounding(backward="bfloat16")
 
@@ -107,7 +113,7 @@ def run_backward(
     want_weight_grads: Sequence[bool],
 ) -> tuple[Tensor | None, list[Tensor | None]]:
     """As :meth:`finer_nerfstudio.inr.kernels.layers.ChainProgram.run_backward`."""
-    assert computes(rounding)
+    assert rounding.forward == "float32"
     rows, grad = rows.contiguous(), grad.contiguous()
     call = _Call(rows, layers, stored, rounding)
     # Every thread adds up its own.

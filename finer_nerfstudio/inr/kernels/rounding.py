@@ -41,11 +41,14 @@ _chosen: contextvars.ContextVar[Rounding | None] = contextvars.ContextVar("round
 
 
 @contextlib.contextmanager
-def rounded(rounding: Rounding) -> Iterator[None]:
+def rounded(rounding: Rounding | None) -> Iterator[None]:
     """Round operands of the networks evaluated inside, and of the backward passes of what they give.
 
-    Autocast, where it is on, is stronger.
+    Autocast, where it is on, is stronger. None changes nothing.
     """
+    if rounding is None:
+        yield
+        return
     token = _chosen.set(rounding)
     try:
         yield

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from finer_nerfstudio.inr.methods import training_rounding
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.runs import metrics
 from finer_nerfstudio.runs.options import device_named, preset_of, protocol_of, settings_of
@@ -105,6 +106,7 @@ def fit_image(
         checkpoint=checkpoint,
         resume=resume,
         settings=settings,
+        rounding=training_rounding(options.method, options.precision, device),
         report=report,
     )
     return FittedImage(network, training, settings)

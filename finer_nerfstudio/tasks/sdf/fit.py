@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from finer_nerfstudio.errors import InputError, UsageError, argument
+from finer_nerfstudio.inr.methods import training_rounding
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.runs import metrics
 from finer_nerfstudio.runs.isosurface import Field, affordable_resolution, extract_surface
@@ -141,6 +142,7 @@ def fit_shape(
         checkpoint=checkpoint,
         resume=resume,
         settings=settings,
+        rounding=training_rounding(options.method, options.precision, device),
         report=report,
     )
     return FittedShape(network, normalization, training, settings)
