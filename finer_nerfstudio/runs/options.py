@@ -44,9 +44,6 @@ class FitOptions:
     """Seed of all randomness; the same seed on the same machine gives the same result."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
-    precision: TrainingPrecision = "auto"
-    """Of matrix products on the CPU. auto rounds operands of the backward pass to bfloat16 where the processor computes
-    them faster and the method ends as in float32 (docs/speed.md); float32 rounds nothing."""
     learning_rate: float | None = None
     """Adam's learning rate at the first step; it decays exponentially to a tenth at the last one. The published one
     unless given, but 3e-4 for shapes with --minutes, because 1e-4 belongs to 200,000 steps."""
@@ -71,6 +68,15 @@ class FitOptions:
     preset_source: Source = "code"
     """Where the authors' code and the paper's text differ, which one to follow; the published numbers come from the
     code."""
+
+
+@dataclass(frozen=True)
+class SignalOptions(FitOptions):
+    """Options of a fit of one network to one signal."""
+
+    precision: TrainingPrecision = "auto"
+    """Of matrix products on the CPU. auto rounds operands of the backward pass to bfloat16 where the processor computes
+    them faster and the method ends as in float32 (docs/speed.md); float32 rounds nothing."""
 
 
 def preset_of(options: FitOptions, task: Task) -> Preset:
@@ -174,7 +180,7 @@ def settings_of(options: FitOptions, preset: Preset, protocol: Protocol) -> dict
     from finer_nerfstudio.inr.description import describe_activation
 
     given = asdict(options)
-    if options.precision == "auto":  # runs before there was a choice go on
+    if isinstance(options, SignalOptions) and options.precision == "auto":  # runs before there was a choice go on
         del given["precision"]
     return {
         **given,

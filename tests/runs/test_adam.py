@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from finer_nerfstudio.runs import adam
 from finer_nerfstudio.runs.adam import Adam, follow
@@ -55,12 +55,12 @@ def test_steps_are_torchs(program: str) -> None:
     optimizer, reference = Adam(ours, 1e-2), torch.optim.Adam(torchs, lr=1e-2, fused=True)
     trained(ours, optimizer, range(6))
     trained(torchs, reference, range(6))
-    exact = {"rtol": 0.0, "atol": 0.0} if program == "tensors" else {"rtol": 1e-5, "atol": 1e-6}
-    torch.testing.assert_close(ours, torchs, **exact)
+    rtol, atol = (0.0, 0.0) if program == "tensors" else (1e-5, 1e-6)
+    torch.testing.assert_close(ours, torchs, rtol=rtol, atol=atol)
     moments = reference.state_dict()["state"]
     assert optimizer.state.keys() == moments.keys()
     for index, state in optimizer.state.items():
-        torch.testing.assert_close(state, dict(moments[index]), **exact)
+        torch.testing.assert_close(state, dict(moments[index]), rtol=rtol, atol=atol)
 
 
 def test_loaded_moments_go_on() -> None:

@@ -219,8 +219,10 @@ def drawn_flat(
     if library is None:
         slots = torch.arange(most, device=counts.device).expand(rays, most)
         kept = (slots < counts[:, None]).flatten().nonzero().squeeze(-1)
-        values = (values.flatten()[kept] for values in (drawn.distances, drawn.lengths, drawn.cells.long()))
-        return kept // most, kept % most, *values
+        distances, lengths, cells = (
+            values.flatten()[kept] for values in (drawn.distances, drawn.lengths, drawn.cells.long())
+        )
+        return kept // most, kept % most, distances, lengths, cells
     ends = counts.cumsum(0)
     total = int(ends[-1]) if rays else 0
     first = ends - counts

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from finer_nerfstudio.runs.options import BatchSize, FitOptions
+from finer_nerfstudio.runs.options import BatchSize, SignalOptions
 
 
 @dataclass(frozen=True)
-class ImageOptions(FitOptions):
+class ImageOptions(SignalOptions):
     """How to fit an image."""
 
     batch_size: BatchSize = "full"

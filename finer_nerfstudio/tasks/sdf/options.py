@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from finer_nerfstudio.runs.options import FitOptions
+from finer_nerfstudio.runs.options import SignalOptions
 
 
 @dataclass(frozen=True)
-class ShapeOptions(FitOptions):
+class ShapeOptions(SignalOptions):
     """How to fit a shape."""
 
     batch_size: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def tensors(seed: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1}, {"betas": (0.5, 0.9), "eps": 1e-3}])
-def test_steps_are_those_of_double_precision(options: dict[str, object]) -> None:
+def test_steps_are_those_of_double_precision(options: dict[str, Any]) -> None:
     ours = [nn.Parameter(each) for each in tensors(0)]
     exact = [nn.Parameter(each) for each in tensors(0, torch.float64)]
     never = nn.Parameter(torch.ones(4))  # has no gradient
@@ -81,7 +82,7 @@ def test_state_is_that_of_pytorch_and_may_be_loaded_either_way() -> None:
 
 
 def test_closures_variants_and_other_types_are_as_pytorch_has_them() -> None:
-    def after(kind: type[torch.optim.Adam], dtype: torch.dtype, **options: bool) -> Tensor:
+    def after(kind: type[torch.optim.Adam], dtype: torch.dtype, **options: Any) -> Tensor:
         parameter = nn.Parameter(torch.linspace(-1.0, 2.0, 12, dtype=dtype).view(3, 4).T)  # not contiguous
         optimizer = kind([parameter], lr=0.1, **options)
 
@@ -91,7 +92,7 @@ def test_closures_variants_and_other_types_are_as_pytorch_has_them() -> None:
             loss.backward()
             return loss
 
-        losses = [optimizer.step(closure).item() for _ in range(3)]
+        losses = [float(loss.detach()) for _ in range(3) if (loss := optimizer.step(closure)) is not None]
         assert losses[0] > losses[2]
         return parameter.detach()
 
