@@ -316,6 +316,7 @@ for _method in (
         _tasks(5e-4),
         RadianceTuning(1e-3),
         encoding_frequencies=10,
+        rounds_backward=True,
     ),
     Method(
         "siren",
@@ -323,6 +324,7 @@ for _method in (
         Scaled("sine", omega_0=30.0),
         _tasks(5e-4),
         RadianceTuning(2e-4),
+        rounds_backward=True,
     ),
     # From their scales for images, gauss and wire start as noise that their radiance fields hardly leave.
     Method(
@@ -354,6 +356,7 @@ for _method in (
         RadianceTuning(2e-4, omega_0=20.0),
         base="siren",
         grows=True,
+        rounds_backward=True,
     ),
     # s_0 / omega_f = 3, and for the wavelet s_0 / omega_f = 2 and omega_0 / omega_f = 4: the authors' code.
     Method(
@@ -383,6 +386,7 @@ for _method in (
         base="wire",
         text_made_with=Scaled("wavelet", omega_0=20.0, s_0=10.0, variable_periodic=True, omega_f=2.5),
         grows=True,
+        rounds_backward=True,
     ),
 ):
     register(_method)

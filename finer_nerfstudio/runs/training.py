@@ -19,6 +19,7 @@ from torch import Tensor
 from finer_nerfstudio.errors import InputError, UsageError, argument, in_one_line
 from finer_nerfstudio.files.checkpoint import load_training, save_training
 from finer_nerfstudio.inr.growth import GrowthStage
+from finer_nerfstudio.inr.kernels import memory
 from finer_nerfstudio.inr.kernels.rounding import Rounding, rounded
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.runs.adam import Adam
@@ -150,6 +151,7 @@ def train(
         if time.perf_counter() - saved > min(_SECONDS_BETWEEN_CHECKPOINTS, max(1.0, saved - started)):
             save()
             saved = time.perf_counter()
+    memory.release()
     if not all(parameter.isfinite().all() for parameter in network.parameters()):
         raise InputError(_diverged(f"the weights after step {training.step} are not finite", schedule))
     save()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from finer_nerfstudio.inr.kernels.memory import empty_rows
 from finer_nerfstudio.inr.kernels.plain import ElementwiseMap
 from finer_nerfstudio.inr.kernels.rounding import EXACT, Rounding
 
@@ -186,6 +187,6 @@ def _storage(rows: Tensor, layers: Sequence[Layer]) -> list[Tensor | None]:
     kept = [i for i, layer in enumerate(layers) if layer.activation is not None and not (i == 0 and few)]
     for width, group in itertools.groupby(kept, key=lambda i: layers[i].weight.shape[0]):
         indices = list(group)
-        for i, memory in zip(indices, rows.new_empty(len(indices), len(rows), width), strict=True):
+        for i, memory in zip(indices, empty_rows(rows, len(indices), len(rows), width), strict=True):
             stored[i] = memory
     return stored
