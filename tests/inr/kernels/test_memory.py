@@ -40,13 +40,12 @@ def test_memory_is_used_again_once_nobody_reads_it() -> None:
 
 def test_little_memory_other_types_and_much_smaller_sizes_are_not_shared() -> None:
     like = torch.zeros(1)
-    place = empty_rows(like, 1000).data_ptr()
+    empty_rows(like, 1000)
     assert empty_rows(like.double(), 500).dtype == torch.float64
     assert len(memory._free) == 1
     small = empty_rows(like, 100)
     assert len(memory._free) == 1
     other = empty_rows(like, 400)  # less than half of what there is
-    assert other.data_ptr() != place
     assert not memory._free
     del small, other
 
