@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from finer_nerfstudio.inr.kernels import building
+from finer_nerfstudio.nerf.sampling.segments import RaySegments
 
 
 def usable(*tensors: Tensor) -> bool:
@@ -74,6 +75,25 @@ def heavier(
     extent = (len(weights), counted, threshold, places, chosen)
     found = _call("heavier", weights.contiguous(), ray_indices.contiguous(), *extent)
     return places[:found], chosen
+
+
+def slab(segments: RaySegments, slots: slice, passed: Float[Tensor, " rays"], threshold: float) -> RaySegments | None:
+    """Return some segments of each ray on which light goes on, None where that is for tensor functions to do.
+
+    Args:
+        segments: of rays.
+        slots: first number on a ray, and the one behind the last.
+        passed: what passes through the segments before.
+        threshold: rays of less have no more segments.
+    """
+    if not usable(segments.distances, segments.lengths, passed):
+        return None
+    counts, rays = segments.counts.contiguous(), segments.num_rays
+    places, chosen = torch.empty(len(segments.distances), dtype=torch.int64), torch.empty(rays, dtype=torch.int64)
+    extent = (counts, rays, slots.start, slots.stop, passed.contiguous(), threshold, places, chosen)
+    places = places[: _call("slab", *extent)]
+    values = (segments.ray_indices, segments.slots, segments.distances, segments.lengths)
+    return RaySegments(*(each.index_select(0, places) for each in values), chosen, segments.candidates)
 
 
 class _RowsAt(torch.autograd.Function):
@@ -171,6 +191,7 @@ def _library() -> ctypes.CDLL | None:
         "weights": [pointer, long, pointer, long, *[pointer] * 3, whole],
         "weights_gradient": [*[pointer] * 5, long, pointer, long, pointer, whole],
         "heavier": [pointer, pointer, long, long, ctypes.c_float, pointer, pointer],
+        "slab": [pointer, long, long, long, pointer, ctypes.c_float, pointer, pointer],
         "rows": [pointer, pointer, long, pointer, long, whole],
         "rows_gradient": [pointer, long, pointer, long, pointer, long, long, whole],
         "color_sums": [*[pointer] * 4, long, pointer],
@@ -180,5 +201,5 @@ def _library() -> ctypes.CDLL | None:
     for name, types in arguments.items():
         function = getattr(library, f"finer_{name}")
         function.argtypes, function.restype = types, None
-    library.finer_heavier.restype = long
+    library.finer_heavier.restype = library.finer_slab.restype = long
     return library

@@ -75,6 +75,21 @@ extern "C" int64_t finer_heavier(const float* weights, const int64_t* ray_indice
   return found;
 }
 
+// Writes the places of the segments from..to, by their number on their ray, of rays of which more than a threshold has
+// passed so far, [rays], and returns how many there are; chosen [rays] says how many of each ray.
+extern "C" int64_t finer_slab(const int64_t* counts, int64_t rays, int64_t from, int64_t to, const float* passed,
+                              float threshold, int64_t* places, int64_t* chosen) {
+  int64_t first = 0, found = 0;
+  for (int64_t ray = 0; ray < rays; ++ray) {
+    const int64_t count = counts[ray], end = count < to ? count : to;
+    const int64_t number = passed[ray] > threshold && end > from ? end - from : 0;
+    for (int64_t k = 0; k < number; ++k) places[found++] = first + from + k;
+    chosen[ray] = number;
+    first += count;
+  }
+  return found;
+}
+
 // sums [rays, 3], zero before: of weights [samples] times colors [chosen, 3], which are those of some places [chosen].
 extern "C" void finer_color_sums(const float* weights, const float* colors, const int64_t* places,
                                  const int64_t* ray_indices, int64_t chosen, float* sums) {

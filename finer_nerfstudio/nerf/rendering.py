@@ -13,6 +13,7 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.model_components import renderers
 from torch import Tensor
 
+from finer_nerfstudio.nerf import compiled_compositing
 from finer_nerfstudio.nerf.compositing import composite
 from finer_nerfstudio.nerf.sampling.contraction import distance_at, far_away, progress_at
 from finer_nerfstudio.nerf.sampling.sampler import RayLimits
@@ -22,8 +23,6 @@ from finer_nerfstudio.nerf.scene import Scene
 # Evaluation looks at this many segments of every ray at a time and drops the rays that have become opaque.
 _EVALUATION_SLAB = 12
 _OPAQUE_TRANSMITTANCE = 1e-3
-# On a processor more rays at a time are no faster, and what the networks make of their segments takes memory.
-_RAYS_AT_ONCE = 1 << 12
 
 
 def render(
@@ -50,23 +49,6 @@ def render(
         ``rgb`` and ``normals`` ``[rays, 3]`` in [0, 1], and ``[rays, 1]``: ``depth`` in world units, always finite,
         ``accumulation`` in [0, 1], and ``occupancy``, the share of each ray's steps that was evaluated.
     """
-    rays = len(ray_bundle.origins)
-    if ray_bundle.origins.device.type == "cpu" and rays > _RAYS_AT_ONCE:
-        starts = range(0, rays, _RAYS_AT_ONCE)
-        parts = [ray_bundle[start : start + _RAYS_AT_ONCE] for start in starts]
-        rendered = [_render(scene, part, steps=steps, neuron_mask=neuron_mask, quick=quick) for part in parts]
-        return {name: torch.cat([part[name] for part in rendered]) for name in rendered[0]}
-    return _render(scene, ray_bundle, steps=steps, neuron_mask=neuron_mask, quick=quick)
-
-
-def _render(
-    scene: Scene,
-    ray_bundle: RayBundle,
-    *,
-    steps: int | None,
-    neuron_mask: Float[Tensor, " units"] | None,
-    quick: bool,
-) -> dict[str, Tensor]:
     field, sampler, reach = scene.field, scene.sampler, scene.sampler.reach
     origins, directions = ray_bundle.origins, ray_bundle.directions
     limits = RayLimits(ray_bundle.nears, ray_bundle.fars, scene.near_plane, steps, quick=quick)
@@ -117,12 +99,14 @@ def _front_to_back(
     num_rays, reach = segments.num_rays, scene.sampler.reach
     seen = _Seen(origins.new_zeros(num_rays, 3), origins.new_ones(num_rays), *origins.new_zeros(2, num_rays))
     for first_slot in range(0, segments.num_slots, _EVALUATION_SLAB):
-        in_slab = (segments.slots >= first_slot) & (segments.slots < first_slot + _EVALUATION_SLAB)
-        alive = seen.transmittance > _OPAQUE_TRANSMITTANCE
-        chosen = (in_slab & alive[segments.ray_indices]).nonzero().squeeze(-1)
-        if chosen.numel() == 0:
+        slots = slice(first_slot, first_slot + _EVALUATION_SLAB)
+        slab = compiled_compositing.slab(segments, slots, seen.transmittance, _OPAQUE_TRANSMITTANCE)
+        if slab is None:
+            in_slab = (segments.slots >= slots.start) & (segments.slots < slots.stop)
+            alive = seen.transmittance > _OPAQUE_TRANSMITTANCE
+            slab = segments.only((in_slab & alive[segments.ray_indices]).nonzero().squeeze(-1))
+        if not len(slab.distances):
             continue
-        slab = segments.only(chosen)
         rays, distances = slab.ray_indices, slab.distances
         part = composite(
             scene.field,
@@ -138,7 +122,7 @@ def _front_to_back(
         # Without end, the mean is of contracted distances: a trace of something far away must not outweigh the rest.
         along = distances if reach is None else progress_at(distances, reach)
         seen.weighted_distance.index_add_(0, rays, part.weights * along)
-        seen.evaluated.index_add_(0, rays, torch.ones_like(distances))
+        seen.evaluated += slab.counts
     return seen
 
 

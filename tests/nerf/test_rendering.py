@@ -9,7 +9,7 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox, SceneBox
 from nerfstudio.model_components import renderers
 
-from finer_nerfstudio.nerf import rendering
+from finer_nerfstudio.nerf import compiled_compositing, rendering
 from finer_nerfstudio.nerf.field import FinerFieldConfig
 from finer_nerfstudio.nerf.model import FinerModel, FinerModelConfig
 from finer_nerfstudio.nerf.training.opaque_rays import OpaqueRays
@@ -114,9 +114,14 @@ def test_an_export_of_something_opaque_goes_on(monkeypatch: pytest.MonkeyPatch) 
     assert hook.rays == (1 << 20) + 3
 
 
-def test_rays_in_parts_are_rendered_as_together(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("slab", [1, 3, 12])
+def test_slabs_in_cpp_are_those_of_tensors(slab: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model()
-    together = model.get_outputs_for_camera(camera())
-    monkeypatch.setattr(rendering, "_RAYS_AT_ONCE", 50)
+    assert model.grid is not None
+    model.grid.occupied = torch.rand(model.grid.occupied.shape, generator=torch.Generator().manual_seed(3)) < 0.5
+    monkeypatch.setattr(rendering, "_EVALUATION_SLAB", slab)
+    compiled = model.get_outputs_for_camera(camera())
+    assert float(compiled["occupancy"].max()) > 0
+    monkeypatch.setattr(compiled_compositing, "_library", lambda: None)
     for name, values in model.get_outputs_for_camera(camera()).items():
-        torch.testing.assert_close(values, together[name], atol=1e-5, rtol=0)
+        torch.testing.assert_close(values, compiled[name], atol=1e-5, rtol=0)
