@@ -25,7 +25,7 @@ from finer_nerfstudio.tasks.image.files import read_image, sample_image
 
 # Cases that are measured on their own, without programs taking turns.
 _OTHER_CASES = ("growth", "fits", "step")
-_PROFILED_STEPS = 64
+_PROFILED_STEPS = 128
 
 
 @dataclass(frozen=True)
