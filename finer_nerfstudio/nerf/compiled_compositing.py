@@ -92,8 +92,14 @@ def slab(segments: RaySegments, slots: slice, passed: Float[Tensor, " rays"], th
     places, chosen = torch.empty(len(segments.distances), dtype=torch.int64), torch.empty(rays, dtype=torch.int64)
     extent = (counts, rays, slots.start, slots.stop, passed.contiguous(), threshold, places, chosen)
     places = places[: _call("slab", *extent)]
-    values = (segments.ray_indices, segments.slots, segments.distances, segments.lengths)
-    return RaySegments(*(each.index_select(0, places) for each in values), chosen, segments.candidates)
+    return RaySegments(
+        ray_indices=segments.ray_indices.index_select(0, places),
+        slots=segments.slots.index_select(0, places),
+        distances=segments.distances.index_select(0, places),
+        lengths=segments.lengths.index_select(0, places),
+        counts=chosen,
+        candidates=segments.candidates,
+    )
 
 
 class _RowsAt(torch.autograd.Function):
