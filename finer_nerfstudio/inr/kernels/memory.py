@@ -13,8 +13,8 @@ import weakref
 import torch
 from torch import Tensor
 
-# Bytes from which the C library may ask the system each time, whatever it is told (runs/processor.py).
-_LARGE = 1 << 25
+# Bytes from which the C library asks the system each time (runs/processor.py).
+_LARGE = 1 << 24
 # A block serves for less than it holds down to this share, and so many blocks are kept that nobody uses.
 _USED_AT_LEAST = 0.5
 _MOST_KEPT = 4
