@@ -49,8 +49,14 @@ _MODULE_OF = {
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF.values():
+        return import_module(f"{__name__}.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULE_OF.values()})

@@ -278,6 +278,11 @@ def training_rounding(method: str, precision: TrainingPrecision, device: torch.d
     return backward if compiled.computes(backward, [row.activation]) else None
 
 
+def precision_in_words(rounding: Rounding | None) -> str:
+    """Return what results say of the products of a training: the rounding that was chosen for it."""
+    return "as set" if rounding is None else f"{rounding.forward}, {rounding.backward} in the backward pass"
+
+
 METHODS: dict[str, Method] = {}
 """All methods by name: four baselines and the three FINER++ families."""
 

@@ -1,7 +1,7 @@
 // What the segments of rays show, ray by ray, and the derivatives of it, on processors.
 //
-// Segments are flat, ordered by ray and then by distance; counts [rays] says how many each ray has, and those behind the
-// last ray's are nobody's. Places, where a function takes them, ascend.
+// Segments are flat, ordered by ray and then by distance; counts [rays] says how many each ray has, and those behind
+// the last ray's are nobody's. Places, where a function takes them, ascend.
 
 #include <cmath>
 #include <cstdint>
@@ -44,8 +44,9 @@ extern "C" void finer_weights(const float* thickness, int64_t samples, const int
   });
 }
 
-// The gradient with respect to thickness [samples], of weight_grad [samples] and passed_grad [rays]: what passes through
-// a segment times the gradient of its own weight, without what later segments and the end of the ray lose by it.
+// The gradient with respect to thickness [samples], of weight_grad [samples] and passed_grad [rays]: what passes
+// through a segment times the gradient of its own weight, without what later segments and the end of the ray lose by
+// it.
 extern "C" void finer_weights_gradient(const float* weight_grad, const float* passed_grad, const float* weights,
                                        const float* behind, const float* passed, int64_t samples,
                                        const int64_t* counts, int64_t rays, float* grad, int threads) {
@@ -119,9 +120,10 @@ extern "C" void finer_rows(const float* values, const int64_t* places, int64_t c
     std::memcpy(out + k * width, values + places[k] * width, sizeof(float) * width);
 }
 
-// out [rows, width]: given [chosen, width], whose rows are a stride apart, at some places [chosen], and zeros elsewhere.
-extern "C" void finer_rows_gradient(const float* given, int64_t stride, const int64_t* places, int64_t chosen, float* out, int64_t rows,
-                              int64_t width, int threads) {
+// out [rows, width]: given [chosen, width], whose rows are a stride apart, at some places [chosen], and zeros
+// elsewhere.
+extern "C" void finer_rows_gradient(const float* given, int64_t stride, const int64_t* places, int64_t chosen,
+                                    float* out, int64_t rows, int64_t width, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t k = 0; k <= chosen; ++k) {
     const int64_t place = k < chosen ? places[k] : rows, after = k ? places[k - 1] + 1 : 0;

@@ -59,7 +59,8 @@ def composite(
         weight_threshold: segments of less weight have no colour, which is most of the work; nor has the sky where less
             than that passes.
         transmittance: what arrives at the first segment of each ray; all of it unless given.
-        sky: distance of the sky, whose colour takes what passes through all segments; there is none unless given.
+        sky: distance of the sky, whose colour takes what passes through all segments; there is none unless given. Not
+            together with a transmittance.
         neuron_mask: factors for the first-layer neurons of the density network, of fields that can silence them.
         appearance: code of each ray's picture, of fields that have codes; the mean of all unless given.
         most_colored: evaluate this number of colours exactly, for the leading segments that need one, so that nobody
@@ -92,7 +93,7 @@ def composite(
         for values in (hidden, along)
     )
     color = field.color(rows, towards, codes)
-    if compiled:
+    if compiled and compiled_compositing.usable(color):
         rgb = compiled_compositing.color_sums(shown, color, seen, rays, segments.num_rays)
     else:
         weighted = shown.index_select(0, seen)[:, None] * color
@@ -118,7 +119,9 @@ def along_rays(
         ray_indices: ray of each position.
         distances: from the origin.
     """
-    differentiated = torch.is_grad_enabled() and (origins.requires_grad or directions.requires_grad)
+    differentiated = torch.is_grad_enabled() and any(
+        values.requires_grad for values in (origins, directions, distances)
+    )
     if compiled_compositing.usable(origins, directions, distances) and not differentiated:
         return compiled_compositing.along_rays(origins, directions, ray_indices, distances)
     along = directions.index_select(0, ray_indices)

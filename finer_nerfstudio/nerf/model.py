@@ -105,8 +105,8 @@ class FinerModelConfig(ModelConfig):
     """Colour is evaluated only for samples whose rendering weight exceeds this in training (ten times this in
     evaluation)."""
     precision: TrainingPrecision = "auto"
-    """Of matrix products of training on the CPU. auto rounds operands of the backward pass to bfloat16 where the
-    processor computes them faster and the method ends as in float32; float32 rounds nothing."""
+    """How precisely the CPU multiplies matrices in training. auto rounds operands of the backward pass to bfloat16
+    where that is faster and the method ends as in float32; float32 rounds nothing."""
     ema_decay: float = 0.95
     """Evaluation uses an exponential moving average of the weights with this decay per step."""
     download_lpips_weights: bool = False

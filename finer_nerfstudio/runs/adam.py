@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.inr.kernels import building
 
 
@@ -97,20 +98,29 @@ def fresh_state(parameter: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def update(parameters: Sequence[Tensor], states: Sequence[Mapping[str, Tensor]], rules: Rules) -> None:
+def update(parameters: Sequence[Tensor], states: Sequence[MutableMapping[str, Tensor]], rules: Rules) -> None:
     """Move parameters by a step, in place.
 
     Args:
         parameters: with gradients, all on one device.
         states: their moments, as :func:`fresh_state` begins them.
         rules: hyper-parameters.
+
+    Raises:
+        InputError: for moments of another shape.
     """
     if not parameters:
         return
+    for parameter, state in zip(parameters, states, strict=True):
+        for name in ("exp_avg", "exp_avg_sq"):
+            if state[name].shape != parameter.shape:
+                raise InputError("the optimizer's moments do not fit its parameters: they belong to another model.")
+            if state[name].stride() != parameter.stride():  # PyTorch's would take one for another
+                state[name] = torch.empty_like(parameter, requires_grad=False).copy_(state[name])
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     firsts, seconds, steps = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
     torch._foreach_add_(steps, 1)  # pyright: ignore[reportPrivateImportUsage]
-    if not all(map(_is_simple, [*parameters, *gradients])) or _library() is None:
+    if not all(map(_is_simple, [*parameters, *gradients, *firsts, *seconds])) or _library() is None:
         torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage]
             list(parameters),
             gradients,

@@ -75,8 +75,8 @@ class SignalOptions(FitOptions):
     """Options of a fit of one network to one signal."""
 
     precision: TrainingPrecision = "auto"
-    """Of matrix products on the CPU. auto rounds operands of the backward pass to bfloat16 where the processor computes
-    them faster and the method ends as in float32 (docs/speed.md); float32 rounds nothing."""
+    """How precisely the CPU multiplies matrices in training. auto rounds operands of the backward pass to bfloat16
+    where that is faster and the method ends as in float32; float32 rounds nothing."""
 
 
 def preset_of(options: FitOptions, task: Task) -> Preset:
@@ -180,8 +180,8 @@ def settings_of(options: FitOptions, preset: Preset, protocol: Protocol) -> dict
     from finer_nerfstudio.inr.description import describe_activation
 
     given = asdict(options)
-    if isinstance(options, SignalOptions) and options.precision == "auto":  # runs before there was a choice go on
-        del given["precision"]
+    if isinstance(options, SignalOptions):
+        del given["precision"]  # "products" says what came of it
     return {
         **given,
         "steps": None if options.minutes is not None else protocol.steps,

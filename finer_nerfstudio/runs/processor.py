@@ -12,13 +12,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from finer_nerfstudio.inr.kernels import compiled
+from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.inr.kernels import building, compiled
 
 
 def prepare_processor() -> None:
     """Flush denormals to zero, have threads that wait give their core away, memory kept from step to step, and kernels
     built that are not there.
+
+    Raises:
+        UsageError: where FINER_VECTORS in the environment names no vectors of this processor.
     """
+    try:
+        building.require_known_vectors()
+    except ValueError as error:
+        raise UsageError(f"{error}.") from error
     # NumPy looks at the smallest numbers when it is first asked about a type, and would warn that there are none.
     np.finfo(np.float32)
     np.finfo(np.float64)

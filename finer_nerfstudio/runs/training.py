@@ -31,6 +31,8 @@ _SECONDS_BETWEEN_CHECKPOINTS = 20.0
 # A loss that lives on a GPU is looked at this often, because looking waits for the GPU.
 _STEPS_BETWEEN_LOOKS = 20
 _POINTS_OF_CURVE = 200
+# Settings that a run which goes on may have otherwise: another processor rounds other products.
+_MAY_CHANGE = {"products"}
 # What runs leave in their folders.
 _WRITTEN = (
     "checkpoint.safetensors", "curve.csv", "mesh.ply", "metrics.json", "model.safetensors", "reconstruction.png",
@@ -206,7 +208,8 @@ def _restore(
     tensors, progress = load_training(checkpoint)
     try:
         before = progress["settings"]
-        different = sorted(key for key in before.keys() | settings.keys() if before.get(key) != settings.get(key))
+        decisive = (before.keys() | settings.keys()) - _MAY_CHANGE
+        different = sorted(key for key in decisive if before.get(key) != settings.get(key))
         words = difference(before, settings, different) if different else None
     except (KeyError, TypeError, AttributeError) as error:
         raise _no_checkpoint(checkpoint, error) from error

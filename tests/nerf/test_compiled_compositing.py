@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -134,3 +135,19 @@ def test_places_along_rays_are_differentiated_where_rays_are() -> None:
     positions, _ = along_rays(origins.requires_grad_(), directions, pieces.ray_indices, pieces.distances)
     (gradient,) = torch.autograd.grad(positions.sum(), origins)
     assert torch.equal(gradient, pieces.counts[:, None].float().expand(3, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_colours_of_another_type_are_summed_by_tensor_functions(dtype: torch.dtype) -> None:
+    class Colored(Radiance):
+        def color(self, *arguments: Any) -> Tensor:
+            return super().color(*arguments).to(dtype)
+
+    networks = initial_networks(preset("finer-sine", "nerf"), width=8, density_depth=1, color_depth=1)
+    with torch.no_grad():
+        networks[0].last.bias[0] += 4.0
+    origins, directions = torch.zeros(3, 3), torch.eye(3)
+    arguments = (origins, directions, some_pieces([3, 0, 7], 0))
+    found = composite(Colored(*networks, BOX), *arguments, weight_threshold=1e-3, sky=100.0)
+    expected = composite(Radiance(*networks, BOX), *arguments, weight_threshold=1e-3, sky=100.0)
+    torch.testing.assert_close(found.rgb.float(), expected.rgb, atol=2e-2, rtol=0)

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from finer_nerfstudio.errors import InputError
 from finer_nerfstudio.runs import adam
-from finer_nerfstudio.runs.adam import Adam, follow
+from finer_nerfstudio.runs.adam import Adam, Rules, follow, fresh_state, update
 
 
 @pytest.fixture(scope="module", params=["compiled", "tensors"], autouse=True)
@@ -135,3 +136,24 @@ def test_an_average_follows() -> None:
     follow(wide, [value.double() for value in values], 0.3)
     for mean, wanted in zip(wide, expected, strict=True):
         torch.testing.assert_close(mean, wanted)
+
+
+def test_moments_of_another_shape_are_refused() -> None:
+    parameter = nn.Parameter(torch.ones(5, 3))
+    parameter.grad = torch.ones(5, 3)
+    with pytest.raises(InputError, match="moments do not fit"):
+        update([parameter], [{**fresh_state(parameter), "exp_avg": torch.zeros(1)}], Rules(0.1))
+    assert torch.equal(parameter, torch.ones(5, 3))
+
+
+def test_moments_in_another_order_of_memory_are_read_as_they_are() -> None:
+    found, expected = (nn.Parameter(torch.ones(5, 3)) for _ in range(2))
+    moment = torch.arange(15.0).view(3, 5).T
+    for parameter, first in ((found, moment), (expected, moment.contiguous())):
+        parameter.grad = torch.ones(5, 3)
+        update(
+            [parameter],
+            [{**fresh_state(parameter), "exp_avg": first.clone(memory_format=torch.preserve_format)}],
+            Rules(0.1),
+        )
+    torch.testing.assert_close(found, expected)

@@ -9,6 +9,9 @@ import sys
 import pytest
 import torch
 
+from finer_nerfstudio.errors import UsageError
+from finer_nerfstudio.runs.processor import prepare_processor
+
 WAITING = """
 import sys, time, torch
 from finer_nerfstudio.runs.processor import prepare_processor
@@ -91,3 +94,9 @@ def test_denormals_are_zero_in_all_threads(before: str) -> None:
     done = subprocess.run([sys.executable, "-c", DENORMALS, before], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["0", "0", "0"]
     assert torch.full((1,), 1e-38).mul(1e-3).count_nonzero() == 1, "this process has not been told"
+
+
+def test_unknown_vectors_are_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINER_VECTORS", "wide")
+    with pytest.raises(UsageError, match="FINER_VECTORS is one of avx512, avx2, neon, blas; not 'wide'"):
+        prepare_processor()

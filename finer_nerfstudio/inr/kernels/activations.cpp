@@ -1,4 +1,5 @@
-// Activations and their derivatives in one pass over memory, and chains of layers around them, for float32 on processors.
+// Activations and their derivatives in one pass over memory, and chains of layers around them, for float32 on
+// processors.
 //
 // Every function here works on rows of a row-major matrix of pre-activations without their bias; the formulas are those
 // of form.py. Loops are written so that a compiler turns them into vector instructions: no branches, no calls that it
@@ -293,7 +294,8 @@ FINER_INDEPENDENT
   }
 }
 
-// Whether some real phase of the row is too large for the fast reduction. The comparison is true for infinities and NaN.
+// Whether some real phase of the row is too large for the fast reduction. The comparison is true for infinities and
+// NaN.
 bool has_wide_phase(const float* x, const float* bias, int64_t features, float largest_x) {
   int far = 0;
   for (int64_t j = 0; j < features; ++j) far |= !(__builtin_fabsf(x[j] + bias[j]) <= largest_x);
@@ -577,7 +579,8 @@ void fold_weight_gradient([[maybe_unused]] const FinerLayer& layer, [[maybe_unus
 #endif
 }
 
-// Floats of such a block, of rows that may be paired: whole lines of the cache, so that no vector of what lies behind is in two of them.
+// Floats of such a block, of rows that may be paired. They are a multiple of a line of the cache, so that the next
+// block is aligned.
 int64_t part_of(const FinerLayer* layers, int depth, int64_t block) {
   return ((block + 1) * (widest_of(layers, depth) + 8) + 15) / 16 * 16;
 }

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -73,6 +72,18 @@ class Library:
     flags: Sequence[str] = ()
 
 
+def require_known_vectors() -> None:
+    """Check what FINER_VECTORS says.
+
+    Raises:
+        ValueError: where it names no vectors, or some that the processor has not.
+    """
+    compiler = _compiler()
+    if compiler is not None and os.environ.get(_SWITCH) != "0":
+        with suppress(OSError, subprocess.SubprocessError):  # build() says what is wrong with the compiler
+            _flags_of_processor(compiler)
+
+
 def build(source: Path, name: str, *, included: Sequence[Path] = (), flags: Sequence[str] = ()) -> ctypes.CDLL | str:
     """Return a library of C functions, or one line that says why it cannot be had.
 
@@ -105,9 +116,11 @@ def build(source: Path, name: str, *, included: Sequence[Path] = (), flags: Sequ
             return library
     except subprocess.CalledProcessError as error:
         first = (error.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[0]
-        return f"{compiler} cannot translate them: {first}"
+        reason = f"{compiler} cannot translate them: {first}"
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"they cannot be built or loaded: {error}"
+        reason = f"they cannot be built or loaded: {error}"
+    _say_once(f"The C++ kernels are not used: {reason}. {_COST}.")
+    return reason
 
 
 def build_in_background(libraries: Sequence[Library]) -> bool:
@@ -170,7 +183,7 @@ def _how_to_install() -> str:
 
 @functools.cache
 def _say_once(sentence: str) -> None:
-    warnings.warn(sentence, stacklevel=2)
+    print(f"note: {sentence}", file=sys.stderr, flush=True)
 
 
 def _for_processor(compiler: str, library: Library) -> Library:
@@ -184,7 +197,7 @@ def _flags_of_processor(compiler: str) -> tuple[str, ...]:
     native = ["-mcpu=native" if is_arm else "-march=native"]
     if platform.machine() in ("x86_64", "AMD64"):
         native += _VECTORS["avx512"].flags
-    chosen = os.environ.get(_CHOICE)
+    chosen = os.environ.get(_CHOICE, "").lower()
     if not chosen:
         return tuple(native)
     if chosen not in _VECTORS:

@@ -1,8 +1,8 @@
 // Products of complex matrices by three real ones instead of four, in one thread.
 //
 // Numbers are packed: a row holds all real parts, then all imaginary parts, and a weight P + jQ is the real matrix
-// [[P, -Q], [Q, P]], of which the left half is read. With k = P (re + im), the product is k - (P + Q) im in its real part
-// and k + (Q - P) re in its imaginary one.
+// [[P, -Q], [Q, P]], of which the left half is read. With k = P (re + im), the product is k - (P + Q) im in its real
+// part and k + (Q - P) re in its imaginary one.
 
 #pragma once
 
@@ -56,8 +56,8 @@ inline void times_complex(const float* x, const float* packed, float* y, float* 
   multiply({x, 2 * depth}, packed + 2 * size, start, {y + columns, 2 * columns}, rows, depth, columns);
 }
 
-// Adds to three matrices [out, in] what weight_gradient() makes of all rows: dy [rows, 2 out] and x [rows, 2 in]; words
-// holds rows out numbers, and others rows 2 in.
+// Adds to three matrices [out, in], which fold_complex() turns into the gradient of a weight: dy [rows, 2 out] and x
+// [rows, 2 in]; words holds rows out numbers, and others rows 2 in.
 inline void add_outer_complex(const float* dy, const float* x, float* parts, float* words, float* others, int64_t rows,
                               int64_t out, int64_t in) {
   float *sums = others, *differences = others + rows * in;

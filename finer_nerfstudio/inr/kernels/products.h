@@ -128,8 +128,8 @@ inline void product_tile(Given left, const float* tile, Given start, Result out,
   }
 }
 
-// out [rows, columns] = start + left [rows, depth] right [depth, columns], with right as pack() laid it out. Rows of start
-// [rows, columns] may be the same one, a stride of 0 apart, and there may be none.
+// out [rows, columns] = start + left [rows, depth] right [depth, columns], with right as pack() laid it out. Rows of
+// start [rows, columns] may be the same one, a stride of 0 apart, and there may be none.
 template <class V = Vector>
 inline void multiply(Given left, const float* packed, Given start, Result out, int64_t rows, int64_t depth,
                      int64_t columns) {
@@ -195,7 +195,8 @@ inline void outer(Given left, Given right, Result out, int64_t rows, int64_t lef
   }
 }
 
-// x [rows, n_in] -> x weight^T (+ bias), for a weight [n_out, n_in] that pack(weight, true, packed, n_in, n_out) laid out.
+// x [rows, n_in] -> x weight^T (+ bias), for a weight [n_out, n_in] that pack(weight, true, packed, n_in, n_out) laid
+// out.
 inline void times_transposed(Sgemm, const float* x, const float*, const float* packed, const float* bias, float* y,
                              int64_t rows, int64_t n_in, int64_t n_out) {
   multiply({x, n_in}, packed, {bias, 0}, {y, n_out}, rows, n_in, n_out);

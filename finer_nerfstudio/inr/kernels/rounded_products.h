@@ -72,7 +72,7 @@ inline void pair_columns(const Values& values, float* words, int64_t rows, int64
   }
 }
 
-// Floats that pack_rounded() gives for a weight [n_out, n_in], and takes beside.
+// Floats of memory that pack_rounded() needs for a weight [n_out, n_in].
 inline int64_t rounded_size(int64_t n_out, int64_t n_in) {
   return (packed_size(words_of(n_out), n_in) + words_of(n_out) * n_in + 15) / 16 * 16;
 }

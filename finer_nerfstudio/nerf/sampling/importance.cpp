@@ -157,8 +157,8 @@ extern "C" void finer_draw(const float* origins, const float* directions, const 
   }
 }
 
-// The samples of the leading rays, [rays, most] of them with counts [rays], one after the other; first [rays] says where
-// each ray's begin. Gives, for each: its ray, its number on the ray, distance, length and cell.
+// The samples of the leading rays, [rays, most] of them with counts [rays], one after the other; first [rays] says
+// where each ray's begin. Gives, for each: its ray, its number on the ray, distance, length and cell.
 extern "C" void finer_drawn_flat(const int64_t* counts, const int64_t* first, int64_t rays, int64_t most,
                                  const float* distances, const float* lengths, const int32_t* cells,
                                  int64_t* ray_indices, int64_t* slots, float* flat_distances, float* flat_lengths,

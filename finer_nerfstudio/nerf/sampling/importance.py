@@ -125,7 +125,7 @@ def draw(
     inputs = (origins, directions, nears, fars, chances.thickness, chances.occupied, looked_at)
     kept = [tensor.to(torch.bool if tensor.dtype == torch.bool else torch.float32).contiguous() for tensor in inputs]
     places = [tensor.data_ptr() for tensor in kept]
-    placed = None if placed is None else placed.contiguous()
+    placed = None if placed is None else placed.float().contiguous()
     library.finer_draw(
         *places[:4],
         chances.reach,
@@ -228,12 +228,14 @@ def drawn_flat(
     first = ends - counts
     ray_indices, slots, cells = torch.empty(3, total, dtype=torch.int64).unbind()
     distances, lengths = torch.empty(total), torch.empty(total)
-    given = (counts, first), (drawn.distances, drawn.lengths, drawn.cells)
+    counts = counts.contiguous()
+    drawn_values = [values.contiguous() for values in (drawn.distances, drawn.lengths, drawn.cells.to(torch.int32))]
     library.finer_drawn_flat(
-        *(tensor.data_ptr() for tensor in given[0]),
+        counts.data_ptr(),
+        first.data_ptr(),
         rays,
         most,
-        *(tensor.contiguous().data_ptr() for tensor in given[1]),
+        *(tensor.data_ptr() for tensor in drawn_values),
         *(tensor.data_ptr() for tensor in (ray_indices, slots, distances, lengths, cells)),
         torch.get_num_threads(),
     )

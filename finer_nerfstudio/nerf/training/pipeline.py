@@ -103,9 +103,9 @@ class FinerPipeline(DynamicBatchPipeline):
         grad_scaler: GradScaler | None = None,
     ) -> None:
         run_is_ours()
-        prepare_processor()
         ignore_library_warnings()
         with exit_on_input_error():
+            prepare_processor()
             for name in ("target_num_samples", "max_num_samples_per_ray", "max_num_rays"):
                 if getattr(config, name) < 1:
                     option = name.replace("_", "-")

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from nerfstudio.configs.dataparser_configs import all_dataparsers
 from yaml.constructor import ConstructorError
@@ -141,6 +142,7 @@ def _parts() -> dict[str, Any]:
 
     for specification in configs.SPECIFICATIONS.values():
         add(specification.config)
+    add(torch.optim.Adam)  # of runs before we had our own
     for name, parser in all_dataparsers.items():
         if name not in _PARSERS_THAT_RUN_CODE:
             add(parser)

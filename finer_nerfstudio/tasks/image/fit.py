@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from finer_nerfstudio.inr.methods import training_rounding
+from finer_nerfstudio.inr.methods import precision_in_words, training_rounding
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.runs import metrics
 from finer_nerfstudio.runs.options import device_named, preset_of, protocol_of, settings_of
@@ -93,8 +93,10 @@ def fit_image(
         chosen = replace(chosen, bias_range=bias_range)
     generator = torch.Generator().manual_seed(options.seed)
     network = chosen.network(2, signal.channels, width=protocol.width, depth=protocol.depth, generator=generator)
+    rounding = training_rounding(options.method, options.precision, device)
     settings = {
         **settings_of(options, chosen, protocol),
+        "products": precision_in_words(rounding),
         "image": image.description,
     }
     network.to(device)
@@ -106,7 +108,7 @@ def fit_image(
         checkpoint=checkpoint,
         resume=resume,
         settings=settings,
-        rounding=training_rounding(options.method, options.precision, device),
+        rounding=rounding,
         report=report,
     )
     return FittedImage(network, training, settings)

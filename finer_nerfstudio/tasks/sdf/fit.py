@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from finer_nerfstudio.errors import InputError, UsageError, argument
-from finer_nerfstudio.inr.methods import training_rounding
+from finer_nerfstudio.inr.methods import precision_in_words, training_rounding
 from finer_nerfstudio.inr.network import CoordinateNetwork
 from finer_nerfstudio.runs import metrics
 from finer_nerfstudio.runs.isosurface import Field, affordable_resolution, extract_surface
@@ -128,7 +128,9 @@ def fit_shape(
     unit, normalization = in_unit_frame(shape)
     generator = torch.Generator().manual_seed(options.seed)
     network = chosen.network(3, 1, width=protocol.width, depth=protocol.depth, generator=generator).to(device)
-    settings = {**settings_of(options, chosen, protocol), "batch_size": batch_size, "shape": shape.description}
+    rounding = training_rounding(options.method, options.precision, device)
+    settings = {**settings_of(options, chosen, protocol), "products": precision_in_words(rounding)}
+    settings |= {"batch_size": batch_size, "shape": shape.description}
     if pool is None:
         draws = DistanceLoss(SurfaceSampler(unit), distance_to(unit), batch_size, device)
     else:
@@ -142,7 +144,7 @@ def fit_shape(
         checkpoint=checkpoint,
         resume=resume,
         settings=settings,
-        rounding=training_rounding(options.method, options.precision, device),
+        rounding=rounding,
         report=report,
     )
     return FittedShape(network, normalization, training, settings)

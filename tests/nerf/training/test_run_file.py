@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +50,14 @@ def test_options_that_an_older_version_did_not_have_get_their_defaults(tmp_path:
     kept = [line for line in lines if "max_minutes" not in line and "color_depth" not in line]
     assert len(kept) == len(lines) - 2
     assert read_run_config(written(tmp_path, "\n".join(kept))) == METHODS["finer-sine"]
+
+
+def test_runs_with_pytorchs_adam_are_read(tmp_path: Path) -> None:
+    text = yaml.dump(METHODS["finer-sine"])
+    assert "finer_nerfstudio.nerf.training.optimizer.Adam" in text
+    former = text.replace("finer_nerfstudio.nerf.training.optimizer.Adam", "torch.optim.adam.Adam")
+    found = read_run_config(written(tmp_path, former))
+    assert found.optimizers["fields"]["optimizer"]._target is torch.optim.Adam
 
 
 # As they stand in config.yml of version 0.1.
