@@ -280,7 +280,9 @@ def training_rounding(method: str, precision: TrainingPrecision, device: torch.d
 
 def precision_in_words(rounding: Rounding | None) -> str:
     """Return what results say of the products of a training: the rounding that was chosen for it."""
-    return "as set" if rounding is None else f"{rounding.forward}, {rounding.backward} in the backward pass"
+    if rounding is None:
+        return "float32, unless FINER_GPU_PRECISION says otherwise"
+    return f"{rounding.forward}, {rounding.backward} in the backward pass"
 
 
 METHODS: dict[str, Method] = {}
