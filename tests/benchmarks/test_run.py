@@ -89,7 +89,8 @@ def test_the_parts_of_a_step_are_all_of_it(
     assert "**step**, milliseconds on data after 14 steps" in printed.out
     assert "USDT" not in printed.err
     parts = json.loads((tmp_path / "out" / "benchmark.json").read_text())["step"]["finer-sine"]
-    whole = parts.pop("step")
+    whole, alone = parts.pop("step"), parts.pop("alone")
+    assert alone > (200 if scene == "capture" else 0)
     assert sum(parts.values()) == pytest.approx(whole)
     assert all(0.0 < milliseconds < whole for milliseconds in parts.values()), parts
     assert scene == "blender" or parts["march"] > 200

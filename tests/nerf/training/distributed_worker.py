@@ -100,6 +100,7 @@ def gradients(pipeline: FinerPipeline, name: str) -> None:
     """The gradient that this process's rays have by themselves, and the one that the wrapper makes of all."""
     model, datamanager = pipeline.model, pipeline.datamanager
     assert isinstance(model, FinerModel)
+    model.config.precision = "float32"  # operands that are rounded may not be scaled
     generator = model.generator(model.device)
     batch = datamanager.next_train(0)
     if name == "miss" and comms.get_rank() == 1:
