@@ -133,27 +133,29 @@ def train(
         if checkpoint is not None:
             save_training(checkpoint, *_state(network, optimizer, generator, training, settings or {}))
 
-    while (progress := _progress(schedule, training.step, time.perf_counter() - started)) < 1.0:
-        optimizer.learning_rate = schedule.learning_rate * schedule.final_fraction**progress
-        optimizer.zero_grad()
-        with rounded(rounding):
-            loss = backward(generator)
-        recorded = training.step % record_every == 0
-        if on_processor or recorded or training.step % _STEPS_BETWEEN_LOOKS == 0:
-            loss_value = float(loss)
-            _require_finite(loss_value, training.step, schedule)
-        if schedule.max_gradient_norm is not None:
-            torch.nn.utils.clip_grad_norm_(network.parameters(), schedule.max_gradient_norm)
-        optimizer.step()
-        if recorded:
-            training.curve.append((training.step, loss_value))
-        training.step += 1
-        if report is not None:
-            report(_progress(schedule, training.step, time.perf_counter() - started), training.step, loss_value)
-        if time.perf_counter() - saved > min(_SECONDS_BETWEEN_CHECKPOINTS, max(1.0, saved - started)):
-            save()
-            saved = time.perf_counter()
-    memory.release()
+    try:
+        while (progress := _progress(schedule, training.step, time.perf_counter() - started)) < 1.0:
+            optimizer.learning_rate = schedule.learning_rate * schedule.final_fraction**progress
+            optimizer.zero_grad()
+            with rounded(rounding):
+                loss = backward(generator)
+            recorded = training.step % record_every == 0
+            if on_processor or recorded or training.step % _STEPS_BETWEEN_LOOKS == 0:
+                loss_value = float(loss)
+                _require_finite(loss_value, training.step, schedule)
+            if schedule.max_gradient_norm is not None:
+                torch.nn.utils.clip_grad_norm_(network.parameters(), schedule.max_gradient_norm)
+            optimizer.step()
+            if recorded:
+                training.curve.append((training.step, loss_value))
+            training.step += 1
+            if report is not None:
+                report(_progress(schedule, training.step, time.perf_counter() - started), training.step, loss_value)
+            if time.perf_counter() - saved > min(_SECONDS_BETWEEN_CHECKPOINTS, max(1.0, saved - started)):
+                save()
+                saved = time.perf_counter()
+    finally:
+        memory.release()
     if not all(parameter.isfinite().all() for parameter in network.parameters()):
         raise InputError(_diverged(f"the weights after step {training.step} are not finite", schedule))
     save()
