@@ -13,13 +13,14 @@
 
 namespace {
 
-// Calls work(ray, first segment, segments of the ray).
+// Calls work(ray, first segment, segments of the ray), and returns how many segments all rays have together.
 template <class Work>
-void for_rays(const int64_t* counts, int64_t rays, int threads, Work work) {
+int64_t for_rays(const int64_t* counts, int64_t rays, int threads, Work work) {
   std::vector<int64_t> first(rays + 1, 0);
   for (int64_t ray = 0; ray < rays; ++ray) first[ray + 1] = first[ray] + counts[ray];
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t ray = 0; ray < rays; ++ray) work(ray, first[ray], counts[ray]);
+  return first[rays];
 }
 
 }  // namespace
@@ -28,10 +29,7 @@ void for_rays(const int64_t* counts, int64_t rays, int threads, Work work) {
 // and passed [rays], what passes through all of them.
 extern "C" void finer_weights(const float* thickness, int64_t samples, const int64_t* counts, int64_t rays,
                               float* weights, float* behind, float* passed, int threads) {
-  int64_t used = 0;
-  for (int64_t ray = 0; ray < rays; ++ray) used += counts[ray];
-  for (int64_t i = used; i < samples; ++i) weights[i] = behind[i] = 0.0f;
-  for_rays(counts, rays, threads, [=](int64_t ray, int64_t first, int64_t count) {
+  const int64_t used = for_rays(counts, rays, threads, [=](int64_t ray, int64_t first, int64_t count) {
     double total = 0.0;
     float through = 1.0f;
     for (int64_t i = first; i < first + count; ++i) {
@@ -42,6 +40,7 @@ extern "C" void finer_weights(const float* thickness, int64_t samples, const int
     }
     passed[ray] = through;
   });
+  for (int64_t i = used; i < samples; ++i) weights[i] = behind[i] = 0.0f;
 }
 
 // The gradient with respect to thickness [samples], of weight_grad [samples] and passed_grad [rays]: what passes
@@ -50,16 +49,14 @@ extern "C" void finer_weights(const float* thickness, int64_t samples, const int
 extern "C" void finer_weights_gradient(const float* weight_grad, const float* passed_grad, const float* weights,
                                        const float* behind, const float* passed, int64_t samples,
                                        const int64_t* counts, int64_t rays, float* grad, int threads) {
-  int64_t used = 0;
-  for (int64_t ray = 0; ray < rays; ++ray) used += counts[ray];
-  for (int64_t i = used; i < samples; ++i) grad[i] = 0.0f;
-  for_rays(counts, rays, threads, [=](int64_t ray, int64_t first, int64_t count) {
+  const int64_t used = for_rays(counts, rays, threads, [=](int64_t ray, int64_t first, int64_t count) {
     double later = static_cast<double>(passed_grad[ray]) * passed[ray];
     for (int64_t i = first + count - 1; i >= first; --i) {
       grad[i] = weight_grad[i] * behind[i] - static_cast<float>(later);
       later += static_cast<double>(weight_grad[i]) * weights[i];
     }
   });
+  for (int64_t i = used; i < samples; ++i) grad[i] = 0.0f;
 }
 
 // Writes the places of weights [samples] above a threshold, and returns how many there are; chosen [rays], zero before,

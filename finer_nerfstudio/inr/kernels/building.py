@@ -108,7 +108,7 @@ def build(source: Path, name: str, *, included: Sequence[Path] = (), flags: Sequ
     try:
         wanted = _for_processor(compiler, Library(str(source), name, [str(path) for path in included], flags))
         try:
-            return _library(compiler, replace(wanted, flags=[*wanted.flags, *_threads()]))
+            return _library(compiler, _with_threads(wanted))
         except subprocess.CalledProcessError:
             # clang comes without the library of OpenMP on many systems.
             library = _library(compiler, wanted)
@@ -132,8 +132,7 @@ def build_in_background(libraries: Sequence[Library]) -> bool:
     if compiler is None or os.environ.get(_SWITCH) == "0":
         return False
     try:
-        wanted = [_for_processor(compiler, library) for library in libraries]
-        wanted = [replace(library, flags=[*library.flags, *_threads()]) for library in wanted]
+        wanted = [_with_threads(_for_processor(compiler, library)) for library in libraries]
         missing = [asdict(library) for library in wanted if not _place(compiler, library).exists()]
         if missing:
             program = subprocess.Popen(
@@ -211,9 +210,9 @@ def _flags_of_processor(compiler: str) -> tuple[str, ...]:
     return (*native, *vectors.flags)
 
 
-def _threads() -> list[str]:
+def _with_threads(library: Library) -> Library:
     # macOS has no OpenMP of its own; there, one thread computes.
-    return ["-fopenmp"] if platform.system() == "Linux" else []
+    return replace(library, flags=[*library.flags, "-fopenmp"]) if platform.system() == "Linux" else library
 
 
 def _library(compiler: str, wanted: Library) -> ctypes.CDLL:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -190,7 +189,7 @@ def test_a_library_that_another_process_builds_is_waited_for(source: Path) -> No
     compiler = building._compiler()
     assert compiler is not None
     wanted = building._for_processor(compiler, building.Library(str(source), "seven"))
-    library = building._place(compiler, replace(wanted, flags=[*wanted.flags, *building._threads()]))
+    library = building._place(compiler, building._with_threads(wanted))
     library.parent.mkdir(parents=True)
     released = source.with_name("released")
     command = [sys.executable, "-c", holding, str(library.with_suffix(".lock")), str(released)]
